@@ -1,0 +1,100 @@
+//! What can be wrong with a domain value.
+
+/// An invalid architecture, population, recipe, data set or condition.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An op names an input that does not come before it, or has the wrong number of inputs.
+    #[error("architecture `{architecture}`, op {op}: {reason}")]
+    Graph {
+        /// Name of the architecture.
+        architecture: String,
+        /// Index of the op in the graph.
+        op: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Two tensors of an architecture share a name.
+    #[error("architecture `{architecture}` declares the tensor `{tensor}` twice")]
+    DuplicateTensor {
+        /// Name of the architecture.
+        architecture: String,
+        /// The repeated name.
+        tensor: String,
+    },
+    /// A number of values does not fit the declared shape.
+    #[error("`{what}` has {got} values, expected {expected}")]
+    Length {
+        /// What was counted.
+        what: String,
+        /// The number that the declaration asks for.
+        expected: usize,
+        /// The number that was given.
+        got: usize,
+    },
+    /// A label lies outside `0..num_classes`.
+    #[error("data set `{dataset}`: label {label} of example {example} is not below {num_classes}")]
+    Label {
+        /// Name of the data set.
+        dataset: String,
+        /// Index of the example.
+        example: usize,
+        /// The label found.
+        label: u32,
+        /// The number of classes declared.
+        num_classes: usize,
+    },
+    /// A part of a data set is empty or reaches past its end.
+    #[error("data set `{dataset}`: the {part} part is empty or reaches past the {examples} examples")]
+    Division {
+        /// Name of the data set.
+        dataset: String,
+        /// The part's name.
+        part: &'static str,
+        /// The number of examples that there are.
+        examples: usize,
+    },
+    /// A setting of a recipe is out of its range.
+    #[error("recipe: `{setting}` must be {expected}, got {got}")]
+    Recipe {
+        /// The setting's name.
+        setting: &'static str,
+        /// What is allowed.
+        expected: &'static str,
+        /// What was given.
+        got: String,
+    },
+    /// A condition names a field that the schema lacks.
+    #[error("unknown condition field `{field}`; known fields: {known}")]
+    UnknownField {
+        /// The field asked for.
+        field: String,
+        /// The known fields, or `none`.
+        known: String,
+    },
+    /// A value lies too far outside what the schema's field was fitted on, or is not finite.
+    #[error("condition field `{field}`: {value} is outside the trained range {min}..={max}")]
+    FieldRange {
+        /// The field's name.
+        field: String,
+        /// The value asked for.
+        value: f64,
+        /// Smallest value allowed.
+        min: f64,
+        /// Largest value allowed.
+        max: f64,
+    },
+    /// A digest is not 64 hexadecimal digits.
+    #[error("`{0}` is not a digest (64 hexadecimal digits)")]
+    Digest(String),
+    /// A word is not one of a closed set.
+    #[error("`{got}` is not a {what}; known: {known}")]
+    Word {
+        /// What the word should name.
+        what: &'static str,
+        /// The word given.
+        got: String,
+        /// The words known.
+        known: &'static str,
+    },
+}

@@ -1,0 +1,41 @@
+//! The domain types of Weft: what a network is, what is known about it, and where it came from.
+//!
+//! This crate is the leaf that everything else stands on. It does no IO, reads no clock and starts no
+//! thread; it names no serialization format and no machine-learning framework. Formats live in
+//! `weft-zoo`, numerics in `weft-ops` and above.
+//!
+//! The central types:
+//!
+//! - [`Architecture`]: an op graph declared as data. From it follow the check of a checkpoint, the
+//!   symmetry group (`weft-canon`), and the execution (`weft-net`).
+//! - [`Population`]: the weights of `n` networks of one architecture, one flat row a network.
+//! - [`Recipe`], [`Condition`]: how a network was trained, and what it is for.
+//! - [`Dataset`]: labelled inputs with a fixed train/validation/test division.
+//! - [`Seed`]: randomness as a parameter; it forks by name.
+//! - [`Digest`], [`Record`]: content address and provenance of a checkpoint.
+//! - [`Monitor`]: how long work reports progress and learns that it should stop.
+
+mod architecture;
+mod condition;
+mod dataset;
+mod digest;
+mod error;
+mod monitor;
+mod population;
+mod recipe;
+mod record;
+mod seed;
+
+pub use architecture::{Activation, Architecture, Node, Op, TensorId, TensorSpec};
+pub use condition::{Condition, Field, FieldKind, Schema, Value};
+pub use dataset::{Dataset, Inputs, Part};
+pub use digest::Digest;
+pub use error::Error;
+pub use monitor::{Event, Monitor};
+pub use population::Population;
+pub use recipe::{Duration, Optimizer, Recipe, Schedule};
+pub use record::{Provenance, Record, Split};
+pub use seed::{Rng, Seed};
+
+/// The result of this crate's fallible functions.
+pub type Result<T> = std::result::Result<T, Error>;

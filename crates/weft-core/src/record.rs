@@ -1,0 +1,82 @@
+//! What a zoo knows of one checkpoint, beside its weights.
+
+use crate::{Condition, Digest, Error, Recipe};
+use std::collections::BTreeMap;
+
+/// Which part of a zoo a run belongs to. All snapshots of a run share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Split {
+    /// Generators, codecs, anchors and statistics are fitted on it.
+    Train,
+    /// Held out until validation: the yardstick of novelty and accuracy.
+    Test,
+}
+
+impl Split {
+    /// The split's name in catalogues and messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl std::str::FromStr for Split {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "train" => Ok(Self::Train),
+            "test" => Ok(Self::Test),
+            _ => Err(Error::Word { what: "split", got: text.to_owned(), known: "train, test" }),
+        }
+    }
+}
+
+/// Where a checkpoint came from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Provenance {
+    /// The file, the run or the generator that it came from, in words.
+    pub source: String,
+    /// SPDX licence expression, or `unknown`.
+    pub licence: String,
+    /// Digests of the checkpoints that it was derived from.
+    pub parents: Vec<Digest>,
+    /// Whether a generator made it.
+    pub synthetic: bool,
+}
+
+/// One checkpoint's row in a zoo's catalogue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Digest of the weights.
+    pub digest: Digest,
+    /// Identity of the training run; snapshots of one run share it.
+    pub run: String,
+    /// The optimizer step of the snapshot, if it is known.
+    pub step: Option<u64>,
+    /// Whether it is the last snapshot of its run.
+    pub is_final: bool,
+    /// The split of its run.
+    pub split: Split,
+    /// The recipe, if it is known.
+    pub recipe: Option<Recipe>,
+    /// Figures such as `validation-accuracy`, `validation-loss`, `train-loss`: fractions in `[0, 1]` and nats.
+    pub metrics: BTreeMap<String, f64>,
+    /// Where it came from.
+    pub provenance: Provenance,
+}
+
+impl Record {
+    /// The condition that a generator may be trained on: the metrics, and the step if it is known.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        let condition = self.metrics.iter().fold(Condition::unknown(), |c, (name, &value)| c.with(name, value));
+        match self.step {
+            Some(step) => condition.with("step", step as f64),
+            None => condition,
+        }
+    }
+}

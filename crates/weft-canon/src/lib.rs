@@ -1,1 +1,36 @@
-//! Placeholder.
+//! Symmetry groups derived from the architecture's graph, canonical forms, alignment and distances in the quotient.
+//!
+//! Many weights compute one function: hidden units can be renamed, `ReLU` units rescaled, `tanh` units flipped.
+//! [`Group::derive`] finds these symmetries from the op graph alone; no specification is written by hand. On the
+//! group stand
+//!
+//! - [`Element`]: composing, inverting and applying group elements, and drawing them at random;
+//! - [`balance`]: the representative with the smallest weights on a scale orbit;
+//! - [`match_to`]: the permutation (and signs) that bring one network closest to another;
+//! - [`Canonicalizer`]: balance, then match to an anchor that is fitted to training runs: `canon(g·w) = canon(w)`,
+//!   and twice is once;
+//! - [`distance`]: distances between orbits and an exact nearest-neighbor search with proven pruning.
+//!
+//! `docs/concepts/symmetry.md` has the mathematics. Nothing here runs a network: that elements keep the function is
+//! shown by the tests' reference implementation and by the façade on real ones.
+//!
+//! Shape letters: `n` networks, `D` weights of one, `h` units of a space, `f` features of a unit.
+
+mod assign;
+mod balance;
+mod canonical;
+pub mod distance;
+mod element;
+mod error;
+mod group;
+mod layout;
+mod matching;
+mod product;
+
+pub use assign::{Assigner, assign};
+pub use balance::{Balanced, balance};
+pub use canonical::{Canonical, Canonicalizer};
+pub use element::{Element, SpaceElement};
+pub use error::{Error, Result};
+pub use group::{Axis, Group, HiddenSpace};
+pub use matching::{Matching, match_to};

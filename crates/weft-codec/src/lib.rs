@@ -1,1 +1,34 @@
-//! Placeholder.
+//! Canonical weights to normalized latents and back.
+//!
+//! A codec is fitted on the canonical weights of training runs. It turns a row of `D` weights into a code of
+//! `k` values with unit variance, which is what generators learn, and back. Two codecs exist:
+//!
+//! - [`Codec::Identity`] only shifts and scales each weight; nothing is lost.
+//! - [`Codec::Pca`] keeps the `k` directions of largest variance: `w = mean + z·M`, one matrix product, so that
+//!   a generator can decode inside its loss. See [`Codec::decoder`].
+//!
+//! What PCA drops is never silent: [`Codec::reconstruction_error`] gives the loss against rank from one
+//! encoding, [`Pca::decode_at_rank`] the networks whose accuracy to measure, [`Codec::residual_variance`] the
+//! noise that probabilistic PCA would put back.
+//!
+//! Everything is computed in fixed blocks with sequential products inside each, so results are the same, bit
+//! for bit, at any number of threads.
+//!
+//! Shapes: `n` networks, `D` weights of one network, `k` the code's length (PCA: the rank).
+
+mod codec;
+mod config;
+mod error;
+mod linalg;
+mod normalize;
+mod pca;
+mod persist;
+
+pub use codec::{Codec, Decoder};
+pub use config::{CodecConfig, CodecKind, Normalization, Rank, Solver};
+pub use error::Error;
+pub use normalize::Normalizer;
+pub use pca::Pca;
+
+/// The result of this crate's fallible functions.
+pub type Result<T> = std::result::Result<T, Error>;

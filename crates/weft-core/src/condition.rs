@@ -35,6 +35,13 @@ impl Condition {
         self.0.get(field).copied()
     }
 
+    /// The same condition with no other fields than those of a schema.
+    #[must_use]
+    pub fn restricted_to(&self, schema: &Schema) -> Self {
+        let known = |name: &String| schema.fields.iter().any(|f| &f.name == name);
+        Self(self.0.iter().filter(|(name, _)| known(name)).map(|(name, value)| (name.clone(), *value)).collect())
+    }
+
     /// The known fields, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Value)> {
         self.0.iter().map(|(k, v)| (k.as_str(), *v))
@@ -141,7 +148,8 @@ mod tests {
     #[test]
     fn encodes_known_and_unknown_fields() {
         let names = ["accuracy".to_owned(), "step".to_owned(), "absent".to_owned()];
-        let conditions = [Condition::unknown().with("accuracy", 0.5).with("step", 10.0), Condition::unknown().with("accuracy", 0.9)];
+        let conditions =
+            [Condition::unknown().with("accuracy", 0.5).with("step", 10.0), Condition::unknown().with("accuracy", 0.9)];
         let schema = Schema::fit(&names, &conditions);
         assert_eq!(schema.fields.len(), 2);
         let code = schema.encode(&Condition::unknown().with("accuracy", 0.9)).unwrap();

@@ -66,7 +66,13 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Error::Length`], [`Error::Label`] or [`Error::Division`] if the pieces do not fit.
-    pub fn new(name: &str, inputs: Inputs, labels: Vec<u32>, num_classes: usize, [num_train, num_validation]: [usize; 2]) -> Result<Self> {
+    pub fn new(
+        name: &str,
+        inputs: Inputs,
+        labels: Vec<u32>,
+        num_classes: usize,
+        [num_train, num_validation]: [usize; 2],
+    ) -> Result<Self> {
         let examples = labels.len();
         let num_features = inputs.len() / examples.max(1);
         if num_features * examples != inputs.len() || num_features == 0 {

@@ -56,6 +56,12 @@ impl Digest {
         self.to_string()[..12].to_owned()
     }
 
+    /// A digest that was computed elsewhere, from its bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The digest's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {

@@ -74,6 +74,12 @@ impl<'a> Monitor<'a> {
         (self.sink)(Event::Note(text.into()));
     }
 
+    /// The flag that asks for a stop, for a monitor of another sink over the same work.
+    #[must_use]
+    pub fn stop_flag(&self) -> &'a AtomicBool {
+        self.stop
+    }
+
     /// Whether the user asked for a stop.
     #[must_use]
     pub fn should_stop(&self) -> bool {

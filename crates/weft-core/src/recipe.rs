@@ -124,13 +124,19 @@ impl Recipe {
     /// # Errors
     /// [`Error::Recipe`] names the first setting that is out of range.
     pub fn check(&self, num_examples: usize) -> Result<()> {
-        let range = |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Recipe { setting, expected, got }) };
+        let range =
+            |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Recipe { setting, expected, got }) };
         let rate = self.learning_rate;
         range("learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate.to_string())?;
         let decay = self.weight_decay;
         range("weight-decay", "0 or more", decay >= 0.0 && decay.is_finite(), decay.to_string())?;
         let batch = self.batch_size;
-        range("batch-size", "between 1 and the number of training examples", (1..=num_examples).contains(&batch), batch.to_string())?;
+        range(
+            "batch-size",
+            "between 1 and the number of training examples",
+            (1..=num_examples).contains(&batch),
+            batch.to_string(),
+        )?;
         let steps = self.num_steps(num_examples);
         range("epochs or steps", "1 or more", steps > 0, steps.to_string())?;
         let increasing = self.snapshot_steps.windows(2).all(|w| w[0] < w[1]) && self.snapshot_steps.first() != Some(&0);

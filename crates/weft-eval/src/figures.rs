@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A mean with its standard error: over seeds, or the larger of between-seed and binomial for fractions.
+/// A figure with its standard error: the larger of between-seed and within-seed (for fractions, binomial).
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The mean.
+    /// The mean over seeds.
     pub mean: f64,
     /// Its standard error.
     pub se: f64,
@@ -39,10 +39,24 @@ pub struct Units {
     pub orbit_check: f64,
     /// Whether distances are exact (one hidden space) or upper bounds (several).
     pub exact: bool,
+    /// Median pairwise distance of the training runs' final networks, over `d₁`.
+    pub pairwise: f64,
+    /// Their median pairwise functional distance, over `f₁`.
+    pub pairwise_functional: f64,
+    /// Their mean pairwise disagreement: the fraction of test images to which two networks give different classes.
+    pub disagreement: f64,
+    /// Training networks, all snapshots.
+    pub num_train: usize,
+    /// Training runs; the number of fellows that a sample is compared with.
+    pub num_train_runs: usize,
+    /// Held-out runs.
+    pub num_held_out: usize,
+    /// Inputs that do not vary over the training images, projected out of every distance.
+    pub num_dead_inputs: usize,
 }
 
 /// What a row stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RowKind {
     /// Training or held-out runs: the yardstick.
@@ -50,6 +64,7 @@ pub enum RowKind {
     /// A copy with a change that the data cannot see: must score about 0.
     NullCopy,
     /// A trivial generator.
+    #[default]
     Baseline,
     /// A trained generator of ours.
     Generator,
@@ -57,7 +72,7 @@ pub enum RowKind {
     Refined,
 }
 
-/// One curve over the thresholds of [`Evaluation::thresholds`].
+/// The curves of one accuracy bar over a list of thresholds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ThresholdCurve {
     /// Name of the accuracy bar: `median`, `quartile`, or a fixed number such as `0.85`.
@@ -71,16 +86,18 @@ pub struct ThresholdCurve {
 }
 
 /// All figures of one generator.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Row {
     /// The generator's name.
     pub name: String,
     /// What it is.
     pub kind: RowKind,
-    /// Generator seeds and samples a seed.
+    /// Generator seeds.
     pub num_seeds: usize,
     /// Samples a seed.
     pub num_samples: usize,
+    /// Samples with a weight that is not finite, over all seeds: they count as neither performant nor novel.
+    pub num_invalid: usize,
     /// Mean test accuracy.
     pub accuracy: Estimate,
     /// Standard deviation of the accuracy over samples.
@@ -105,8 +122,11 @@ pub struct Row {
     pub max_iou: Estimate,
     /// Accuracy of the vote of 16 samples less their mean accuracy.
     pub vote_gain: Estimate,
-    /// NPD and N&P curves, one a bar.
+    /// NPD and N&P curves over [`Evaluation::thresholds`] in units of `d₁` and `f₁`, one a bar.
     pub curves: Vec<ThresholdCurve>,
+    /// The same over [`Evaluation::snapshot_thresholds`] in the audit's units [`Units::d1_snapshots`] and
+    /// [`Units::f1_snapshots`], one a bar.
+    pub snapshot_curves: Vec<ThresholdCurve>,
     /// Seconds to sample one network (amortized over a batch of `num_samples`); none for runs.
     pub sample_secs: Option<f64>,
     /// Seconds to fit the generator (and refiner); none for runs.
@@ -172,9 +192,11 @@ pub struct Parity {
 pub struct Evaluation {
     /// Multiples of `d₁` and `f₁` at which the curves are taken.
     pub thresholds: Vec<f64>,
+    /// Multiples of the audit's units at which the second set of curves is taken.
+    pub snapshot_thresholds: Vec<f64>,
     /// The yardsticks.
     pub units: Units,
-    /// One row a generator; held-out runs first.
+    /// One row a generator; held-out runs first, training runs second.
     pub rows: Vec<Row>,
     /// One verdict a threshold and bar.
     pub verdicts: Vec<Verdict>,

@@ -1,1 +1,42 @@
-//! Placeholder.
+//! Generators: things that sample the weights of new networks.
+//!
+//! - [`trivial`]: noise copies, Gaussians, KDE, interpolations, soups, the mean, the nearest. They are the
+//!   baselines that a claim of novelty has to beat, and proposals for the refiner like any other.
+//! - [`flow`]: conditional flow matching on codes, with the samplers of [`sampler`].
+//! - [`refine`]: the function-aware refiner, usable behind every generator.
+//!
+//! A generator knows no zoo: it is fitted on a [`TrainingSet`] of codes, weights and conditions.
+//!
+//! Shape legend: `n` networks, `k` code length, `D` weights of a network, `b` rows of a batch.
+
+mod artifact;
+mod error;
+pub mod flow;
+pub mod refine;
+pub mod sampler;
+mod training_set;
+pub mod trivial;
+
+pub use artifact::Artifact;
+pub use error::{Error, Result};
+pub use flow::{Flow, FlowConfig, FlowTrainer};
+pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};
+pub use sampler::{Sampler, SamplerConfig};
+pub use training_set::TrainingSet;
+
+use weft_core::{Condition, Population, Seed};
+
+/// A source of new networks.
+pub trait Generator: Send + Sync {
+    /// The generator's name in reports.
+    fn name(&self) -> &str;
+
+    /// Samples `n` networks. The same seed gives the same networks.
+    ///
+    /// # Errors
+    /// A condition that the generator was not trained on, or a failed tensor operation.
+    fn sample(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Population>;
+
+    /// Floating-point operations of one sample, for cost accounting.
+    fn flops_per_sample(&self) -> f64;
+}

@@ -1,1 +1,23 @@
-//! Placeholder.
+//! Runs architectures: forward, gradient and training of many networks of one architecture.
+//!
+//! On a CPU each thread takes one network at a time and works on it while its weights, gradient and optimizer
+//! state are in that core's cache ([`Engine`]); on a GPU all networks move in lock step through batched products
+//! ([`device`]). Both start from the same initial weights and see the same batches.
+//!
+//! Shape legend: `n` networks, `b` examples, `c` classes, `D` weights of a network.
+
+pub mod device;
+mod engine;
+mod error;
+mod evaluate;
+mod examples;
+mod loss;
+mod train;
+
+pub use device::Device;
+pub use engine::{Engine, Workspace};
+pub use error::{Error, Result};
+pub use evaluate::{Scores, accuracies, hidden_activity, logits, predictions, scores};
+pub use examples::{Batch, Examples};
+pub use loss::{Gradients, PopulationLoss};
+pub use train::{RunResult, Snapshot, initial_weights, train};

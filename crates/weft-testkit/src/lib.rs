@@ -1,1 +1,201 @@
-//! Placeholder.
+//! Tiny networks, random populations, a reference forward pass in `f64`, and assertions for tests.
+//!
+//! A dev-dependency only. The reference is written for clarity and shares no code with `weft-net`, so that agreement means
+//! something.
+
+use std::sync::Arc;
+use weft_core::{Activation, Architecture, Node, Op, Population, Seed};
+
+/// Asserts that two slices agree within `tolerance·(1 + |expected|)`, entry by entry.
+///
+/// # Panics
+/// At the first entry that does not, or if the lengths differ.
+#[track_caller]
+pub fn assert_close(got: &[f32], expected: &[f32], tolerance: f64) {
+    let widen = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+    assert_close_f64(&widen(got), &widen(expected), tolerance);
+}
+
+/// Asserts that two slices agree within `tolerance·(1 + |expected|)`, entry by entry.
+///
+/// # Panics
+/// At the first entry that does not, or if the lengths differ.
+#[track_caller]
+pub fn assert_close_f64(got: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len(), "lengths differ");
+    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
+        let close = (g - e).abs() <= tolerance * (1.0 + e.abs());
+        assert!(close, "entry {i}: got {g}, expected {e}, tolerance {tolerance}");
+    }
+}
+
+/// A multi-layer perceptron that is sure to exist.
+///
+/// # Panics
+/// If the widths describe no network.
+#[must_use]
+pub fn mlp(widths: &[usize], activation: Activation) -> Arc<Architecture> {
+    Arc::new(Architecture::mlp("tiny-mlp", widths, activation).expect("tests give at least two positive widths"))
+}
+
+/// A residual network: `h = act(W₀x); z = h + act(W₁h); y = W₂z`. Both ends of `W₁` lie in one hidden space.
+///
+/// # Panics
+/// If a width is 0.
+#[must_use]
+pub fn residual(inputs: usize, width: usize, outputs: usize, activation: Activation) -> Arc<Architecture> {
+    let tensors = declare(&[("stem", width, inputs), ("block", width, width), ("head", outputs, width)]);
+    let nodes = vec![
+        Node { op: Op::Input { features: inputs }, inputs: vec![] },
+        linear(0, 0),
+        Node { op: Op::Activation(activation), inputs: vec![1] },
+        linear(2, 2),
+        Node { op: Op::Activation(activation), inputs: vec![3] },
+        Node { op: Op::Add, inputs: vec![2, 4] },
+        linear(4, 5),
+    ];
+    Arc::new(Architecture::new("tiny-residual", tensors, nodes).expect("tests give positive widths"))
+}
+
+/// Two branches that meet in a sum, and a direct path: `y = W₂(act(W₀x) + act(W₁x)) + W₃x`.
+///
+/// # Panics
+/// If a width is 0.
+#[must_use]
+pub fn branches(inputs: usize, width: usize, outputs: usize, activation: Activation) -> Arc<Architecture> {
+    let tensors = declare(&[("left", width, inputs), ("right", width, inputs), ("head", outputs, width), ("skip", outputs, inputs)]);
+    let nodes = vec![
+        Node { op: Op::Input { features: inputs }, inputs: vec![] },
+        linear(0, 0),
+        linear(2, 0),
+        Node { op: Op::Activation(activation), inputs: vec![1] },
+        Node { op: Op::Activation(activation), inputs: vec![2] },
+        Node { op: Op::Add, inputs: vec![3, 4] },
+        linear(4, 5),
+        linear(6, 0),
+        Node { op: Op::Add, inputs: vec![6, 7] },
+    ];
+    Arc::new(Architecture::new("tiny-branches", tensors, nodes).expect("tests give positive widths"))
+}
+
+fn declare(layers: &[(&str, usize, usize)]) -> Vec<(String, Vec<usize>)> {
+    let layer = |&(name, out, into): &(&str, usize, usize)| [(format!("{name}.weight"), vec![out, into]), (format!("{name}.bias"), vec![out])];
+    layers.iter().flat_map(layer).collect()
+}
+
+fn linear(weight: usize, input: usize) -> Node {
+    Node { op: Op::Linear { weight, bias: Some(weight + 1) }, inputs: vec![input] }
+}
+
+/// A row of random weights: normal with variance `1 / fan-in`; biases normal with standard deviation 0.3.
+#[must_use]
+pub fn random_row(architecture: &Architecture, seed: Seed) -> Vec<f32> {
+    let mut row = seed.normals(architecture.num_parameters());
+    for tensor in architecture.tensors() {
+        let std = tensor.shape.get(1).map_or(0.3, |&fan_in| (1.0 / fan_in as f32).sqrt());
+        row[tensor.range()].iter_mut().for_each(|w| *w *= std);
+    }
+    row
+}
+
+/// `n` networks with random weights, each from its own fork of the seed.
+///
+/// # Panics
+/// Never: rows fit the architecture that they were drawn for.
+#[must_use]
+pub fn random_population(architecture: &Arc<Architecture>, n: usize, seed: Seed) -> Population {
+    let data = (0..n as u64).flat_map(|i| random_row(architecture, seed.index(i))).collect();
+    Population::new(architecture.clone(), data).expect("rows fit the architecture that they were drawn for")
+}
+
+/// The network's outputs for a batch of inputs, computed in `f64`.
+///
+/// # Shapes
+/// `inputs` is `[b, features]`, the result `[b, outputs]`.
+///
+/// # Panics
+/// If `row` or `inputs` does not fit.
+#[must_use]
+pub fn forward(architecture: &Architecture, row: &[f32], inputs: &[f64]) -> Vec<f64> {
+    assert_eq!(row.len(), architecture.num_parameters(), "row length");
+    assert_eq!(inputs.len() % architecture.num_inputs(), 0, "whole examples");
+    inputs.chunks_exact(architecture.num_inputs()).flat_map(|x| forward_one(architecture, row, x)).collect()
+}
+
+fn forward_one(architecture: &Architecture, row: &[f32], input: &[f64]) -> Vec<f64> {
+    let tensor = |t: usize| &row[architecture.tensors()[t].range()];
+    let mut outputs: Vec<Vec<f64>> = Vec::new();
+    for node in architecture.nodes() {
+        let output = match &node.op {
+            Op::Input { .. } => input.to_vec(),
+            Op::Activation(a) => outputs[node.inputs[0]].iter().map(|&x| activate(*a, x)).collect(),
+            Op::Add => outputs[node.inputs[0]].iter().zip(&outputs[node.inputs[1]]).map(|(x, y)| x + y).collect(),
+            Op::Linear { weight, bias } => {
+                let x = &outputs[node.inputs[0]];
+                let products = tensor(*weight).chunks_exact(x.len()).map(|w| w.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum());
+                match bias {
+                    None => products.collect(),
+                    Some(b) => products.zip(tensor(*b)).map(|(y, b): (f64, _)| y + f64::from(*b)).collect(),
+                }
+            }
+        };
+        outputs.push(output);
+    }
+    outputs.pop().expect("a checked graph has nodes")
+}
+
+/// An activation in `f64`.
+#[must_use]
+pub fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Relu => x.max(0.0),
+        Activation::Tanh => x.tanh(),
+        Activation::Gelu => x * 0.5 * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+    }
+}
+
+/// The error function to about 1e-13: its series `2/√π · e^(−x²) · Σ 2ⁿx²ⁿ⁺¹/(2n+1)!!`, all of whose terms have one sign.
+#[must_use]
+pub fn erf(x: f64) -> f64 {
+    if x.abs() > 6.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum, mut n) = (x, x, 0.0);
+    while term.abs() > 1e-17 * sum.abs() {
+        n += 1.0;
+        term *= 2.0 * x * x / (2.0 * n + 1.0);
+        sum += term;
+    }
+    2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp() * sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forward_of_a_hand_made_network() {
+        let a = mlp(&[2, 2, 1], Activation::Relu);
+        let row = [1., 2., -1., 1., 0.5, -0.5, 3., -2., 0.25];
+        // h = relu([1·1 + 2·2 + .5, −1·1 + 1·2 − .5]) = [5.5, .5]; y = 3·5.5 − 2·.5 + .25
+        assert_close_f64(&forward(&a, &row, &[1.0, 2.0]), &[15.75], 1e-12);
+        let r = residual(1, 1, 1, Activation::Tanh);
+        let h = 0.5_f64.tanh();
+        assert_close_f64(&forward(&r, &[0.5, 0.0, 2.0, 0.1, 1.0, 0.0], &[1.0]), &[h + (2.0 * h + 0.1_f32 as f64).tanh()], 1e-7);
+    }
+
+    #[test]
+    fn error_function() {
+        for (x, expected) in [(0.0, 0.0), (0.5, 0.520_499_877_813_046_5), (-1.0, -0.842_700_792_949_714_9), (3.0, 0.999_977_909_503_001_4), (7.0, 1.0)] {
+            assert!((erf(x) - expected).abs() < 1e-13, "erf({x}) = {}", erf(x));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "entry 1")]
+    fn assert_close_fails() {
+        assert_close(&[1.0, 2.0], &[1.0, 2.1], 1e-3);
+    }
+}

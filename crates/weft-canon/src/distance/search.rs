@@ -1,0 +1,205 @@
+//! Exact nearest neighbors in the quotient, with pruning by proven bounds.
+
+use super::bound::{Cluster, Extra, Index, QueryBlock, matching_bound, sorted_couplings, squared_norm};
+use super::pair::{PairSolver, ROUNDING};
+use super::{Exclude, Prepared, Quotient};
+use crate::Assigner;
+use crate::product::{View, multiply};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Queries that are bounded together.
+const BLOCK: usize = 16;
+
+/// The best reference of a query so far.
+#[derive(Clone, Copy)]
+struct Best {
+    index: usize,
+    squared: f64,
+}
+
+impl Quotient {
+    /// Finds each query's nearest reference: its index and quotient distance.
+    ///
+    /// `exclude(query, reference)` leaves pairs out. A query without any reference left gets `(usize::MAX, ∞)`. Equal distances go to the
+    /// lower index. References are ranked by a lower bound and visited until it exceeds the best distance found, so the result is that of
+    /// visiting all.
+    ///
+    /// # Panics
+    /// If the networks were prepared for different architectures.
+    #[must_use]
+    pub fn nearest(&self, queries: &Prepared, references: &Prepared, exclude: Option<Exclude<'_>>) -> Vec<(usize, f64)> {
+        let index = references.index.get_or_init(|| Index::build(self, references));
+        let starts = self.starts();
+        let blocks: Vec<Range<usize>> = (0..queries.len).step_by(BLOCK).map(|s| s..queries.len.min(s + BLOCK)).collect();
+        let search = |solver: &mut PairSolver<'_>, block: Range<usize>| {
+            let bounds = self.block_bounds((queries, block.clone()), references, index, exclude, solver);
+            let one = |(q, bounds): (usize, &[f32])| {
+                let best = self.visit(solver, (queries, q), references, bounds);
+                (best.index, best.squared.sqrt())
+            };
+            block.zip(bounds.chunks_exact(references.len.max(1))).map(one).collect::<Vec<_>>()
+        };
+        let init = || PairSolver::new(self, &starts);
+        if references.is_empty() {
+            return vec![(usize::MAX, f64::INFINITY); queries.len];
+        }
+        blocks.into_par_iter().map_init(init, search).flatten_iter().collect()
+    }
+
+    /// The same by visiting every pair: for tests and for measuring what pruning saves.
+    #[cfg(test)]
+    pub(crate) fn nearest_unpruned(&self, queries: &Prepared, references: &Prepared) -> Vec<(usize, f64)> {
+        let starts = self.starts();
+        let mut solver = PairSolver::new(self, &starts);
+        (0..queries.len)
+            .map(|q| {
+                let mut best = (usize::MAX, f64::INFINITY);
+                for j in 0..references.len {
+                    solver.fill_gains((queries, q), (references, j));
+                    solver.estimate((queries, q), (references, j));
+                    let distance = solver.exact((queries, q), (references, j)).sqrt();
+                    if distance < best.1 {
+                        best = (j, distance);
+                    }
+                }
+                best
+            })
+            .collect()
+    }
+
+    /// Lower bounds on the squared distances of a block of queries to all references, `[block, references]`; infinite where excluded.
+    fn block_bounds(
+        &self,
+        (queries, block): (&Prepared, Range<usize>),
+        references: &Prepared,
+        index: &Index,
+        exclude: Option<Exclude<'_>>,
+        solver: &mut PairSolver<'_>,
+    ) -> Vec<f32> {
+        let n = references.len;
+        let sketches = index.sketch(self, queries, block.clone());
+        let width = sketches.len() / block.len();
+        let mut bounds = vec![0.0; block.len() * n];
+        multiply(&mut bounds, View::new(&sketches, block.len(), width), View::new(&index.sketches, n, width).t(), false);
+        for (at, q) in block.clone().enumerate() {
+            let own = squared_norm(&sketches[at * width..(at + 1) * width]);
+            for ((j, bound), of_reference) in bounds[at * n..(at + 1) * n].iter_mut().enumerate().zip(&index.sketch_norms) {
+                let slack = ROUNDING * (queries.norms[q] + references.norms[j]);
+                *bound = if exclude.is_some_and(|e| e(q, j)) {
+                    f32::INFINITY
+                } else {
+                    (own + of_reference - 2.0 * f64::from(*bound) - slack) as f32
+                };
+            }
+        }
+        if !index.panels.is_empty() {
+            self.refine((queries, &block), references, index, solver, &mut bounds);
+        }
+        bounds
+    }
+
+    /// Raises the bounds by the clusters' bases, where the sketch has not decided already.
+    fn refine(
+        &self,
+        (queries, block): (&Prepared, &Range<usize>),
+        references: &Prepared,
+        index: &Index,
+        solver: &mut PairSolver<'_>,
+        bounds: &mut [f32],
+    ) {
+        let n = references.len;
+        let mut best = Vec::with_capacity(block.len());
+        for (q, bounds) in block.clone().zip(bounds.chunks_exact(n)) {
+            let nearest = (0..n).min_by(|&i, &j| bounds[i].total_cmp(&bounds[j]));
+            let squared = nearest.filter(|&j| bounds[j].is_finite()).map(|j| {
+                solver.fill_gains((queries, q), (references, j));
+                solver.estimate((queries, q), (references, j));
+                solver.exact((queries, q), (references, j))
+            });
+            best.push(squared.unwrap_or(f64::INFINITY));
+        }
+        let block = QueryBlock::new(self, index, queries, block.clone());
+        for panel in &index.panels {
+            let open = |cluster: &Cluster, q: usize| cluster.members.iter().any(|&j| f64::from(bounds[q * n + j as usize]) <= best[q]);
+            let is_open: Vec<bool> = panel.clusters.iter().map(|c| (0..best.len()).any(|q| open(c, q))).collect();
+            if !is_open.contains(&true) {
+                continue;
+            }
+            let inside = panel.inside(self, &block);
+            for (cluster, _) in panel.clusters.iter().zip(&is_open).filter(|&(_, &open)| open) {
+                let raised = cluster.bounds(self, &block, references, &inside);
+                for (q, raised) in raised.chunks_exact(cluster.members.len()).enumerate() {
+                    for (&j, &raised) in cluster.members.iter().zip(raised) {
+                        let bound = &mut bounds[q * n + j as usize];
+                        *bound = bound.max(raised);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Visits references in the order of their bounds until none can be nearer.
+    fn visit(&self, solver: &mut PairSolver<'_>, (queries, q): (&Prepared, usize), references: &Prepared, bounds: &[f32]) -> Best {
+        let mut order: Vec<u32> = (0..references.len as u32).filter(|&j| bounds[j as usize] < f32::INFINITY).collect();
+        order.sort_unstable_by(|&i, &j| bounds[i as usize].total_cmp(&bounds[j as usize]).then(i.cmp(&j)));
+        let mut best = Best { index: usize::MAX, squared: f64::INFINITY };
+        let mut tight = TightBound::new(self, queries, q);
+        for j in order.into_iter().map(|j| j as usize) {
+            if f64::from(bounds[j]) > best.squared {
+                break;
+            }
+            solver.fill_gains((queries, q), (references, j));
+            let slack = ROUNDING * (queries.norms[q] + references.norms[j]);
+            if tight.squared(&solver.gains, (queries, q), (references, j)) - slack > best.squared {
+                continue;
+            }
+            if solver.estimate((queries, q), (references, j)) - slack > best.squared {
+                continue;
+            }
+            let squared = solver.exact((queries, q), (references, j));
+            if squared < best.squared || (squared == best.squared && j < best.index) {
+                best = Best { index: j, squared };
+            }
+        }
+        best
+    }
+}
+
+/// The bound of one pair whose inner products are known: row maxima, and with coupled spaces an assignment a space.
+struct TightBound<'a> {
+    quotient: &'a Quotient,
+    own: Vec<Extra>,
+    assigner: Assigner,
+    gain: Vec<f32>,
+    cost: Vec<f64>,
+}
+
+impl<'a> TightBound<'a> {
+    fn new(quotient: &'a Quotient, queries: &Prepared, q: usize) -> Self {
+        let own = sorted_couplings(quotient, queries.couplings_of(q));
+        Self { quotient, own, assigner: Assigner::new(), gain: Vec::new(), cost: Vec::new() }
+    }
+
+    fn squared(&mut self, gains: &[Vec<f32>], (queries, q): (&Prepared, usize), (references, j): (&Prepared, usize)) -> f64 {
+        let others = sorted_couplings(self.quotient, references.couplings_of(j));
+        let mut value: f64 = queries.rest_of(q).iter().zip(references.rest_of(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+        for (k, (space, gain)) in self.quotient.layout.spaces.iter().zip(gains).enumerate() {
+            self.gain.clear();
+            self.gain.extend(gain.iter().map(|&g| if space.sign { g.abs() } else { g }));
+            for (a, b) in self.own.iter().zip(&others).filter(|(a, _)| a.space == k) {
+                let (a, b) = (View::new(&a.values, space.size, a.width), View::new(&b.values, space.size, b.width));
+                multiply(&mut self.gain, a, b.t(), true);
+            }
+            if self.own.is_empty() {
+                value += matching_bound(&self.gain, space.size, space.size);
+            } else {
+                self.cost.clear();
+                self.cost.extend(self.gain.iter().map(|&g| -f64::from(g)));
+                let found = self.assigner.solve(&self.cost, space.size);
+                value -= found.iter().enumerate().map(|(i, &j)| self.cost[i * space.size + j as usize]).sum::<f64>();
+            }
+        }
+        queries.norms[q] + references.norms[j] - 2.0 * value
+    }
+}

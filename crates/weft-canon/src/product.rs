@@ -1,0 +1,90 @@
+//! Safe matrix products in `f32`, on the calling thread, so that results never depend on the number of threads.
+
+/// A strided view of a matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// A row-major matrix.
+    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// A row-major matrix whose rows start `row_stride` values apart.
+    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len(), "a view lies inside its data");
+        Self { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// The transpose.
+    pub(crate) fn t(self) -> Self {
+        Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+}
+
+/// Writes `a·b` into the row-major `target`, or adds it.
+///
+/// # Shapes
+/// `[m, k] · [k, n] → [m, n]`
+pub(crate) fn multiply(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
+    assert_eq!(a.cols, b.rows, "inner lengths agree");
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    assert_eq!(target.len(), m * n, "the target has the product's shape");
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        if !add {
+            target.fill(0.0);
+        }
+        return;
+    }
+    // SAFETY: `View` checks at construction that every index it describes lies inside its slice, and neither side is empty here; the
+    // target is a distinct, exclusively borrowed slice of m·n values with row stride n; all strides are in values of `f32`.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            target.as_mut_ptr(),
+            1,
+            n as isize,
+            add,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_of_views() {
+        let a = [1., 2., 3., 4., 5., 6.];
+        let mut c = vec![0.0; 4];
+        multiply(&mut c, View::new(&a, 2, 3), View::new(&a, 2, 3).t(), false);
+        assert_eq!(c, [14., 32., 32., 77.]);
+        multiply(&mut c, View::strided(&a, 2, 1, 3), View::new(&[1., 1.], 1, 2), true);
+        assert_eq!(c, [15., 33., 36., 81.]);
+        multiply(&mut c, View::new(&[], 2, 0), View::new(&[], 0, 2), false);
+        assert_eq!(c, [0.0; 4]);
+    }
+}

@@ -1,0 +1,121 @@
+//! `weft quickstart`, `weft run` and the commands of single stages.
+
+use crate::args::{Quickstart, Run, Sample, Settings, StageRun};
+use crate::output::Answer;
+use crate::table::{duration, table};
+use anyhow::Context as _;
+use std::fmt::Write as _;
+use std::path::Path;
+use weft::config::{ExistingZooConfig, RunConfig, ZooConfig};
+use weft::report::data::{Report, RowKind};
+use weft::{Monitor, Outcome, SampleRequest, Stage};
+
+pub(super) fn quickstart(arguments: Quickstart, monitor: &Monitor) -> anyhow::Result<Answer> {
+    let mut config = RunConfig::quickstart(&overrides(&arguments.settings)).map_err(weft::Error::from)?;
+    if let Some(path) = arguments.zoo {
+        config.zoo = ZooConfig::Existing(ExistingZooConfig { path });
+        config.architecture = None;
+    }
+    config.run.output = arguments.output.unwrap_or(config.run.output);
+    config.run.seed = arguments.seed.unwrap_or(config.run.seed);
+    Ok(answer(&weft::run(&config, Stage::Export, monitor)?))
+}
+
+pub(super) fn run(arguments: &Run, monitor: &Monitor) -> anyhow::Result<Answer> {
+    let until = match &arguments.until {
+        Some(name) => name.parse().map_err(anyhow::Error::msg)?,
+        None => Stage::Export,
+    };
+    Ok(answer(&weft::run(&read(&arguments.file, &arguments.settings)?, until, monitor)?))
+}
+
+pub(super) fn until(arguments: &StageRun, stage: Stage, monitor: &Monitor) -> anyhow::Result<Answer> {
+    Ok(answer(&weft::run(&read(&arguments.file, &arguments.settings)?, stage, monitor)?))
+}
+
+pub(super) fn sample(arguments: Sample, monitor: &Monitor) -> anyhow::Result<Answer> {
+    let config = read(&arguments.file, &arguments.settings)?;
+    let Some(folder) = arguments.output else {
+        return Ok(answer(&weft::run(&config, Stage::Sample, monitor)?));
+    };
+    let condition = arguments.condition.into_iter().collect();
+    let request = SampleRequest { count: arguments.count, seed: arguments.seed, condition, folder };
+    let written = weft::sample(&config, &request, monitor)?;
+    let human = written.iter().fold(String::new(), |text, path| text + &path.display().to_string() + "\n");
+    Ok(Answer { human, json: serde_json::json!({ "files": written }), done: true })
+}
+
+fn read(file: &Path, settings: &Settings) -> weft::Result<RunConfig> {
+    Ok(RunConfig::read(file, &overrides(settings))?)
+}
+
+fn overrides(settings: &Settings) -> Vec<String> {
+    let device = settings.device.iter().map(|device| format!("run.device=\"{device}\""));
+    settings.set.iter().cloned().chain(device).collect()
+}
+
+fn answer(outcome: &Outcome) -> Answer {
+    let json = serde_json::to_value(outcome).context("the outcome of a run").unwrap_or_default();
+    Answer { human: human(outcome), json, done: true }
+}
+
+fn human(outcome: &Outcome) -> String {
+    let rows: Vec<Vec<String>> = outcome
+        .stages
+        .iter()
+        .map(|s| {
+            let how = if s.reused { "reused" } else { "done" };
+            vec![s.stage.name().to_owned(), how.to_owned(), duration(s.wall_secs), s.folder.display().to_string()]
+        })
+        .collect();
+    let mut text = table(&["stage", "", "time", "folder"], &rows);
+    if let Some(report) = &outcome.report {
+        text.push('\n');
+        text.push_str(&figures(report));
+    }
+    if let Some(page) = &outcome.page {
+        let _ = writeln!(text, "\nreport: {}", page.display());
+    }
+    text
+}
+
+/// The report's rows in short.
+fn figures(report: &Report) -> String {
+    let ours = |kind| matches!(kind, RowKind::Generator | RowKind::Refined);
+    let rows: Vec<Vec<String>> = report
+        .evaluation
+        .rows
+        .iter()
+        .map(|row| {
+            let mark = if ours(row.kind) { "*" } else { "" };
+            let number = |value: f64| format!("{value:.3}");
+            vec![
+                format!("{}{mark}", row.name),
+                format!("{:.2}", row.accuracy.mean * 100.0),
+                number(row.distance.mean),
+                number(row.functional.mean),
+                number(row.pairwise.mean),
+                number(row.disagreement.mean),
+            ]
+        })
+        .collect();
+    let mut text = table(&["networks", "accuracy %", "distance/d1", "functional/f1", "pairwise", "disagreement"], &rows);
+    text.push_str("* ours; the other rows are held-out runs and baselines. All accuracies on test examples.\n");
+    for verdict in &report.evaluation.verdicts {
+        let finding = format!("{:?}", verdict.finding).to_lowercase();
+        let _ = writeln!(
+            text,
+            "at {} (bar: {}): {finding}; {} {:.3} ± {:.3}, best baseline {} {:.3} ± {:.3}, held-out runs {:.3}",
+            verdict.threshold,
+            verdict.bar,
+            verdict.ours,
+            verdict.ours_npd.mean,
+            verdict.ours_npd.se,
+            verdict.baseline,
+            verdict.baseline_npd.mean,
+            verdict.baseline_npd.se,
+            verdict.held_out_npd.mean
+        );
+    }
+    text
+}

@@ -1,0 +1,207 @@
+//! The shift and scale of each weight.
+
+use crate::config::Normalization;
+use crate::linalg::{ROW_BLOCK, SUM_BLOCK, product, rows_of, rows_of_mut};
+use crate::{Error, Result};
+use faer::{Accum, MatRef};
+use rayon::prelude::*;
+use weft_core::Population;
+
+/// Standard deviations outside this range are not divided by: below, a weight counts as constant; above, it is an
+/// error. The range keeps `1/scale²` a normal f32.
+const SCALES: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
+/// A weight that varies less than this fraction of its tensor is scaled like its tensor, lest noise be amplified.
+const QUIET: f64 = 1e-6;
+
+/// Normalizes weights: `x̃ = (x − mean) / scale`.
+///
+/// # Shapes
+/// Mean and scale are `[D]`. The mean is always each weight's own; the scale follows [`Normalization`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Normalizer {
+    pub(crate) mean: Vec<f32>,
+    pub(crate) scale: Vec<f32>,
+}
+
+impl Normalizer {
+    /// Measures the rows' mean and scale; also returns the total variance of the normalized rows.
+    pub(crate) fn fit(rows: &Population, normalization: Normalization) -> Result<(Self, f64)> {
+        let (means, variances) = moments(rows)?;
+        let mut scale = vec![1.0_f32; rows.dim()];
+        for tensor in rows.architecture().tensors() {
+            let range = tensor.range();
+            let variance = &variances[range.clone()];
+            let whole = (variance.iter().sum::<f64>() / variance.len() as f64).sqrt();
+            for (weight, &own) in range.zip(variance) {
+                let spread = match normalization {
+                    Normalization::Off => 1.0,
+                    Normalization::PerWeight if own.sqrt() > QUIET * whole => own.sqrt(),
+                    Normalization::PerWeight | Normalization::PerTensor => whole,
+                };
+                if own.sqrt().max(spread) > *SCALES.end() {
+                    return Err(Error::Spread { weight, spread: own.sqrt().max(spread) });
+                }
+                scale[weight] = if spread < *SCALES.start() { 1.0 } else { spread as f32 };
+            }
+        }
+        let total = variances.iter().zip(&scale).map(|(v, &s)| v / f64::from(s).powi(2)).sum();
+        Ok((Self { mean: means.into_iter().map(|m| m as f32).collect(), scale }, total))
+    }
+
+    /// The mean of each weight, `[D]`.
+    #[must_use]
+    pub fn mean(&self) -> &[f32] {
+        &self.mean
+    }
+
+    /// What each weight is divided by, `[D]`; positive.
+    #[must_use]
+    pub fn scale(&self) -> &[f32] {
+        &self.scale
+    }
+
+    pub(crate) fn dim(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// The number of rows in `rows`, which must be whole and finite.
+    pub(crate) fn check_rows(&self, rows: &[f32]) -> Result<usize> {
+        let d = self.dim();
+        if !rows.len().is_multiple_of(d) {
+            return Err(Error::Length { what: "weights", row: d, got: rows.len() });
+        }
+        match rows.par_chunks(d).position_first(|row| !row.iter().all(|x| x.is_finite())) {
+            None => Ok(rows.len() / d),
+            Some(row) => {
+                let weight = rows[row * d..].iter().take_while(|x| x.is_finite()).count();
+                Err(Error::NonFinite { row, weight })
+            }
+        }
+    }
+
+    /// Normalizes whole rows `[n, D]`.
+    pub(crate) fn apply(&self, rows: &[f32]) -> Vec<f32> {
+        let mut out = rows.to_vec();
+        out.par_chunks_mut(self.dim()).for_each(|row| {
+            for ((x, &mean), &scale) in row.iter_mut().zip(&self.mean).zip(&self.scale) {
+                *x = (*x - mean) / scale;
+            }
+        });
+        out
+    }
+
+    /// Undoes [`Normalizer::apply`].
+    pub(crate) fn invert(&self, codes: &[f32]) -> Vec<f32> {
+        let mut out = codes.to_vec();
+        out.par_chunks_mut(self.dim()).for_each(|row| {
+            for ((x, &mean), &scale) in row.iter_mut().zip(&self.mean).zip(&self.scale) {
+                *x = *x * scale + mean;
+            }
+        });
+        out
+    }
+
+    /// Writes normalized columns `columns` of each row, in f64, as row-major `[n, columns]`.
+    pub(crate) fn columns_f64(&self, rows: &[f32], columns: std::ops::Range<usize>, out: &mut Vec<f64>) {
+        let d = self.dim();
+        out.resize(rows.len() / d * columns.len(), 0.0);
+        let (mean, scale) = (&self.mean[columns.clone()], &self.scale[columns.clone()]);
+        out.par_chunks_mut(columns.len()).zip(rows.par_chunks(d)).for_each(|(out, row)| {
+            for (((out, &x), &mean), &scale) in out.iter_mut().zip(&row[columns.clone()]).zip(mean).zip(scale) {
+                *out = (f64::from(x) - f64::from(mean)) / f64::from(scale);
+            }
+        });
+    }
+
+    /// The squared length of each normalized row.
+    pub(crate) fn squared_lengths(&self, rows: &[f32]) -> Vec<f64> {
+        let squared = |row: &[f32]| {
+            let terms = row.iter().zip(&self.mean).zip(&self.scale);
+            terms.map(|((&x, &mean), &scale)| (f64::from(x - mean) / f64::from(scale)).powi(2)).sum()
+        };
+        rows.par_chunks(self.dim()).map(squared).collect()
+    }
+
+    /// Computes `((rows − mean) ⊙ factor)·b`, where `b` is `[D, l]`, without a copy of the rows.
+    pub(crate) fn project(&self, rows: &[f32], factor: &[f32], b: MatRef<'_, f32>) -> Vec<f32> {
+        let (d, l) = (self.dim(), b.ncols());
+        let mut out = vec![0.0; rows.len() / d * l];
+        let blocks = out.par_chunks_mut(ROW_BLOCK * l).zip(rows.par_chunks(ROW_BLOCK * d));
+        blocks.for_each_init(Vec::new, |piece, (out, rows)| {
+            for start in (0..d).step_by(SUM_BLOCK) {
+                let end = (start + SUM_BLOCK).min(d);
+                scaled_columns(rows, (start..end, d), (&self.mean, factor), piece);
+                let b = b.subrows(start, end - start);
+                product(rows_of_mut(out, l), Accum::Add, rows_of(piece, end - start), b);
+            }
+        });
+        out
+    }
+
+    /// Computes `x̃ᵀ·b`, where `b` is row-major `[n, l]`; the result is row-major `[D, l]`.
+    pub(crate) fn project_transposed(&self, rows: &[f32], b: &[f32], l: usize) -> Vec<f32> {
+        let d = self.dim();
+        let factor = self.factor();
+        let mut out = vec![0.0; d * l];
+        out.par_chunks_mut(ROW_BLOCK * l).enumerate().for_each_init(Vec::new, |piece, (block, out)| {
+            let start = block * ROW_BLOCK;
+            let end = start + out.len() / l;
+            for (rows, b) in rows.chunks(SUM_BLOCK * d).zip(b.chunks(SUM_BLOCK * l)) {
+                scaled_columns(rows, (start..end, d), (&self.mean, &factor), piece);
+                product(rows_of_mut(out, l), Accum::Add, rows_of(piece, end - start).transpose(), rows_of(b, l));
+            }
+        });
+        out
+    }
+
+    /// One over the scale, `[D]`.
+    pub(crate) fn factor(&self) -> Vec<f32> {
+        self.scale.iter().map(|&s| 1.0 / s).collect()
+    }
+}
+
+/// Writes `(row − shift) ⊙ factor` of some columns of rows of length `d`, row-major.
+fn scaled_columns(
+    rows: &[f32],
+    (columns, d): (std::ops::Range<usize>, usize),
+    (shift, factor): (&[f32], &[f32]),
+    out: &mut Vec<f32>,
+) {
+    out.clear();
+    let (shift, factor) = (&shift[columns.clone()], &factor[columns.clone()]);
+    for row in rows.chunks_exact(d) {
+        out.extend(row[columns.clone()].iter().zip(shift).zip(factor).map(|((&x, &s), &f)| (x - s) * f));
+    }
+}
+
+/// The mean and the variance (over `n − 1`) of each weight.
+fn moments(rows: &Population) -> Result<(Vec<f64>, Vec<f64>)> {
+    let (n, d) = (rows.len(), rows.dim());
+    if n < 2 {
+        return Err(Error::TooFewRows { needed: 2, got: n });
+    }
+    let mut means = vec![0.0; d];
+    let mut variances = vec![0.0; d];
+    let blocks = means.par_chunks_mut(SUM_BLOCK).zip(variances.par_chunks_mut(SUM_BLOCK)).enumerate();
+    blocks.for_each(|(block, (means, variances))| {
+        let columns = block * SUM_BLOCK..block * SUM_BLOCK + means.len();
+        for row in rows.rows() {
+            means.iter_mut().zip(&row[columns.clone()]).for_each(|(m, &x)| *m += f64::from(x));
+        }
+        for mean in means.iter_mut() {
+            *mean /= n as f64;
+        }
+        for row in rows.rows() {
+            let values = variances.iter_mut().zip(&*means).zip(&row[columns.clone()]);
+            values.for_each(|((v, &m), &x)| *v += (f64::from(x) - m).powi(2));
+        }
+        for variance in variances.iter_mut() {
+            *variance /= (n - 1) as f64;
+        }
+    });
+    if let Some(weight) = means.iter().position(|m| !m.is_finite()) {
+        let row = rows.rows().position(|row| !row[weight].is_finite()).unwrap_or_default();
+        return Err(Error::NonFinite { row, weight });
+    }
+    Ok((means, variances))
+}

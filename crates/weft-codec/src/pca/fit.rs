@@ -1,0 +1,158 @@
+//! Fitting principal components exactly: through the Gram matrix or the covariance, whichever is smaller.
+
+use super::{Pca, randomized};
+use crate::config::{Rank, Solver};
+use crate::linalg::{ROW_BLOCK, SUM_BLOCK, SymmetricSum, product, rows_of, rows_of_mut};
+use crate::normalize::Normalizer;
+use crate::{Error, Result};
+use faer::{Accum, Mat};
+use rayon::prelude::*;
+use weft_core::{Population, Seed};
+
+/// Eigenvalues below this fraction of the largest are rounding errors of f32 weights.
+const FLOOR: f64 = 1e-10;
+/// Above this many rows and columns eigenvectors are found by subspace iteration.
+const EXACT_LIMIT: usize = 4096;
+
+/// What a solver finds: eigenvalues, largest first, and rows `√λₖ·vₖ`, `[k, D]`, in normalized weights.
+pub(super) struct Components {
+    pub(super) spectrum: Vec<f64>,
+    pub(super) rows: Vec<f32>,
+}
+
+/// What every solver needs to know.
+pub(super) struct Problem<'a> {
+    pub(super) rows: &'a Population,
+    pub(super) normalizer: &'a Normalizer,
+    pub(super) total_variance: f64,
+    pub(super) rank: Rank,
+}
+
+impl Problem<'_> {
+    /// The largest rank that the data's shape allows.
+    pub(super) fn limit(&self) -> usize {
+        (self.rows.len() - 1).min(self.rows.dim())
+    }
+
+    /// The number of components to keep, given the leading eigenvalues; `None` if more of them are needed to tell.
+    pub(super) fn choose_rank(&self, spectrum: &[f64]) -> Result<Option<usize>> {
+        let floor = (FLOOR * spectrum[0]).max(f64::from(f32::MIN_POSITIVE));
+        let available = spectrum.iter().take(self.limit()).take_while(|&&v| v > floor).count();
+        if available == 0 {
+            return Err(Error::NoVariance);
+        }
+        match self.rank {
+            Rank::Fixed(asked) if asked == 0 || asked > available => Err(Error::Rank { asked, available }),
+            Rank::Fixed(rank) => Ok(Some(rank)),
+            Rank::KeptVariance(fraction) => {
+                let target = fraction * self.total_variance;
+                let mut kept = 0.0;
+                let reached = spectrum[..available].iter().position(|&variance| {
+                    kept += variance;
+                    kept >= target
+                });
+                let all = spectrum.len() >= self.limit() || available < spectrum.len();
+                Ok(reached.map(|i| i + 1).or(all.then_some(available)))
+            }
+        }
+    }
+}
+
+impl Pca {
+    pub(crate) fn fit(
+        rows: &Population,
+        (normalizer, total_variance): (Normalizer, f64),
+        (rank, solver): (Rank, Solver),
+        seed: Seed,
+    ) -> Result<Self> {
+        let problem = Problem { rows, normalizer: &normalizer, total_variance, rank };
+        let smaller = rows.len().min(rows.dim());
+        match rank {
+            Rank::Fixed(asked) if asked == 0 || asked > problem.limit() => {
+                return Err(Error::Rank { asked, available: problem.limit() });
+            }
+            Rank::KeptVariance(got) if !(got > 0.0 && got <= 1.0) => return Err(Error::KeptVariance { got }),
+            _ if total_variance <= 0.0 => return Err(Error::NoVariance),
+            _ => {}
+        }
+        let found = match solver {
+            Solver::Auto if smaller > EXACT_LIMIT => randomized::solve(&problem, smaller / 2, seed)?,
+            Solver::Randomized => randomized::solve(&problem, smaller, seed)?,
+            _ => None,
+        };
+        let Components { spectrum, rows: mut matrix } = match (found, solver) {
+            (Some(components), _) => components,
+            (None, Solver::Covariance) => covariance(&problem)?,
+            (None, Solver::Gram) => gram(&problem)?,
+            (None, _) if rows.dim() < rows.len() => covariance(&problem)?,
+            (None, _) => gram(&problem)?,
+        };
+        matrix.par_chunks_mut(rows.dim()).for_each(|row| fix_sign_and_scale(row, &normalizer.scale));
+        let spectrum = spectrum.into_iter().map(|v| v as f32).collect();
+        Ok(Self { normalizer, matrix, spectrum, total_variance: total_variance as f32 })
+    }
+}
+
+/// Multiplies by the scales and makes the entry of largest size positive, the first one of a tie.
+fn fix_sign_and_scale(row: &mut [f32], scale: &[f32]) {
+    let largest = row.iter().fold(0.0_f32, |best, &x| if x.abs() > best.abs() { x } else { best });
+    let sign = if largest < 0.0 { -1.0 } else { 1.0 };
+    row.iter_mut().zip(scale).for_each(|(x, &s)| *x *= sign * s);
+}
+
+/// Solves through `X̃X̃ᵀ` `[n, n]` with eigenvectors `u`: `√λ·v = X̃ᵀu/√(n−1)`, no division by small values.
+fn gram(problem: &Problem<'_>) -> Result<Components> {
+    let (n, d) = (problem.rows.len(), problem.rows.dim());
+    let mut sum = SymmetricSum::zeros(n);
+    let mut piece = Vec::new();
+    for start in (0..d).step_by(SUM_BLOCK) {
+        let columns = start..(start + SUM_BLOCK).min(d);
+        problem.normalizer.columns_f64(problem.rows.data(), columns.clone(), &mut piece);
+        sum.add(rows_of(&piece, columns.len()));
+    }
+    let (spectrum, vectors, rank) = eigen(problem, sum)?;
+    let divisor = ((n - 1) as f64).sqrt();
+    let mut rows = vec![0.0_f32; rank * d];
+    for start in (0..d).step_by(SUM_BLOCK) {
+        let columns = start..(start + SUM_BLOCK).min(d);
+        let width = columns.len();
+        problem.normalizer.columns_f64(problem.rows.data(), columns.clone(), &mut piece);
+        rows.par_chunks_mut(ROW_BLOCK * d).enumerate().for_each_init(Vec::new, |block_f64, (block, rows)| {
+            let count = rows.len() / d;
+            block_f64.resize(count * width, 0.0);
+            let u = vectors.as_ref().subcols(block * ROW_BLOCK, count).transpose();
+            product(rows_of_mut(block_f64, width), Accum::Replace, u, rows_of(&piece, width));
+            for (row, values) in rows.chunks_exact_mut(d).zip(block_f64.chunks_exact(width)) {
+                row[columns.clone()].iter_mut().zip(values).for_each(|(x, &v)| *x = (v / divisor) as f32);
+            }
+        });
+    }
+    Ok(Components { spectrum, rows })
+}
+
+/// Solves through `X̃ᵀX̃` `[D, D]`, whose eigenvectors are the `v`.
+fn covariance(problem: &Problem<'_>) -> Result<Components> {
+    let d = problem.rows.dim();
+    let mut sum = SymmetricSum::zeros(d);
+    let mut piece = Vec::new();
+    for rows in problem.rows.data().chunks(SUM_BLOCK * d) {
+        problem.normalizer.columns_f64(rows, 0..d, &mut piece);
+        sum.add(rows_of(&piece, d).transpose());
+    }
+    let (spectrum, vectors, rank) = eigen(problem, sum)?;
+    let rows = (0..rank).flat_map(|k| (0..d).map(move |j| (k, j)));
+    let rows = rows.map(|(k, j)| (spectrum[k].sqrt() * vectors[(j, k)]) as f32).collect();
+    Ok(Components { spectrum, rows })
+}
+
+/// The spectrum, the eigenvectors and the rank to keep.
+fn eigen(problem: &Problem<'_>, sum: SymmetricSum) -> Result<(Vec<f64>, Mat<f64>, usize)> {
+    let (mut spectrum, vectors) = sum.eigen()?;
+    spectrum.truncate(problem.limit());
+    let degrees = (problem.rows.len() - 1) as f64;
+    for variance in &mut spectrum {
+        *variance /= degrees;
+    }
+    let rank = problem.choose_rank(&spectrum)?.unwrap_or(spectrum.len());
+    Ok((spectrum, vectors, rank))
+}

@@ -1,0 +1,93 @@
+//! Networks as points of the quotient: what `weft_canon::distance` gives, with this crate's projection before it.
+
+use crate::project::Projection;
+use crate::{Error, Result};
+use std::sync::Arc;
+use weft_canon::Group;
+use weft_canon::distance::{Exclude, Prepared, Quotient, QuotientOptions};
+use weft_core::{Architecture, Population, Seed};
+
+/// The nearest network that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Nearest {
+    pub(crate) index: usize,
+    pub(crate) distance: f64,
+}
+
+impl Nearest {
+    /// What is found among no networks.
+    pub(crate) const NONE: Self = Self { index: usize::MAX, distance: f64::INFINITY };
+}
+
+/// The metrics on orbits: the plain one and the data-weighted one.
+#[derive(Debug)]
+pub(crate) struct WeightSpace {
+    group: Group,
+    plain: Quotient,
+    weighted: Quotient,
+}
+
+/// Networks prepared for both metrics.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    pub(crate) plain: Prepared,
+    pub(crate) weighted: Prepared,
+}
+
+impl WeightSpace {
+    /// Sets up the metrics; `root` is that of the inputs' second moment.
+    pub(crate) fn new(architecture: Arc<Architecture>, projection: &Projection<'_>, root: Vec<f32>, seed: Seed) -> Result<Self> {
+        let group = Group::derive(architecture);
+        // The projection centers outputs, and only where that is a symmetry.
+        let options =
+            QuotientOptions { center_outputs: false, dead_inputs: projection.dead_inputs(), seed, ..QuotientOptions::default() };
+        let plain = Quotient::new(&group, options.clone())?;
+        let weighted = Quotient::new(&group, QuotientOptions { input_root: Some(root), ..options })?;
+        Ok(Self { group, plain, weighted })
+    }
+
+    /// Whether distances are exact, not upper bounds.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.plain.is_exact()
+    }
+
+    /// Prepares networks; those with the same entry of `groups` are expected to lie close to each other.
+    pub(crate) fn prepare(&self, projection: &Projection<'_>, networks: &Population, groups: Option<&[u32]>) -> Result<Weights> {
+        let mut projected = networks.clone();
+        projection.project(&mut projected);
+        let grouped = |prepared: Prepared| match groups {
+            Some(groups) => prepared.with_groups(groups),
+            None => Ok(prepared),
+        };
+        let plain = grouped(self.plain.prepare(projected.data(), None)?)?;
+        let weighted = grouped(self.weighted.prepare(projected.data(), None)?)?;
+        Ok(Weights { plain, weighted })
+    }
+
+    /// For each query the nearest reference that is not excluded.
+    pub(crate) fn nearest(&self, queries: &Weights, references: &Weights, excluded: Exclude<'_>) -> Vec<Nearest> {
+        nearest(&self.plain, &queries.plain, &references.plain, excluded)
+    }
+
+    /// The same by the data-weighted distance.
+    pub(crate) fn nearest_weighted(&self, queries: &Weights, references: &Weights, excluded: Exclude<'_>) -> Vec<Nearest> {
+        nearest(&self.weighted, &queries.weighted, &references.weighted, excluded)
+    }
+
+    /// The distances of pairs of networks.
+    pub(crate) fn distances(&self, networks: &Weights, pairs: &[(usize, usize)]) -> Vec<f64> {
+        self.plain.pairwise(&networks.plain, pairs)
+    }
+
+    /// Moves each network to a random place on its orbit.
+    pub(crate) fn scramble(&self, networks: &mut Population, seed: Seed) -> Result<()> {
+        let d = networks.dim();
+        let mut rows = networks.data_mut().chunks_exact_mut(d).enumerate();
+        rows.try_for_each(|(i, row)| self.group.apply(&self.group.random(seed.index(i as u64)), row)).map_err(Error::from)
+    }
+}
+
+fn nearest(metric: &Quotient, queries: &Prepared, references: &Prepared, excluded: Exclude<'_>) -> Vec<Nearest> {
+    let found = metric.nearest(queries, references, Some(excluded));
+    found.into_iter().map(|(index, distance)| Nearest { index, distance }).collect()
+}

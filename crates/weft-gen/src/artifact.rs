@@ -1,0 +1,56 @@
+//! A generator's state as named tensors and text, for whoever writes files.
+
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// Named tensors with metadata; the façade writes it as one safetensors file.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Artifact {
+    /// Tensors by name: shape and values.
+    pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    /// Text by key.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Artifact {
+    /// Adds a vector.
+    #[must_use]
+    pub fn with_vector(mut self, name: &str, values: &[f32]) -> Self {
+        self.tensors.insert(name.to_owned(), (vec![values.len()], values.to_vec()));
+        self
+    }
+
+    /// Adds text.
+    #[must_use]
+    pub fn with_text(mut self, key: &str, value: impl std::fmt::Display) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// The vector of that name, of that length, with finite values.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] names the entry and what is wrong.
+    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let fail = |reason: String| Error::Artifact { entry: name.to_owned(), reason };
+        let (_, values) = self.tensors.get(name).ok_or_else(|| fail("is missing".to_owned()))?;
+        if values.len() != len {
+            return Err(fail(format!("has {} values, expected {len}", values.len())));
+        }
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(fail("has a value that is not finite".to_owned()));
+        }
+        Ok(values.clone())
+    }
+
+    /// The parsed text of that key.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] names the entry and what is wrong.
+    pub fn text<T: FromStr>(&self, key: &str) -> Result<T> {
+        let fail = |reason: String| Error::Artifact { entry: key.to_owned(), reason };
+        let text = self.metadata.get(key).ok_or_else(|| fail("is missing".to_owned()))?;
+        text.parse().map_err(|_| fail(format!("cannot be read from `{text}`")))
+    }
+}

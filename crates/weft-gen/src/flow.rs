@@ -1,0 +1,385 @@
+//! Conditional flow matching on codes.
+//!
+//! Straight path `x_t = (1 − t)·noise + t·data`, target velocity `data − noise`, squared error
+//! (Lipman et al. 2023; Liu et al. 2023). Conditions are dropped at random in training, whole and field by field,
+//! so that any part of one may be unknown at sampling time (Ho & Salimans 2022).
+//!
+//! Each step draws from `seed.fork("step").index(step)` alone, so the step's number is the whole position of the
+//! random streams and training resumes bit for bit.
+
+use crate::{Artifact, Error, Generator, Result, SamplerConfig, TrainingSet};
+use candle_core::Tensor;
+use std::sync::Arc;
+use weft_codec::Codec;
+use weft_core::{Architecture, Condition, Field, FieldKind, Monitor, Population, Schedule, Schema, Seed};
+use weft_net::Device;
+use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, ResidualMlp, ResidualMlpConfig};
+
+/// Frequencies of the time embedding.
+const TIME_FREQUENCIES: usize = 32;
+
+/// Settings of the flow and its training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FlowConfig {
+    /// Width of the velocity network.
+    pub width: usize,
+    /// Its residual blocks.
+    pub blocks: usize,
+    /// Training steps.
+    pub steps: u64,
+    /// Codes a step.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up before the cosine.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Longest gradient.
+    pub clip_norm: f64,
+    /// Decay of the moving average that is sampled from.
+    pub ema_decay: f64,
+    /// Scalar condition fields to train on.
+    pub conditions: Vec<String>,
+    /// Probability that a field is dropped, and again that all are.
+    pub condition_dropout: f64,
+    /// Whether samples get Gaussian noise of the variance that the codec drops (probabilistic PCA, Tipping & Bishop 1999).
+    pub residual_noise: bool,
+}
+
+impl FlowConfig {
+    fn check(&self) -> Result<()> {
+        let range = |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got }) };
+        range("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width.to_string())?;
+        range("blocks", "at most 256", self.blocks <= 256, self.blocks.to_string())?;
+        range("batch-size", "1 or more", self.batch_size > 0, self.batch_size.to_string())?;
+        range("steps", "1 or more", self.steps > 0, self.steps.to_string())?;
+        let rate = self.learning_rate;
+        range("learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate.to_string())?;
+        range("clip-norm", "a positive number", self.clip_norm > 0.0, self.clip_norm.to_string())?;
+        range("ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay.to_string())?;
+        range("condition-dropout", "in [0, 1]", (0.0..=1.0).contains(&self.condition_dropout), self.condition_dropout.to_string())
+    }
+
+    fn optimizer(&self) -> FlatOptimizerConfig {
+        FlatOptimizerConfig { weight_decay: self.weight_decay, clip_norm: self.clip_norm, ema_decay: self.ema_decay }
+    }
+
+    fn network(&self, code_len: usize, schema: &Schema) -> ResidualMlp {
+        let conditioning = 2 * TIME_FREQUENCIES + 1 + schema.encoded_len();
+        ResidualMlp::new(ResidualMlpConfig { inputs: code_len, conditioning, width: self.width, blocks: self.blocks, outputs: code_len })
+    }
+}
+
+/// A flow in training.
+#[derive(Debug)]
+pub struct FlowTrainer {
+    config: FlowConfig,
+    network: ResidualMlp,
+    optimizer: FlatOptimizer,
+    schema: Schema,
+    codes: Tensor,
+    encoded: Vec<f32>,
+    data: TrainingSet,
+    device: Device,
+    seed: Seed,
+}
+
+impl FlowTrainer {
+    /// Prepares training from the start.
+    ///
+    /// # Errors
+    /// A setting out of range, or a failed transfer to the device.
+    pub fn new(config: FlowConfig, data: TrainingSet, seed: Seed, device: &Device) -> Result<Self> {
+        config.check()?;
+        let schema = Schema::fit(&config.conditions, &data.conditions);
+        if let Some(absent) = config.conditions.iter().find(|name| !schema.fields.iter().any(|f| &f.name == *name)) {
+            return Err(Error::Setting { setting: "conditions", expected: "fields that training checkpoints have", got: absent.clone() });
+        }
+        let mut encoded = Vec::new();
+        for condition in data.conditions.iter() {
+            encoded.extend(schema.encode(&condition.restricted_to(&schema))?);
+        }
+        let k = data.code_len();
+        let network = config.network(k, &schema);
+        let optimizer = FlatOptimizer::new(config.optimizer(), network.initial(seed.fork("network")));
+        let codes = Tensor::from_slice(&data.codes, (data.codes.len() / k, k), device.candle())?;
+        Ok(Self { config, network, optimizer, schema, codes, encoded, data, device: device.clone(), seed })
+    }
+
+    /// Continues from a saved state.
+    ///
+    /// # Errors
+    /// As [`FlowTrainer::new`], or a state that is not of this configuration and seed.
+    pub fn resume(config: FlowConfig, data: TrainingSet, seed: Seed, device: &Device, saved: &Artifact) -> Result<Self> {
+        let mut trainer = Self::new(config, data, seed, device)?;
+        let expected = trainer.fingerprint();
+        let found: String = saved.text("fingerprint")?;
+        if found != expected {
+            return Err(Error::Artifact { entry: "fingerprint".to_owned(), reason: format!("is {found}, expected {expected}") });
+        }
+        let len = trainer.network.num_parameters();
+        trainer.optimizer.theta = saved.vector("theta", len)?;
+        trainer.optimizer.average = saved.vector("average", len)?;
+        trainer.optimizer.first = saved.vector("first-moment", len)?;
+        trainer.optimizer.second = saved.vector("second-moment", len)?;
+        trainer.optimizer.step = saved.text("step")?;
+        Ok(trainer)
+    }
+
+    /// The whole state of training, to be saved.
+    #[must_use]
+    pub fn save(&self) -> Artifact {
+        let o = &self.optimizer;
+        Artifact::default()
+            .with_vector("theta", &o.theta)
+            .with_vector("average", &o.average)
+            .with_vector("first-moment", &o.first)
+            .with_vector("second-moment", &o.second)
+            .with_text("step", o.step)
+            .with_text("fingerprint", self.fingerprint())
+    }
+
+    /// Steps taken.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.optimizer.step
+    }
+
+    /// Trains up to step `until` (at most the configured steps) and returns the mean loss of these steps.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the monitor asks for a stop, after a whole step; [`Error::Diverged`].
+    pub fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64> {
+        let (mut total, mut count) = (0.0, 0u32);
+        while self.optimizer.step < until.min(self.config.steps) {
+            if monitor.should_stop() {
+                return Err(Error::Interrupted);
+            }
+            total += self.train_step()?;
+            count += 1;
+            monitor.progress(self.optimizer.step);
+        }
+        Ok(total / f64::from(count.max(1)))
+    }
+
+    /// Ends training; samples come from the moving average.
+    ///
+    /// # Errors
+    /// If the codec refuses the training weights.
+    pub fn finish(self, sampler: SamplerConfig) -> Result<Flow> {
+        let residual_std = if self.config.residual_noise { residual_std(&self.data)? } else { Vec::new() };
+        Ok(Flow {
+            network: self.network,
+            theta: self.optimizer.average,
+            schema: self.schema,
+            codec: self.data.codec.clone(),
+            architecture: self.data.architecture().clone(),
+            residual_std,
+            sampler,
+            device: self.device,
+            name: "flow".to_owned(),
+        })
+    }
+
+    fn train_step(&mut self) -> Result<f64> {
+        let step = self.optimizer.step;
+        let seed = self.seed.fork("step").index(step);
+        let (b, k) = (self.config.batch_size, self.data.code_len());
+        let device = self.device.candle();
+        let chosen = seed.fork("codes").indices(b, self.codes.dim(0)?);
+        let times = seed.fork("time").uniforms(b);
+        let data = self.codes.index_select(&Tensor::new(chosen.as_slice(), device)?, 0)?;
+        let noise = Tensor::from_vec(seed.fork("noise").normals(b * k), (b, k), device)?;
+        let t = Tensor::from_slice(&times, (b, 1), device)?;
+        let x_t = (noise.broadcast_mul(&t.affine(-1.0, 1.0)?)? + data.broadcast_mul(&t)?)?;
+        let conditioning = self.conditioning(&chosen, &times, seed.fork("drop"))?;
+        let theta = self.optimizer.variable(device)?;
+        let velocity = self.network.forward(&x_t, &conditioning, &theta)?;
+        let loss = (velocity - (data - noise)?)?.sqr()?.mean_all()?;
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        if !value.is_finite() {
+            return Err(Error::Diverged { step });
+        }
+        let gradients = loss.backward()?;
+        let schedule = Schedule::Cosine { warmup_steps: self.config.warmup_steps };
+        let rate = self.config.learning_rate * schedule.factor(step, self.config.steps);
+        if let Some(gradient) = gradients.get(&theta) {
+            self.optimizer.update(gradient, rate)?;
+        }
+        Ok(value)
+    }
+
+    /// Time embedding and conditions of a training batch, some dropped.
+    fn conditioning(&self, chosen: &[u32], times: &[f32], seed: Seed) -> Result<Tensor> {
+        let fields = self.schema.fields.len();
+        let draws = seed.uniforms(chosen.len() * (fields + 1));
+        let p = self.config.condition_dropout as f32;
+        let mut rows = Vec::new();
+        for ((&example, &t), draws) in chosen.iter().zip(times).zip(draws.chunks_exact(fields + 1)) {
+            embed_time(t, &mut rows);
+            let encoded = &self.encoded[example as usize * 2 * fields..][..2 * fields];
+            for (field, pair) in encoded.chunks_exact(2).enumerate() {
+                let dropped = draws[fields] < p || draws[field] < p;
+                rows.extend(if dropped { [0.0, 0.0] } else { [pair[0], pair[1]] });
+            }
+        }
+        let width = rows.len() / chosen.len();
+        Ok(Tensor::from_vec(rows, (chosen.len(), width), self.device.candle())?)
+    }
+
+    /// What a saved state must agree with.
+    fn fingerprint(&self) -> String {
+        let bytes: Vec<u8> = self.data.codes.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let text = format!("{:?} {:?} {:?}", self.config, self.schema, self.seed);
+        weft_core::Digest::of_parts([text.as_bytes(), &bytes]).to_string()
+    }
+}
+
+/// The standard deviation of what the codec drops of the last snapshots, each weight's.
+pub(crate) fn residual_std(data: &TrainingSet) -> Result<Vec<f32>> {
+    Ok(data.codec.residual_variance(data.finals.data())?.into_iter().map(f32::sqrt).collect())
+}
+
+/// Appends `t` and sines and cosines of it at log-spaced frequencies in `1..1000`.
+fn embed_time(t: f32, out: &mut Vec<f32>) {
+    out.push(t);
+    for i in 0..TIME_FREQUENCIES {
+        let frequency = 1000f32.powf(i as f32 / (TIME_FREQUENCIES - 1) as f32);
+        let (sin, cos) = (t * frequency).sin_cos();
+        out.extend([sin, cos]);
+    }
+}
+
+/// A trained flow.
+#[derive(Debug, Clone)]
+pub struct Flow {
+    network: ResidualMlp,
+    theta: Vec<f32>,
+    schema: Schema,
+    codec: Arc<Codec>,
+    architecture: Arc<Architecture>,
+    residual_std: Vec<f32>,
+    sampler: SamplerConfig,
+    device: Device,
+    name: String,
+}
+
+impl Flow {
+    /// The condition fields that it was trained on.
+    #[must_use]
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The same flow under another sampler.
+    #[must_use]
+    pub fn with_sampler(mut self, sampler: SamplerConfig) -> Self {
+        self.sampler = sampler;
+        self
+    }
+
+    /// What sampling needs, to be saved.
+    #[must_use]
+    pub fn save(&self) -> Artifact {
+        let config = self.network.config();
+        let mut artifact = Artifact::default()
+            .with_vector("theta", &self.theta)
+            .with_vector("residual-std", &self.residual_std)
+            .with_text("kind", "flow")
+            .with_text("width", config.width)
+            .with_text("blocks", config.blocks)
+            .with_text("fields", self.schema.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join("\n"));
+        for field in &self.schema.fields {
+            let FieldKind::Scalar { mean, std, min, max } = field.kind else { continue };
+            artifact = artifact.with_text(&format!("field.{}", field.name), format!("{mean:?} {std:?} {min:?} {max:?}"));
+        }
+        artifact
+    }
+
+    /// Restores a saved flow.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] if the state lacks something or does not fit the codec.
+    pub fn load(saved: &Artifact, codec: Arc<Codec>, architecture: Arc<Architecture>, sampler: SamplerConfig, device: &Device) -> Result<Self> {
+        let names: String = saved.text("fields")?;
+        let fields = names.split('\n').filter(|n| !n.is_empty()).map(|name| load_field(saved, name)).collect::<Result<Vec<_>>>()?;
+        let schema = Schema { fields };
+        let (width, blocks): (usize, usize) = (saved.text("width")?, saved.text("blocks")?);
+        if !(1..=16_384).contains(&width) || blocks > 256 {
+            return Err(Error::Artifact { entry: "width".to_owned(), reason: format!("{width} with {blocks} blocks is out of range") });
+        }
+        let k = codec.code_len();
+        let conditioning = 2 * TIME_FREQUENCIES + 1 + schema.encoded_len();
+        let network = ResidualMlp::new(ResidualMlpConfig { inputs: k, conditioning, width, blocks, outputs: k });
+        let theta = saved.vector("theta", network.num_parameters())?;
+        let dropped = saved.tensors.get("residual-std").is_none_or(|(_, v)| v.is_empty());
+        let residual_std = if dropped { Vec::new() } else { saved.vector("residual-std", architecture.num_parameters())? };
+        Ok(Self { network, theta, schema, codec, architecture, residual_std, sampler, device: device.clone(), name: "flow".to_owned() })
+    }
+
+    /// Samples codes, `[n, k]`.
+    ///
+    /// # Errors
+    /// A condition with a field that the flow was not trained on, or a failed tensor operation.
+    pub fn sample_codes(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Vec<f32>> {
+        let encoded = self.schema.encode(condition)?;
+        let device = self.device.candle();
+        let k = self.codec.code_len();
+        let theta = Tensor::from_slice(&self.theta, self.theta.len(), device)?;
+        let noise: Vec<f32> = (0..n as u64).flat_map(|i| seed.index(i).fork("noise").normals(k)).collect();
+        let noise = Tensor::from_vec(noise, (n, k), device)?;
+        let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && encoded.iter().any(|&v| v != 0.0);
+        let run = |x_t: &Tensor, t: f64, encoded: &[f32]| -> Result<Tensor> {
+            let mut row = Vec::new();
+            embed_time(t as f32, &mut row);
+            row.extend_from_slice(encoded);
+            let conditioning = Tensor::from_vec(row.repeat(n), (n, row.len()), device)?;
+            Ok(self.network.forward(x_t, &conditioning, &theta)?)
+        };
+        let unknown = vec![0.0; encoded.len()];
+        let codes = self.sampler.integrate(noise, |x_t, t| {
+            let conditional = run(x_t, t, &encoded)?;
+            if !guided {
+                return Ok(conditional);
+            }
+            let free = run(x_t, t, &unknown)?;
+            Ok::<_, Error>((&free + ((conditional - &free)? * self.sampler.guidance_scale)?)?)
+        })?;
+        Ok(codes.flatten_all()?.to_vec1::<f32>()?)
+    }
+}
+
+fn load_field(saved: &Artifact, name: &str) -> Result<Field> {
+    let entry = format!("field.{name}");
+    let text: String = saved.text(&entry)?;
+    let numbers: Vec<f64> = text.split(' ').filter_map(|v| v.parse().ok()).collect();
+    match numbers[..] {
+        [mean, std, min, max] if std > 0.0 => Ok(Field { name: name.to_owned(), kind: FieldKind::Scalar { mean, std, min, max } }),
+        _ => Err(Error::Artifact { entry, reason: format!("cannot be read from `{text}`") }),
+    }
+}
+
+impl Generator for Flow {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn sample(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Population> {
+        let codes = self.sample_codes(n, condition, seed)?;
+        let mut rows = self.codec.decode(&codes)?;
+        if !self.residual_std.is_empty() {
+            let d = self.residual_std.len();
+            for (i, row) in rows.chunks_exact_mut(d).enumerate() {
+                let noise = seed.index(i as u64).fork("residual").normals(d);
+                row.iter_mut().zip(&self.residual_std).zip(noise).for_each(|((w, s), g)| *w += s * g);
+            }
+        }
+        Ok(Population::new(self.architecture.clone(), rows)?)
+    }
+
+    fn flops_per_sample(&self) -> f64 {
+        let decode = 2.0 * (self.codec.code_len() * self.codec.dim()) as f64;
+        self.sampler.evaluations() as f64 * self.network.flops_per_row() + decode
+    }
+}

@@ -1,0 +1,48 @@
+//! What can go wrong when networks are run.
+
+/// A population that could not be run or trained.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The data set's examples are not what the architecture reads, or its classes not what it writes.
+    #[error(
+        "architecture `{architecture}` maps {inputs} inputs to {outputs} classes, but data set `{dataset}` has {features} features and {classes} classes"
+    )]
+    Mismatch {
+        /// Name of the architecture.
+        architecture: String,
+        /// Its inputs.
+        inputs: usize,
+        /// Its outputs.
+        outputs: usize,
+        /// Name of the data set.
+        dataset: String,
+        /// Its features.
+        features: usize,
+        /// Its classes.
+        classes: usize,
+    },
+    /// A recipe or another domain value is out of range.
+    #[error(transparent)]
+    Domain(#[from] weft_core::Error),
+    /// A fused operation or device failed.
+    #[error(transparent)]
+    Ops(#[from] weft_ops::Error),
+    /// A candle operation failed.
+    #[error("tensor operation failed")]
+    Tensor(#[from] candle_core::Error),
+    /// A network's loss became infinite or NaN.
+    #[error("training diverged: the loss of network {network} is not finite after step {step}; lower `learning-rate`")]
+    Diverged {
+        /// Index of the network among those being trained.
+        network: usize,
+        /// The step after which it was seen.
+        step: u64,
+    },
+    /// The caller asked for a stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// The result of this crate's fallible functions.
+pub type Result<T> = std::result::Result<T, Error>;

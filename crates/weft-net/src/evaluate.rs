@@ -1,0 +1,171 @@
+//! Outputs and scores of populations.
+
+use crate::{Engine, Examples, Result, Workspace};
+use rayon::prelude::*;
+use weft_core::{Dataset, Op, Part, Population};
+use weft_ops::kernels::cross_entropy;
+
+/// Examples run through a network at a time, so that its activations stay in cache.
+const CHUNK: usize = 256;
+
+/// Accuracy and loss of one network.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores {
+    /// Fraction of examples whose largest logit is the label's.
+    pub accuracy: f64,
+    /// Mean cross-entropy, in nats.
+    pub loss: f64,
+}
+
+/// The logits of each network on shared inputs.
+///
+/// # Shapes
+/// `inputs` `[b, i]` → `[n, b, c]`.
+#[must_use]
+pub fn logits(population: &Population, inputs: &[f32]) -> Vec<f32> {
+    let architecture = population.architecture();
+    let examples = Examples::unlabelled(inputs, architecture.num_inputs());
+    let mut out = vec![0.0; population.len() * examples.len() * architecture.num_outputs()];
+    let stride = (examples.len() * architecture.num_outputs()).max(1);
+    for_each_network(population, out.par_chunks_mut(stride), |runner, row, out| {
+        runner.run(row, &examples, |at, z| out[at..at + z.len()].copy_from_slice(z));
+    });
+    out
+}
+
+/// The class of the largest logit, for each network and example of a part; ties go to the lower class.
+///
+/// # Shapes
+/// `[n, examples]`.
+///
+/// # Errors
+/// If the architecture does not fit the data set.
+pub fn predictions(population: &Population, dataset: &Dataset, part: Part) -> Result<Vec<u32>> {
+    let architecture = population.architecture();
+    let examples = Examples::new(architecture, dataset, dataset.range(part))?;
+    let classes = architecture.num_outputs();
+    let mut out = vec![0; population.len() * examples.len()];
+    for_each_network(population, out.par_chunks_mut(examples.len()), |runner, row, out| {
+        runner.run(row, &examples, |at, z| {
+            for (slot, z) in out[at / classes..].iter_mut().zip(z.chunks_exact(classes)) {
+                *slot = argmax(z);
+            }
+        });
+    });
+    Ok(out)
+}
+
+/// The accuracy of each network on a part.
+///
+/// # Errors
+/// If the architecture does not fit the data set.
+pub fn accuracies(population: &Population, dataset: &Dataset, part: Part) -> Result<Vec<f64>> {
+    Ok(scores(population, dataset, part)?.into_iter().map(|s| s.accuracy).collect())
+}
+
+/// The accuracy and loss of each network on a part.
+///
+/// # Errors
+/// If the architecture does not fit the data set.
+pub fn scores(population: &Population, dataset: &Dataset, part: Part) -> Result<Vec<Scores>> {
+    let examples = Examples::new(population.architecture(), dataset, dataset.range(part))?;
+    Ok(score_all(population, &examples))
+}
+
+pub(crate) fn score_all(population: &Population, examples: &Examples) -> Vec<Scores> {
+    let mut out = vec![Scores { accuracy: 0.0, loss: 0.0 }; population.len()];
+    for_each_network(population, out.par_chunks_mut(1), |runner, row, out| out[0] = runner.score(row, examples));
+    out
+}
+
+/// Which hidden units are ever active (output above 0) on the inputs: `[network][activation node][unit]`.
+///
+/// # Shapes
+/// `inputs` `[b, i]`.
+#[must_use]
+pub fn hidden_activity(population: &Population, inputs: &[f32]) -> Vec<Vec<Vec<bool>>> {
+    let architecture = population.architecture();
+    let examples = Examples::unlabelled(inputs, architecture.num_inputs());
+    let nodes = architecture.nodes().iter().enumerate();
+    let hidden: Vec<usize> = nodes.filter(|(_, n)| matches!(n.op, Op::Activation(_))).map(|(i, _)| i).collect();
+    let mut out: Vec<Vec<Vec<bool>>> =
+        vec![hidden.iter().map(|&h| vec![false; architecture.widths()[h]]).collect(); population.len()];
+    for_each_network(population, out.par_chunks_mut(1), |runner, row, out| {
+        runner.engine.engine_from_row(row, &mut runner.weights);
+        runner.forward(&examples, |engine, workspace, _| {
+            for (&node, active) in hidden.iter().zip(&mut out[0]) {
+                for values in engine.node_values(workspace, node).chunks_exact(active.len()) {
+                    active.iter_mut().zip(values).for_each(|(a, &v)| *a |= v != 0.0);
+                }
+            }
+        });
+    });
+    out
+}
+
+fn argmax(z: &[f32]) -> u32 {
+    let mut best = 0;
+    for (class, &value) in z.iter().enumerate() {
+        if value > z[best] {
+            best = class;
+        }
+    }
+    best as u32
+}
+
+/// One thread's engine and buffers.
+pub(crate) struct Runner {
+    engine: Engine,
+    weights: Vec<f32>,
+    workspace: Workspace,
+}
+
+impl Runner {
+    pub(crate) fn new(engine: Engine) -> Self {
+        let weights = vec![0.0; engine.architecture().num_parameters()];
+        Self { engine, weights, workspace: Workspace::default() }
+    }
+
+    /// Runs a network over all examples; `each` gets the offset of a chunk's logits and the logits.
+    fn run(&mut self, row: &[f32], examples: &Examples, mut each: impl FnMut(usize, &[f32])) {
+        self.engine.engine_from_row(row, &mut self.weights);
+        let classes = self.engine.architecture().num_outputs();
+        self.forward(examples, |engine, workspace, first| {
+            let last = engine.architecture().nodes().len() - 1;
+            each(first * classes, engine.node_values(workspace, last));
+        });
+    }
+
+    fn forward(&mut self, examples: &Examples, mut each: impl FnMut(&Engine, &Workspace, usize)) {
+        let indices: Vec<u32> = (0..examples.len() as u32).collect();
+        let mut scratch = Vec::new();
+        for (chunk, indices) in indices.chunks(CHUNK).enumerate() {
+            let batch = examples.batch(indices, &mut scratch);
+            self.engine.forward(&self.weights, batch, indices.len(), &mut self.workspace);
+            each(&self.engine, &self.workspace, chunk * CHUNK);
+        }
+    }
+
+    pub(crate) fn score(&mut self, row: &[f32], examples: &Examples) -> Scores {
+        let (mut correct, mut loss) = (0usize, 0.0);
+        let classes = self.engine.architecture().num_outputs();
+        self.run(row, examples, |at, z| {
+            let labels = &examples.labels()[at / classes..][..z.len() / classes];
+            correct += z.chunks_exact(classes).zip(labels).filter(|(z, label)| argmax(z) == **label).count();
+            loss += cross_entropy(z, labels) * labels.len() as f64;
+        });
+        let count = examples.len().max(1) as f64;
+        Scores { accuracy: correct as f64 / count, loss: loss / count }
+    }
+}
+
+/// Runs `work` on each network with its slot of the output, a runner a thread.
+fn for_each_network<T: Send>(
+    population: &Population,
+    slots: rayon::slice::ChunksMut<'_, T>,
+    work: impl Fn(&mut Runner, &[f32], &mut [T]) + Sync,
+) {
+    let engine = Engine::new(population.architecture().clone());
+    let rows = population.data().par_chunks_exact(population.dim());
+    rows.zip(slots).for_each_init(|| Runner::new(engine.clone()), |runner, (row, slot)| work(runner, row, slot));
+}

@@ -1,0 +1,133 @@
+//! A data set's inputs in the form that the kernels read fastest.
+
+use crate::{Error, Result};
+use std::ops::Range;
+use weft_core::{Architecture, Dataset};
+use weft_ops::kernels::SparseRows;
+
+/// Above this fraction of non-zero values dense products are faster.
+const MAX_SPARSE_DENSITY: f64 = 0.6;
+
+/// The inputs and labels of a range of examples, sparse or dense, whichever is faster.
+#[derive(Debug, Clone)]
+pub struct Examples {
+    values: Values,
+    labels: Vec<u32>,
+    num_features: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Values {
+    Sparse(SparseRows),
+    Dense(Vec<f32>),
+}
+
+/// A batch of inputs.
+#[derive(Debug, Clone, Copy)]
+pub enum Batch<'a> {
+    /// Rows of a sparse set.
+    Sparse(&'a SparseRows, &'a [u32]),
+    /// `[b, i]`.
+    Dense(&'a [f32]),
+}
+
+impl Examples {
+    /// Prepares a range of a data set's examples.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the architecture does not read such examples or has another number of classes.
+    pub fn new(architecture: &Architecture, dataset: &Dataset, range: Range<usize>) -> Result<Self> {
+        if architecture.num_inputs() != dataset.num_features() || architecture.num_outputs() != dataset.num_classes() {
+            return Err(Error::Mismatch {
+                architecture: architecture.name().to_owned(),
+                inputs: architecture.num_inputs(),
+                outputs: architecture.num_outputs(),
+                dataset: dataset.name().to_owned(),
+                features: dataset.num_features(),
+                classes: dataset.num_classes(),
+            });
+        }
+        let labels = range.clone().map(|i| dataset.label(i)).collect();
+        let mut row = vec![0.0; dataset.num_features()];
+        let rows = range.clone().map(|i| {
+            dataset.read(i, &mut row);
+            row.clone()
+        });
+        let mut examples = Self::from_rows(rows, dataset.num_features());
+        examples.labels = labels;
+        Ok(examples)
+    }
+
+    /// Prepares inputs `[b, i]` without labels.
+    #[must_use]
+    pub fn unlabelled(inputs: &[f32], num_features: usize) -> Self {
+        Self::from_rows(inputs.chunks_exact(num_features).map(<[f32]>::to_vec), num_features)
+    }
+
+    fn from_rows(rows: impl ExactSizeIterator<Item = Vec<f32>>, num_features: usize) -> Self {
+        let dense: Vec<Vec<f32>> = rows.collect();
+        let filled = dense.iter().flatten().filter(|v| **v != 0.0).count();
+        let sparse = (filled as f64) < MAX_SPARSE_DENSITY * (dense.len() * num_features) as f64;
+        let values = match SparseRows::new(num_features) {
+            Ok(mut rows) if sparse => {
+                dense.iter().for_each(|row| rows.push(row));
+                Values::Sparse(rows)
+            }
+            _ => Values::Dense(dense.concat()),
+        };
+        Self { values, labels: Vec::new(), num_features }
+    }
+
+    /// The number of examples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.values {
+            Values::Sparse(rows) => rows.len(),
+            Values::Dense(values) => values.len() / self.num_features,
+        }
+    }
+
+    /// Whether there is no example.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The labels; empty if there are none.
+    #[must_use]
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// The batch of the chosen examples; `scratch` holds dense rows.
+    #[must_use]
+    pub fn batch<'a>(&'a self, examples: &'a [u32], scratch: &'a mut Vec<f32>) -> Batch<'a> {
+        match &self.values {
+            Values::Sparse(rows) => Batch::Sparse(rows, examples),
+            Values::Dense(values) => {
+                scratch.clear();
+                for &example in examples {
+                    let start = example as usize * self.num_features;
+                    scratch.extend_from_slice(&values[start..start + self.num_features]);
+                }
+                Batch::Dense(scratch)
+            }
+        }
+    }
+
+    /// All values, `[b, i]`.
+    #[must_use]
+    pub fn to_dense(&self) -> Vec<f32> {
+        match &self.values {
+            Values::Dense(values) => values.clone(),
+            Values::Sparse(rows) => {
+                let mut out = vec![0.0; rows.len() * self.num_features];
+                for (example, row) in out.chunks_exact_mut(self.num_features).enumerate() {
+                    let (columns, values) = rows.row(example);
+                    columns.iter().zip(values).for_each(|(&c, &v)| row[usize::from(c)] = v);
+                }
+                out
+            }
+        }
+    }
+}

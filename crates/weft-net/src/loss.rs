@@ -1,0 +1,253 @@
+//! Networks inside a larger computation: logits as a differentiable function of the weights.
+//!
+//! This is what makes a generator *function-aware*: it decodes a code to weights, runs them here on training
+//! data, and learns from what the network does rather than from how its weights look.
+
+use crate::device::{cross_entropy, split_rows, tensor_logits};
+use crate::{Device, Engine, Examples, Result, Workspace};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use rayon::prelude::*;
+use std::sync::Arc;
+use weft_core::{Architecture, Dataset, Part};
+use weft_ops::kernels::cross_entropy_gradient;
+
+/// A population's loss and logits on training data, differentiable in the weights.
+#[derive(Debug, Clone)]
+pub struct PopulationLoss {
+    engine: Arc<Engine>,
+    examples: Arc<Examples>,
+    device: Device,
+    on_device: Option<(Tensor, Tensor)>,
+}
+
+/// Losses and their gradients, outside a differentiable graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradients {
+    /// Mean cross-entropy of each network, `[n]`.
+    pub losses: Vec<f64>,
+    /// Gradient of each network's own loss, `[n, D]`.
+    pub gradient: Vec<f32>,
+}
+
+impl PopulationLoss {
+    /// Prepares the training part of a data set; no other part can be reached through it.
+    ///
+    /// # Errors
+    /// If the architecture does not fit the data set, or the device's memory does not hold the examples.
+    pub fn new(architecture: Arc<Architecture>, dataset: &Dataset, device: &Device) -> Result<Self> {
+        let examples = Examples::new(&architecture, dataset, dataset.range(Part::Train))?;
+        let on_device = if device.is_cpu() {
+            None
+        } else {
+            let shape = (examples.len(), architecture.num_inputs());
+            let x = Tensor::from_vec(examples.to_dense(), shape, device.candle())?;
+            Some((x, Tensor::new(examples.labels(), device.candle())?))
+        };
+        Ok(Self { engine: Arc::new(Engine::new(architecture)), examples: Arc::new(examples), device: device.clone(), on_device })
+    }
+
+    /// The number of training examples to draw batches from.
+    #[must_use]
+    pub fn num_examples(&self) -> usize {
+        self.examples.len()
+    }
+
+    /// The architecture that is run.
+    #[must_use]
+    pub fn architecture(&self) -> &Arc<Architecture> {
+        self.engine.architecture()
+    }
+
+    /// The device that the computation is on.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The labels of examples.
+    ///
+    /// # Panics
+    /// If an index is not below [`PopulationLoss::num_examples`].
+    #[must_use]
+    pub fn labels(&self, chosen: &[u32]) -> Vec<u32> {
+        chosen.iter().map(|&i| self.examples.labels()[i as usize]).collect()
+    }
+
+    /// The logits of each network on its own batch.
+    ///
+    /// # Shapes
+    /// `rows` `[n, D]`; `chosen` holds `n · b` training examples, network by network → `[n, b, c]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit or a tensor operation fails.
+    pub fn logits(&self, rows: &Tensor, chosen: &[u32]) -> Result<Tensor> {
+        let n = rows.dim(0)?;
+        match &self.on_device {
+            None => {
+                let op = LogitsOp { engine: self.engine.clone(), examples: self.examples.clone(), chosen: chosen.to_vec() };
+                Ok(rows.contiguous()?.apply_op1(op)?)
+            }
+            Some((x, _)) => {
+                let index = Tensor::new(chosen, x.device())?;
+                let x_nbi = x.index_select(&index, 0)?.reshape((n, chosen.len() / n, x.dim(1)?))?;
+                let architecture = self.engine.architecture();
+                Ok(tensor_logits(architecture, &split_rows(architecture, rows)?, &x_nbi)?)
+            }
+        }
+    }
+
+    /// The mean cross-entropy of each network on its own batch, `[n]`.
+    ///
+    /// Forward and backward run in one pass over each network.
+    ///
+    /// # Shapes
+    /// As [`PopulationLoss::logits`].
+    ///
+    /// # Errors
+    /// If the shapes do not fit or a tensor operation fails.
+    pub fn cross_entropy(&self, rows: &Tensor, chosen: &[u32]) -> Result<Tensor> {
+        let n = rows.dim(0)?;
+        match &self.on_device {
+            None => {
+                let values = rows.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
+                let Gradients { losses, gradient } = self.gradients(&values, chosen);
+                let losses: Vec<f32> = losses.into_iter().map(|l| l as f32).collect();
+                Ok(rows.contiguous()?.apply_op1(KnownGradient { losses, gradient })?)
+            }
+            Some((_, y)) => {
+                let labels = y.index_select(&Tensor::new(chosen, y.device())?, 0)?.reshape((n, chosen.len() / n))?;
+                Ok(cross_entropy(&self.logits(rows, chosen)?, &labels)?)
+            }
+        }
+    }
+
+    /// Losses and gradients of networks on their own batches, on the CPU.
+    ///
+    /// # Shapes
+    /// `rows` `[n, D]`; `chosen` holds `n · b` training examples, network by network.
+    ///
+    /// # Panics
+    /// If `rows` is not a whole number of networks.
+    #[must_use]
+    pub fn gradients(&self, rows: &[f32], chosen: &[u32]) -> Gradients {
+        let dim = self.engine.architecture().num_parameters();
+        assert!(rows.len().is_multiple_of(dim), "rows are not [n, D]");
+        let b = chosen.len() / (rows.len() / dim).max(1);
+        let mut gradient = vec![0.0; rows.len()];
+        let losses = gradient
+            .par_chunks_exact_mut(dim)
+            .zip(rows.par_chunks_exact(dim).zip(chosen.par_chunks_exact(b)))
+            .map_init(Buffers::default, |buffers, (gradient, (row, chosen))| {
+                let labels = self.labels(chosen);
+                buffers.vjp(&self.engine, &self.examples, (row, chosen), gradient, |z| cross_entropy_gradient(z, &labels))
+            })
+            .collect();
+        Gradients { losses, gradient }
+    }
+}
+
+/// One thread's buffers.
+#[derive(Default)]
+struct Buffers {
+    weights: Vec<f32>,
+    gradient: Vec<f32>,
+    workspace: Workspace,
+    scratch: Vec<f32>,
+}
+
+impl Buffers {
+    /// Runs one network forward, lets `head` turn logits into their gradient, and back to a flat row's gradient.
+    fn vjp<T>(
+        &mut self,
+        engine: &Engine,
+        examples: &Examples,
+        (row, chosen): (&[f32], &[u32]),
+        out: &mut [f32],
+        head: impl FnOnce(&mut [f32]) -> T,
+    ) -> T {
+        self.weights.resize(row.len(), 0.0);
+        engine.engine_from_row(row, &mut self.weights);
+        self.gradient.clear();
+        self.gradient.resize(row.len(), 0.0);
+        let batch = examples.batch(chosen, &mut self.scratch);
+        let result = head(engine.forward(&self.weights, batch, chosen.len(), &mut self.workspace));
+        engine.backward(&self.weights, batch, chosen.len(), &mut self.workspace, &mut self.gradient);
+        engine.row_from_engine(&self.gradient, out);
+        result
+    }
+}
+
+/// Per-network losses whose gradients were computed with them.
+struct KnownGradient {
+    losses: Vec<f32>,
+    gradient: Vec<f32>,
+}
+
+impl CustomOp1 for KnownGradient {
+    fn name(&self) -> &'static str {
+        "population-cross-entropy"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(self.losses.clone()), Shape::from(self.losses.len())))
+    }
+
+    fn bwd(&self, rows: &Tensor, _: &Tensor, d_losses: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let gradient = Tensor::from_slice(&self.gradient, rows.shape(), rows.device())?;
+        Ok(Some(gradient.broadcast_mul(&d_losses.unsqueeze(1)?)?))
+    }
+}
+
+/// Logits of each network on its own batch.
+struct LogitsOp {
+    engine: Arc<Engine>,
+    examples: Arc<Examples>,
+    chosen: Vec<u32>,
+}
+
+impl CustomOp1 for LogitsOp {
+    fn name(&self) -> &'static str {
+        "population-logits"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let rows = crate::loss::rows_of(storage, layout)?;
+        let (n, dim) = layout.shape().dims2()?;
+        let (b, classes) = (self.chosen.len() / n, self.engine.architecture().num_outputs());
+        let mut out = vec![0.0; n * b * classes];
+        out.par_chunks_exact_mut(b * classes).zip(rows.par_chunks_exact(dim).zip(self.chosen.par_chunks_exact(b))).for_each_init(
+            Buffers::default,
+            |buffers, (out, (row, chosen))| {
+                buffers.weights.resize(dim, 0.0);
+                self.engine.engine_from_row(row, &mut buffers.weights);
+                let batch = self.examples.batch(chosen, &mut buffers.scratch);
+                out.copy_from_slice(self.engine.forward(&buffers.weights, batch, b, &mut buffers.workspace));
+            },
+        );
+        Ok((CpuStorage::F32(out), Shape::from((n, b, classes))))
+    }
+
+    fn bwd(&self, rows: &Tensor, _: &Tensor, d_logits: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let (n, dim) = rows.dims2()?;
+        let values = rows.flatten_all()?.to_vec1::<f32>()?;
+        let d_logits = d_logits.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
+        let b = self.chosen.len() / n;
+        let stride = d_logits.len() / n;
+        let mut gradient = vec![0.0; n * dim];
+        gradient
+            .par_chunks_exact_mut(dim)
+            .zip(values.par_chunks_exact(dim).zip(self.chosen.par_chunks_exact(b)).zip(d_logits.par_chunks_exact(stride)))
+            .for_each_init(Buffers::default, |buffers, (gradient, (network, d_logits))| {
+                buffers.vjp(&self.engine, &self.examples, network, gradient, |z| z.copy_from_slice(d_logits));
+            });
+        Ok(Some(Tensor::from_vec(gradient, (n, dim), rows.device())?))
+    }
+}
+
+fn rows_of<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    let values = storage.as_slice::<f32>()?;
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&values[start..end]),
+        None => candle_core::bail!("population rows must be contiguous"),
+    }
+}

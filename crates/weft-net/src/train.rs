@@ -1,0 +1,161 @@
+//! Training of populations: independent runs of one architecture and recipe, each with its own seed.
+
+use crate::evaluate::Runner;
+use crate::{Device, Engine, Error, Examples, Result, Scores, Workspace, device};
+use rayon::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use weft_core::{Architecture, Dataset, Monitor, Op, Part, Recipe, Seed};
+use weft_ops::kernels::{OptimizerKernel, OptimizerState, cross_entropy_gradient};
+
+/// A network at one step of its run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// The weights, a checkpoint's flat row `[D]`.
+    pub row: Vec<f32>,
+    /// Exponential mean of the batch losses up to here (decay 0.98), in nats.
+    pub train_loss: f64,
+    /// Accuracy and loss on the validation part.
+    pub validation: Scores,
+}
+
+/// A training run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunResult {
+    /// The kept snapshots, the last step's at the end.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// Trains one network a seed, on the training part alone.
+///
+/// A run depends on its own seed, the recipe and the data, not on its neighbours: trained alone or among a
+/// thousand, it ends with the same bytes (on one machine's CPU, at any number of threads).
+///
+/// # Errors
+/// A recipe out of range, a data set that does not fit, a diverged run, or [`Error::Interrupted`] when the
+/// monitor asks for a stop.
+pub fn train(
+    architecture: &Arc<Architecture>,
+    dataset: &Dataset,
+    recipe: &Recipe,
+    seeds: &[Seed],
+    device: &Device,
+    monitor: &Monitor<'_>,
+) -> Result<Vec<RunResult>> {
+    let examples = Examples::new(architecture, dataset, dataset.range(Part::Train))?;
+    let validation = Examples::new(architecture, dataset, dataset.range(Part::Validation))?;
+    recipe.check(examples.len())?;
+    if !device.is_cpu() {
+        return device::train(architecture, [&examples, &validation], recipe, seeds, (device, monitor));
+    }
+    let engine = Engine::new(architecture.clone());
+    let done = AtomicU64::new(0);
+    seeds
+        .par_iter()
+        .enumerate()
+        .map(|(network, seed)| {
+            let job = Job { engine: &engine, examples: &examples, recipe, seed: *seed, monitor };
+            let result = job.run(network, &validation)?;
+            monitor.progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+            Ok(result)
+        })
+        .collect()
+}
+
+/// The initial weights of a run, a flat row: uniform in `±1/√fan_in`, as `PyTorch`'s linear layers have them.
+#[must_use]
+pub fn initial_weights(architecture: &Architecture, seed: Seed) -> Vec<f32> {
+    let mut row = vec![0.0; architecture.num_parameters()];
+    let seed = seed.fork("init");
+    for node in architecture.nodes() {
+        let Op::Linear { weight, bias } = node.op else { continue };
+        let bound = 1.0 / (architecture.widths()[node.inputs[0]] as f32).sqrt();
+        for tensor in [Some(weight), bias].into_iter().flatten() {
+            let range = architecture.tensors()[tensor].range();
+            let draws = seed.index(tensor as u64).uniforms(range.len());
+            row[range].iter_mut().zip(draws).for_each(|(w, u)| *w = (2.0 * u - 1.0) * bound);
+        }
+    }
+    row
+}
+
+/// The examples of each step of a run: passes in a new random order each, without incomplete batches.
+pub(crate) struct Batches {
+    seed: Seed,
+    num_examples: usize,
+    batch_size: usize,
+    pass: u64,
+    order: Vec<u32>,
+    at: usize,
+}
+
+impl Batches {
+    pub(crate) fn new(seed: Seed, num_examples: usize, batch_size: usize) -> Self {
+        Self { seed: seed.fork("order"), num_examples, batch_size, pass: 0, order: Vec::new(), at: 0 }
+    }
+
+    pub(crate) fn next(&mut self) -> &[u32] {
+        if self.at + self.batch_size > self.order.len() {
+            self.order = self.seed.index(self.pass).permutation(self.num_examples);
+            self.pass += 1;
+            self.at = 0;
+        }
+        self.at += self.batch_size;
+        &self.order[self.at - self.batch_size..self.at]
+    }
+}
+
+struct Job<'a> {
+    engine: &'a Engine,
+    examples: &'a Examples,
+    recipe: &'a Recipe,
+    seed: Seed,
+    monitor: &'a Monitor<'a>,
+}
+
+impl Job<'_> {
+    fn run(&self, network: usize, validation: &Examples) -> Result<RunResult> {
+        let architecture = self.engine.architecture();
+        let recipe = self.recipe;
+        let dim = architecture.num_parameters();
+        let mut weights = vec![0.0; dim];
+        self.engine.engine_from_row(&initial_weights(architecture, self.seed), &mut weights);
+        let mut gradient = vec![0.0; dim];
+        let kernel = OptimizerKernel { optimizer: recipe.optimizer, weight_decay: recipe.weight_decay };
+        let mut state = OptimizerState::new(recipe.optimizer, dim);
+        let mut batches = Batches::new(self.seed, self.examples.len(), recipe.batch_size);
+        let (mut workspace, mut scratch) = (Workspace::default(), Vec::new());
+        let mut labels = vec![0; recipe.batch_size];
+        let num_steps = recipe.num_steps(self.examples.len());
+        let kept = recipe.kept_steps(self.examples.len());
+        let mut train_loss = None;
+        let mut snapshots = Vec::with_capacity(kept.len());
+        for step in 0..num_steps {
+            if step % 64 == 0 && self.monitor.should_stop() {
+                return Err(Error::Interrupted);
+            }
+            let chosen = batches.next();
+            labels.iter_mut().zip(chosen).for_each(|(label, &i)| *label = self.examples.labels()[i as usize]);
+            let batch = self.examples.batch(chosen, &mut scratch);
+            let logits = self.engine.forward(&weights, batch, chosen.len(), &mut workspace);
+            let loss = cross_entropy_gradient(logits, &labels);
+            self.engine.backward(&weights, batch, chosen.len(), &mut workspace, &mut gradient);
+            let rate = recipe.learning_rate * recipe.schedule.factor(step, num_steps);
+            kernel.step(&mut state, &mut weights, &mut gradient, rate, 1.0);
+            let mean = train_loss.map_or(loss, |mean: f64| 0.98 * mean + 0.02 * loss);
+            train_loss = Some(mean);
+            if kept.contains(&(step + 1)) {
+                if !mean.is_finite() || weights.iter().any(|w| !w.is_finite()) {
+                    return Err(Error::Diverged { network, step: step + 1 });
+                }
+                let mut row = vec![0.0; dim];
+                self.engine.row_from_engine(&weights, &mut row);
+                let scores = Runner::new(self.engine.clone()).score(&row, validation);
+                snapshots.push(Snapshot { step: step + 1, row, train_loss: mean, validation: scores });
+            }
+        }
+        Ok(RunResult { snapshots })
+    }
+}

@@ -1,0 +1,36 @@
+//! Vectorized single-threaded kernels on slices.
+//!
+//! Each picks the widest vector unit of the machine at run time (AVX-512, AVX2 with FMA, NEON, or scalar code).
+//! Every sum is taken in a fixed order, so that a result depends on the machine's vector width alone.
+
+mod activation;
+mod dense;
+mod loss;
+mod optimizer;
+mod sparse;
+
+pub use activation::{activate, activate_backward};
+pub use dense::{add_bias, matmul, transpose};
+pub use loss::{cross_entropy, cross_entropy_gradient};
+pub use optimizer::{OptimizerKernel, OptimizerState};
+pub use sparse::{SparseRows, sparse_backward, sparse_forward};
+
+use pulp::Simd;
+
+/// Loads up to one vector; the lanes past the slice are 0.
+#[inline(always)]
+fn load<S: Simd>(simd: S, values: &[f32]) -> S::f32s {
+    match S::as_simd_f32s(values) {
+        ([vector], []) => *vector,
+        _ => simd.partial_load_f32s(values),
+    }
+}
+
+/// Stores the leading lanes of a vector.
+#[inline(always)]
+fn store<S: Simd>(simd: S, values: &mut [f32], vector: S::f32s) {
+    match S::as_mut_simd_f32s(values) {
+        ([slot], []) => *slot = vector,
+        (_, _) => simd.partial_store_f32s(values, vector),
+    }
+}

@@ -1,0 +1,182 @@
+//! Single networks as safetensors files.
+//!
+//! Tensor names and layout are `PyTorch`'s (`layers.0.weight`, out × in), so a file that is written here loads
+//! there and the other way round. What is known of the network travels as text metadata.
+
+use crate::format::{recipe_from_json, recipe_to_json};
+use crate::header::Header;
+use crate::mapped::{Mapped, read_header};
+use crate::tensors::{Metadata, first_non_finite, write_tensors};
+use crate::{Error, Result, TensorFault};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use weft_core::{Activation, Architecture, Digest, Record};
+
+/// Reads the weights of one network as a flat row in the architecture's order.
+///
+/// # Errors
+/// [`Error::Tensor`] names the first tensor that is missing, unknown, misshapen or not finite; [`Error::Header`]
+/// and [`Error::Io`] for a file that cannot be read at all.
+pub fn read_checkpoint(path: &Path, architecture: &Architecture) -> Result<Vec<f32>> {
+    let file = Mapped::open(path)?;
+    let header = file.header();
+    fits(header, architecture).map_err(|(tensor, fault)| file.fault(&tensor, fault))?;
+    let mut row = vec![0.0; architecture.num_parameters()];
+    for spec in architecture.tensors() {
+        let (info, values) = (&header.tensors[&spec.name], &mut row[spec.range()]);
+        info.dtype.convert(file.bytes(info), values);
+        if let Some(index) = first_non_finite(values) {
+            return Err(file.fault(&spec.name, TensorFault::NonFinite { index }));
+        }
+    }
+    Ok(row)
+}
+
+/// Checks that a file has the architecture's tensors, in their shapes, and no others.
+fn fits(header: &Header, architecture: &Architecture) -> Result<(), (String, TensorFault)> {
+    for spec in architecture.tensors() {
+        let info = header.tensors.get(&spec.name).ok_or_else(|| (spec.name.clone(), TensorFault::Missing))?;
+        info.check_shape(&spec.shape).map_err(|fault| (spec.name.clone(), fault))?;
+    }
+    let known: BTreeSet<&str> = architecture.tensors().iter().map(|spec| spec.name.as_str()).collect();
+    match header.tensors.keys().find(|name| !known.contains(name.as_str())) {
+        Some(extra) => Err((extra.clone(), TensorFault::Extra { architecture: architecture.name().to_owned() })),
+        None => Ok(()),
+    }
+}
+
+/// Writes one network, atomically.
+///
+/// # Errors
+/// [`Error::Io`].
+///
+/// # Panics
+/// If `row` has not as many values as the architecture has weights.
+pub fn write_checkpoint(path: &Path, architecture: &Architecture, row: &[f32], metadata: &Metadata) -> Result<()> {
+    assert_eq!(row.len(), architecture.num_parameters(), "weights of another architecture");
+    let tensors: Vec<_> = architecture.tensors().iter().map(|t| (t.name.clone(), t.shape.clone(), &row[t.range()])).collect();
+    write_tensors(path, &tensors, metadata)
+}
+
+/// Reads a file's text entries alone.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Header`].
+pub fn read_metadata(path: &Path) -> Result<Metadata> {
+    Ok(read_header(path)?.metadata)
+}
+
+/// What is known of a checkpoint, as text entries that [`crate::import`] reads back.
+///
+/// `synthetic`, `licence` and `parents` are always there. The split is not: it belongs to a zoo.
+#[must_use]
+pub fn checkpoint_metadata(architecture: &Architecture, record: &Record) -> Metadata {
+    let parents: Vec<String> = record.provenance.parents.iter().map(ToString::to_string).collect();
+    let mut metadata = BTreeMap::from([
+        ("architecture".to_owned(), architecture.name().to_owned()),
+        ("digest".to_owned(), record.digest.to_string()),
+        // Readers of other libraries look here for the framework whose layout it is.
+        ("format".to_owned(), "pt".to_owned()),
+        ("licence".to_owned(), record.provenance.licence.clone()),
+        ("parents".to_owned(), parents.join(" ")),
+        ("run".to_owned(), record.run.clone()),
+        ("source".to_owned(), record.provenance.source.clone()),
+        ("synthetic".to_owned(), record.provenance.synthetic.to_string()),
+    ]);
+    if let Some(step) = record.step {
+        metadata.insert("step".to_owned(), step.to_string());
+    }
+    if let Some(recipe) = &record.recipe {
+        metadata.insert("recipe".to_owned(), recipe_to_json(recipe));
+    }
+    for (name, value) in &record.metrics {
+        metadata.insert(format!("{METRIC}{name}"), value.to_string());
+    }
+    metadata
+}
+
+/// Before the name of a metric in metadata.
+const METRIC: &str = "metric.";
+
+/// What [`checkpoint_metadata`] wrote, or another program in the same words.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Described {
+    pub(crate) run: Option<String>,
+    pub(crate) step: Option<u64>,
+    pub(crate) licence: Option<String>,
+    pub(crate) synthetic: bool,
+    pub(crate) parents: Vec<Digest>,
+    pub(crate) recipe: Option<weft_core::Recipe>,
+    pub(crate) metrics: BTreeMap<String, f64>,
+}
+
+impl Described {
+    /// Reads the entries that a record has places for; others are left alone.
+    pub(crate) fn parse(metadata: &Metadata, path: &Path) -> Result<Self> {
+        let get = |key: &str| metadata.get(key).filter(|text| !text.is_empty());
+        let fail = |key: &str, got: &str, expected| Error::Metadata {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            got: got.to_owned(),
+            expected,
+        };
+        let mut described = Self { run: get("run").cloned(), ..Self::default() };
+        described.licence = get("licence").or_else(|| get("license")).cloned();
+        if let Some(text) = get("step") {
+            described.step = Some(text.parse().map_err(|_| fail("step", text, "a number of steps"))?);
+        }
+        if let Some(text) = get("synthetic") {
+            described.synthetic = text.parse().map_err(|_| fail("synthetic", text, "`true` or `false`"))?;
+        }
+        if let Some(text) = get("parents") {
+            let parents = text.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+            described.parents = parents.map_err(|_| fail("parents", text, "digests"))?;
+        }
+        if let Some(text) = get("recipe") {
+            described.recipe = Some(recipe_from_json(text)?);
+        }
+        for (key, text) in metadata {
+            if let Some(name) = key.strip_prefix(METRIC) {
+                let value = text.parse().ok().filter(|v: &f64| v.is_finite());
+                described.metrics.insert(name.to_owned(), value.ok_or_else(|| fail(key, text, "a finite number"))?);
+            }
+        }
+        Ok(described)
+    }
+}
+
+/// Infers a multi-layer perceptron from the shapes `layers.{i}.weight` and `layers.{i}.bias` of one checkpoint.
+///
+/// Only the header is read. The activation leaves no trace in the weights, so the caller must know it.
+///
+/// # Errors
+/// [`Error::Tensor`] names the first tensor that does not belong to such a network.
+pub fn infer_mlp(path: &Path, activation: Activation) -> Result<Architecture> {
+    let header = read_header(path)?;
+    let fail = |tensor: &str, fault| Error::Tensor { path: path.to_owned(), tensor: tensor.to_owned(), fault };
+    let mut widths: Vec<usize> = Vec::new();
+    for layer in 0.. {
+        let name = format!("layers.{layer}.weight");
+        let Some(info) = header.tensors.get(&name) else { break };
+        let misshapen = |expected| fail(&name, TensorFault::Shape { expected, got: info.shape.clone() });
+        let [fan_out, fan_in] = info.shape[..] else {
+            return Err(misshapen(vec![1, *widths.last().unwrap_or(&1)]));
+        };
+        if layer == 0 {
+            widths.push(fan_in);
+        }
+        if fan_out == 0 || fan_in == 0 || widths[layer] != fan_in {
+            return Err(misshapen(vec![fan_out.max(1), widths[layer].max(1)]));
+        }
+        widths.push(fan_out);
+    }
+    if widths.is_empty() {
+        return Err(fail("layers.0.weight", TensorFault::Missing));
+    }
+    let text: Vec<String> = widths.iter().map(ToString::to_string).collect();
+    let name = format!("mlp-{}", text.join("-"));
+    let architecture = Architecture::mlp(&name, &widths, activation)
+        .map_err(|source| Error::Domain { origin: format!("`{}`", path.display()), source })?;
+    fits(&header, &architecture).map_err(|(tensor, fault)| fail(&tensor, fault))?;
+    Ok(architecture)
+}

@@ -1,0 +1,324 @@
+//! What can be wrong with files and zoos.
+
+use std::path::{Path, PathBuf};
+use weft_core::Digest;
+
+/// The result of this crate's fallible functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A file, zoo or data set that cannot be read, or a write that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation on a file.
+    #[error("cannot {doing} `{}`", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A safetensors file whose header is not what the format allows.
+    #[error("`{}` is not a valid safetensors file: {fault}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: HeaderFault,
+    },
+    /// A checkpoint that does not fit the architecture.
+    #[error("`{}`, tensor `{tensor}`: {fault}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What is wrong with it.
+        fault: TensorFault,
+    },
+    /// Metadata of a checkpoint that cannot be understood.
+    #[error("`{}`: metadata `{key}` is `{got}`, expected {expected}", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// The entry's key.
+        key: String,
+        /// Its value.
+        got: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A TOML file that does not parse or declares something impossible.
+    #[error("`{}`: {reason}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message, with line and column where it knows them.
+        reason: String,
+    },
+    /// JSON text in a catalogue or in metadata that does not parse.
+    #[error("not a valid {what}: {reason}")]
+    Json {
+        /// What the text should be.
+        what: &'static str,
+        /// The parser's message.
+        reason: String,
+    },
+    /// A value that the domain types refuse.
+    #[error("{origin}")]
+    Domain {
+        /// Where the value stands.
+        origin: String,
+        /// Why it was refused.
+        source: weft_core::Error,
+    },
+    /// The folder is not a zoo.
+    #[error("`{}` is not a zoo: it has no `{missing}`", path.display())]
+    NotAZoo {
+        /// The folder.
+        path: PathBuf,
+        /// What a zoo would have there.
+        missing: &'static str,
+    },
+    /// There is something already where a zoo was to be created.
+    #[error("cannot create a zoo in `{}`: {reason}", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// What is there.
+        reason: String,
+    },
+    /// The zoo was written by another version.
+    #[error("`{}` has format version {got}, this program reads version {expected}", path.display())]
+    Version {
+        /// The file that says so.
+        path: PathBuf,
+        /// The version found.
+        got: i64,
+        /// The version that this program writes.
+        expected: i64,
+    },
+    /// SQLite refused an operation on a catalogue.
+    #[error("catalogue `{}`", path.display())]
+    Catalogue {
+        /// The catalogue.
+        path: PathBuf,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+    /// A catalogue row that no version of this program writes.
+    #[error("catalogue `{}`: checkpoint row {row}: {reason}", path.display())]
+    Row {
+        /// The catalogue.
+        path: PathBuf,
+        /// The row's number.
+        row: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Test checkpoints were asked for in order to fit something.
+    #[error("checkpoint {} of run `{run}` belongs to the test split: nothing may be fitted on it", digest.short())]
+    TestSplit {
+        /// The checkpoint.
+        digest: Digest,
+        /// Its run.
+        run: String,
+    },
+    /// A checkpoint whose stored weights are not those that its digest names.
+    #[error("shard `{}`, row {row}: the weights have digest {}, the catalogue says {}", shard.display(), got.short(), expected.short())]
+    Corrupt {
+        /// The shard.
+        shard: PathBuf,
+        /// The checkpoint's row in it.
+        row: usize,
+        /// The digest in the catalogue.
+        expected: Digest,
+        /// The digest of what is there.
+        got: Digest,
+    },
+    /// An entry names a row that its shard has not.
+    #[error("shard `{}` has {rows} rows, the catalogue asks for row {row}", shard.display())]
+    ShardRow {
+        /// The shard.
+        shard: PathBuf,
+        /// The row asked for.
+        row: usize,
+        /// The rows that there are.
+        rows: usize,
+    },
+    /// Records that do not belong to the population beside them, or to the zoo.
+    #[error("run `{run}`: {reason}")]
+    Record {
+        /// The record's run.
+        run: String,
+        /// Why it cannot be appended.
+        reason: String,
+    },
+    /// A population of another architecture than the zoo's.
+    #[error("the zoo holds `{expected}` networks, got `{got}`")]
+    Architecture {
+        /// The zoo's architecture.
+        expected: String,
+        /// The population's.
+        got: String,
+    },
+    /// The number of records is not the number of networks.
+    #[error("{networks} networks with {records} records")]
+    Count {
+        /// Networks given.
+        networks: usize,
+        /// Records given.
+        records: usize,
+    },
+    /// A data set that is not where it should be.
+    #[error("data set `{dataset}`: looked for {wanted} in `{}`, which is not there; {hint}", path.display())]
+    DataMissing {
+        /// The data set's name.
+        dataset: String,
+        /// What was looked for.
+        wanted: String,
+        /// The folder or file where it was looked for.
+        path: PathBuf,
+        /// How to get it.
+        hint: String,
+    },
+    /// A file of a data set that is not what its name promises.
+    #[error("`{}` is not {expected}: {reason}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        expected: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A setting of an import is out of range.
+    #[error("`{setting}` must be {expected}, got {got}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What is allowed.
+        expected: &'static str,
+        /// What was given.
+        got: String,
+    },
+    /// The user asked for a stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// A breach of the safetensors format, found before any tensor is believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderFault {
+    /// The file ends before its header or its tensors do.
+    #[error("it has {got} bytes, its header speaks of {expected}")]
+    Truncated {
+        /// Bytes that the header asks for.
+        expected: u64,
+        /// Bytes that there are.
+        got: u64,
+    },
+    /// The header is longer than any honest one.
+    #[error("its header would be {got} bytes long, at most {limit} are read")]
+    TooLong {
+        /// Bytes that the header claims.
+        got: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The header is not the JSON that it should be.
+    #[error("its header is not valid: {reason}")]
+    Json {
+        /// The parser's message.
+        reason: String,
+    },
+    /// A name stands twice.
+    #[error("`{key}` stands twice in its header")]
+    DuplicateKey {
+        /// The repeated name.
+        key: String,
+    },
+    /// A tensor has an element type that is not read here.
+    #[error("tensor `{tensor}` has dtype `{dtype}`; F32, F64, F16 and BF16 are read")]
+    Dtype {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: String,
+    },
+    /// A shape whose number of bytes is not the tensor's length.
+    #[error("tensor `{tensor}` of shape {shape:?} does not fill the {bytes} bytes that it claims")]
+    Size {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<u64>,
+        /// The length of its data.
+        bytes: u64,
+    },
+    /// Two tensors claim the same bytes, or one ends before it begins.
+    #[error("tensor `{tensor}` overlaps another")]
+    Overlap {
+        /// The later tensor.
+        tensor: String,
+    },
+    /// Bytes that no tensor claims.
+    #[error("{bytes} bytes before tensor `{tensor}` belong to no tensor")]
+    Hole {
+        /// The tensor after the hole.
+        tensor: String,
+        /// Its length.
+        bytes: u64,
+    },
+    /// Bytes after the last tensor.
+    #[error("{bytes} bytes after the last tensor belong to no tensor")]
+    Trailing {
+        /// Their number.
+        bytes: u64,
+    },
+}
+
+/// Why a tensor does not fit an architecture.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorFault {
+    /// The architecture has it, the file has not.
+    #[error("missing")]
+    Missing,
+    /// The file has it, the architecture has not.
+    #[error("not a tensor of the architecture `{architecture}`")]
+    Extra {
+        /// The architecture's name.
+        architecture: String,
+    },
+    /// It has another shape.
+    #[error("shape {got:?}, expected {expected:?}")]
+    Shape {
+        /// The declared shape.
+        expected: Vec<usize>,
+        /// The file's shape.
+        got: Vec<usize>,
+    },
+    /// A weight is NaN or infinite.
+    #[error("value {index} is not finite")]
+    NonFinite {
+        /// Its index in the tensor.
+        index: usize,
+    },
+    /// It does not fit in memory.
+    #[error("{values} values do not fit in memory")]
+    Memory {
+        /// The number of values.
+        values: usize,
+    },
+}
+
+impl Error {
+    /// Wraps an IO error with the path and what was tried.
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { doing, path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,97 @@
+//! Memory-mapped safetensors files.
+
+use crate::header::{Header, PREFIX_BYTES, TensorInfo, header_len};
+use crate::{Error, HeaderFault, Result, TensorFault};
+use memmap2::Mmap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use weft_core::Digest;
+
+/// A safetensors file whose header has been checked in full.
+pub(crate) struct Mapped {
+    path: PathBuf,
+    header: Header,
+    map: Mmap,
+}
+
+impl Mapped {
+    /// Opens a file and checks its header; no tensor is read.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let fail = |fault| Error::Header { path: path.to_owned(), fault };
+        let (file, len) = open_regular(path)?;
+        if len < PREFIX_BYTES {
+            return Err(fail(HeaderFault::Truncated { expected: PREFIX_BYTES, got: len }));
+        }
+        // SAFETY: the map is only read. Shards are immutable once they bear their name; a foreign file that another
+        // process truncates while it is read can end this process with a bus error, but never yields other memory.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        let header = parse_header(&map).map_err(fail)?;
+        Ok(Self { path: path.to_owned(), header, map })
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The digest of the whole file.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of_bytes(&self.map)
+    }
+
+    /// A tensor's bytes.
+    pub(crate) fn bytes(&self, info: &TensorInfo) -> &[u8] {
+        &self.map[info.range.clone()]
+    }
+
+    /// Reads a whole tensor.
+    pub(crate) fn read(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>> {
+        let values = info.num_values();
+        let mut out = Vec::new();
+        if out.try_reserve_exact(values).is_err() {
+            return Err(self.fault(name, TensorFault::Memory { values }));
+        }
+        out.resize(values, 0.0);
+        info.dtype.convert(self.bytes(info), &mut out);
+        Ok(out)
+    }
+
+    /// An error about one of the file's tensors.
+    pub(crate) fn fault(&self, tensor: &str, fault: TensorFault) -> Error {
+        Error::Tensor { path: self.path.clone(), tensor: tensor.to_owned(), fault }
+    }
+}
+
+/// Reads and checks a file's header alone.
+pub(crate) fn read_header(path: &Path) -> Result<Header> {
+    let fail = |fault| Error::Header { path: path.to_owned(), fault };
+    let (mut file, len) = open_regular(path)?;
+    if len < PREFIX_BYTES {
+        return Err(fail(HeaderFault::Truncated { expected: PREFIX_BYTES, got: len }));
+    }
+    let mut prefix = [0; PREFIX_BYTES as usize];
+    file.read_exact(&mut prefix).map_err(Error::io("read", path))?;
+    let mut json = vec![0; header_len(prefix, len).map_err(fail)? as usize];
+    file.read_exact(&mut json).map_err(Error::io("read", path))?;
+    Header::parse(&json, len).map_err(fail)
+}
+
+/// Opens a file and tells its length; what is not a regular file (a folder, a pipe) is refused.
+fn open_regular(path: &Path) -> Result<(File, u64)> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let metadata = file.metadata().map_err(Error::io("read", path))?;
+    if metadata.is_file() {
+        return Ok((file, metadata.len()));
+    }
+    let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
+    Err(Error::Io { doing: "read", path: path.to_owned(), source })
+}
+
+fn parse_header(map: &[u8]) -> Result<Header, HeaderFault> {
+    let file_len = map.len() as u64;
+    let Some((prefix, rest)) = map.split_first_chunk() else {
+        return Err(HeaderFault::Truncated { expected: PREFIX_BYTES, got: file_len });
+    };
+    let len = header_len(*prefix, file_len)? as usize;
+    Header::parse(&rest[..len], file_len)
+}

@@ -1,0 +1,184 @@
+//! Adding checkpoints to a zoo.
+
+use super::catalogue::{ACCURACY, Catalogue};
+use super::{RunState, Zoo, shard};
+use crate::format::{recipe_from_json, recipe_to_json};
+use crate::tensors::first_non_finite;
+use crate::{Error, Result};
+use rusqlite::Connection;
+use std::collections::{BTreeMap, BTreeSet};
+use weft_core::{Architecture, Digest, Population, Record};
+
+/// What became of the checkpoints of an append.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[must_use]
+pub struct Appended {
+    /// The number of checkpoints that are now in the zoo and were not before.
+    pub added: usize,
+    /// Networks that the zoo had already, or that stood twice in the append.
+    pub duplicates: Vec<Digest>,
+    /// Checkpoints that no zoo takes.
+    pub refused: Vec<RefusedRecord>,
+}
+
+/// A checkpoint that was not appended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RefusedRecord {
+    /// Its run.
+    pub run: String,
+    /// Its step.
+    pub step: Option<u64>,
+    /// What is wrong with it, by name.
+    pub reason: String,
+}
+
+impl Zoo {
+    /// Appends networks with their records, all of them or, if it fails, none; when it returns they are durable.
+    ///
+    /// A network that the zoo has is left out, as is one with a weight or figure that is not finite; both are
+    /// reported. Nothing is said of them in the catalogue.
+    ///
+    /// # Errors
+    /// [`Error::Architecture`], [`Error::Count`], or [`Error::Record`] if a record's digest is not that of its
+    /// network, if a run would stand in two splits, or if it would have two final checkpoints; [`Error::Io`] and
+    /// [`Error::Catalogue`] if the disk or SQLite refuses.
+    pub fn append(&mut self, population: &Population, records: &[Record]) -> Result<Appended> {
+        if !population.architecture().same_graph(&self.architecture) {
+            let (expected, got) = (self.architecture.name().to_owned(), population.architecture().name().to_owned());
+            return Err(Error::Architecture { expected, got });
+        }
+        if population.len() != records.len() {
+            return Err(Error::Count { networks: population.len(), records: records.len() });
+        }
+        let mut report = Appended::default();
+        let finite = sort_out(population, records, &mut report)?;
+        let transaction = self.catalogue.lock()?;
+        let kept = self.check(records, finite, &mut report)?;
+        if !kept.is_empty() {
+            let shard = shard::write(&self.shards(), population, &kept)?;
+            insert(&transaction, shard, kept.iter().map(|&i| &records[i])).map_err(self.catalogue.fail())?;
+        }
+        transaction.commit().map_err(self.catalogue.fail())?;
+        report.added = kept.len();
+        Ok(report)
+    }
+
+    /// The rows that are new to the zoo; runs must keep their split and have one end.
+    fn check(&self, records: &[Record], rows: Vec<usize>, report: &mut Appended) -> Result<Vec<usize>> {
+        let mut runs = self.catalogue.runs()?;
+        let mut seen = BTreeSet::new();
+        let mut kept = Vec::with_capacity(rows.len());
+        for i in rows {
+            let record = &records[i];
+            if !seen.insert(record.digest) || self.catalogue.contains(&record.digest)? {
+                report.duplicates.push(record.digest);
+                continue;
+            }
+            let fail = |reason: String| Error::Record { run: record.run.clone(), reason };
+            let run = runs.entry(record.run.clone()).or_insert(RunState { split: record.split, complete: false });
+            if run.split != record.split {
+                return Err(fail(format!("it is in the {} split, it cannot also be in {}", run.split.name(), record.split.name())));
+            }
+            if record.is_final && std::mem::replace(&mut run.complete, true) {
+                return Err(fail("it has a final checkpoint already".to_owned()));
+            }
+            kept.push(i);
+        }
+        Ok(kept)
+    }
+}
+
+/// Refuses what is not finite, and checks the digests of the rest.
+fn sort_out(population: &Population, records: &[Record], report: &mut Appended) -> Result<Vec<usize>> {
+    let mut rows = Vec::with_capacity(records.len());
+    let mut recipes = BTreeMap::new();
+    for (i, (weights, record)) in population.rows().zip(records).enumerate() {
+        if let Some(reason) = not_storable(population.architecture(), weights, record, &mut recipes) {
+            report.refused.push(RefusedRecord { run: record.run.clone(), step: record.step, reason });
+            continue;
+        }
+        let got = population.digest(i);
+        if got != record.digest {
+            let reason = format!("its record has digest {}, its weights {}", record.digest.short(), got.short());
+            return Err(Error::Record { run: record.run.clone(), reason });
+        }
+        rows.push(i);
+    }
+    Ok(rows)
+}
+
+/// Why a checkpoint cannot be stored, if so. `recipes` remembers which recipes can.
+fn not_storable(
+    architecture: &Architecture,
+    weights: &[f32],
+    record: &Record,
+    recipes: &mut BTreeMap<String, bool>,
+) -> Option<String> {
+    if let Some(index) = first_non_finite(weights) {
+        let tensor = architecture.tensors().iter().find(|t| t.range().contains(&index));
+        let tensor = tensor.expect("every weight lies in a tensor");
+        return Some(format!("tensor `{}`: value {} is not finite", tensor.name, index - tensor.range().start));
+    }
+    if let Some((name, _)) = record.metrics.iter().find(|(_, value)| !value.is_finite()) {
+        return Some(format!("metric `{name}` is not finite"));
+    }
+    if record.step.is_some_and(|step| i64::try_from(step).is_err()) {
+        return Some("its step is above 2⁶³".to_owned());
+    }
+    let json = recipe_to_json(record.recipe.as_ref()?);
+    let readable = *recipes.entry(json).or_insert_with_key(|json| recipe_from_json(json).is_ok());
+    (!readable).then(|| "its recipe has a figure that is not finite".to_owned())
+}
+
+/// Inserts a shard and its rows; runs and recipes that are known are found again.
+fn insert<'a>(db: &Connection, shard: Digest, records: impl ExactSizeIterator<Item = &'a Record>) -> rusqlite::Result<()> {
+    db.execute("INSERT INTO shards (digest, num_rows) VALUES (?1, ?2)", (shard.as_bytes(), records.len() as i64))?;
+    let shard = db.last_insert_rowid();
+    let mut add_run = db.prepare_cached("INSERT INTO runs (name, split) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+    let mut find_run = db.prepare_cached("SELECT id FROM runs WHERE name = ?1")?;
+    let mut add_recipe = db.prepare_cached("INSERT INTO recipes (json) VALUES (?1) ON CONFLICT DO NOTHING")?;
+    let mut find_recipe = db.prepare_cached("SELECT id FROM recipes WHERE json = ?1")?;
+    let mut add = db.prepare_cached(
+        "INSERT INTO checkpoints (digest, run, step, is_final, recipe, accuracy, metrics, source, licence, parents, synthetic, shard, \
+         shard_row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+    )?;
+    let mut recipes: BTreeMap<String, i64> = BTreeMap::new();
+    for (row, record) in records.enumerate() {
+        add_run.execute((&record.run, record.split.name()))?;
+        let run: i64 = find_run.query_row([&record.run], |row| row.get(0))?;
+        let json = record.recipe.as_ref().map(recipe_to_json);
+        if let Some(json) = json.as_ref().filter(|json| !recipes.contains_key(*json)) {
+            add_recipe.execute([json])?;
+            recipes.insert(json.clone(), find_recipe.query_row([json], |row| row.get(0))?);
+        }
+        let recipe = json.and_then(|json| recipes.get(&json).copied());
+        let metrics = serde_json::to_string(&record.metrics).expect("finite numbers always serialize");
+        let parents: Vec<String> = record.provenance.parents.iter().map(ToString::to_string).collect();
+        add.execute(rusqlite::params![
+            record.digest.as_bytes(),
+            run,
+            record.step.map(|step| step as i64),
+            record.is_final,
+            recipe,
+            record.metrics.get(ACCURACY),
+            metrics,
+            record.provenance.source,
+            record.provenance.licence,
+            parents.join(" "),
+            record.provenance.synthetic,
+            shard,
+            row as i64,
+        ])?;
+    }
+    Ok(())
+}
+
+impl Catalogue {
+    /// Inserts rows for networks that no shard holds, so that a test can build a large catalogue quickly.
+    #[cfg(test)]
+    pub(super) fn insert_without_weights(&self, records: &[Record]) {
+        let transaction = self.lock().unwrap();
+        insert(&transaction, Digest::of_bytes(b"no such shard"), records.iter()).unwrap();
+        transaction.commit().unwrap();
+    }
+}

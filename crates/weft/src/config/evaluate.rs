@@ -1,0 +1,126 @@
+//! `[baselines]`, `[evaluate]` and `[export]`.
+
+use super::require;
+use serde::{Deserialize, Serialize};
+
+/// A trivial generator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BaselineName {
+    /// Training networks changed along directions that the data cannot see; must score about 0.
+    NullCopies,
+    /// Training networks with noise, at each of `noise-scales`.
+    NoiseCopies,
+    /// Independent normal weights with the training networks' means and deviations.
+    WeightGaussian,
+    /// Normal codes.
+    PcaGaussian,
+    /// A kernel density estimate on codes.
+    Kde,
+    /// Interpolation of two raw training networks.
+    InterpolationRaw,
+    /// Interpolation of two aligned training networks.
+    InterpolationAligned,
+    /// The mean of `soup-size` raw training networks.
+    SoupRaw,
+    /// The mean of `soup-size` aligned training networks.
+    SoupAligned,
+    /// The mean of all aligned training networks.
+    Mean,
+    /// A training network as it is.
+    Nearest,
+}
+
+impl BaselineName {
+    /// All of them: the rule that decides wants every one in every run.
+    pub const ALL: [Self; 11] = [
+        Self::NullCopies,
+        Self::NoiseCopies,
+        Self::WeightGaussian,
+        Self::PcaGaussian,
+        Self::Kde,
+        Self::InterpolationRaw,
+        Self::InterpolationAligned,
+        Self::SoupRaw,
+        Self::SoupAligned,
+        Self::Mean,
+        Self::Nearest,
+    ];
+}
+
+/// `[baselines]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct BaselinesConfig {
+    /// Which are run.
+    pub generators: Vec<BaselineName>,
+    /// Standard deviations of noise copies, in units of the weights' own deviation over the training networks.
+    pub noise_scales: Vec<f64>,
+    /// Networks in a soup.
+    pub soup_size: usize,
+    /// The baselines that are also shown with our refiner behind them, if there is one.
+    pub refined: Vec<BaselineName>,
+}
+
+impl Default for BaselinesConfig {
+    fn default() -> Self {
+        Self {
+            generators: BaselineName::ALL.to_vec(),
+            noise_scales: vec![0.1, 0.3, 1.0],
+            soup_size: 16,
+            refined: vec![BaselineName::InterpolationAligned, BaselineName::PcaGaussian],
+        }
+    }
+}
+
+/// `[evaluate]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct EvaluateConfig {
+    /// Multiples of the distance units `d₁` and `f₁` at which novelty is judged.
+    pub thresholds: Vec<f64>,
+    /// Multiples of the leave-one-out units over all snapshots, in which the audit of H2 counts.
+    pub snapshot_thresholds: Vec<f64>,
+    /// Fixed accuracy bars beside the median and the lower quartile of the training runs.
+    pub bars: Vec<f64>,
+    /// Whether the refiner's parts are removed one by one to show what each buys.
+    pub ablation: bool,
+}
+
+impl Default for EvaluateConfig {
+    fn default() -> Self {
+        Self {
+            thresholds: vec![0.25, 0.5, 0.75, 1.0, 1.5],
+            snapshot_thresholds: vec![1.0, 2.0, 4.0, 6.0],
+            bars: Vec::new(),
+            ablation: false,
+        }
+    }
+}
+
+impl EvaluateConfig {
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        let increasing = |t: &[f64]| t.windows(2).all(|w| w[0] < w[1]) && t.first().is_some_and(|&t| t > 0.0);
+        for (key, multiples) in
+            [("evaluate.thresholds", &self.thresholds), ("evaluate.snapshot-thresholds", &self.snapshot_thresholds)]
+        {
+            require(key, "positive and increasing, at least one", increasing(multiples), format!("{multiples:?}"))?;
+        }
+        let fractions = self.bars.iter().all(|b| (0.0..=1.0).contains(b));
+        require("evaluate.bars", "accuracies in [0, 1]", fractions, format!("{:?}", self.bars))
+    }
+}
+
+/// `[export]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ExportConfig {
+    /// How many sampled networks are written as files.
+    pub count: usize,
+}
+
+impl Default for ExportConfig {
+    fn default() -> Self {
+        Self { count: 256 }
+    }
+}

@@ -1,0 +1,177 @@
+//! `[generator.…]`, `[sampler.…]` and `[sample]`.
+
+use super::require;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What learns the distribution of codes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GeneratorConfig {
+    /// Conditional flow matching with a velocity network of residual blocks.
+    Flow(FlowConfig),
+}
+
+impl Default for GeneratorConfig {
+    fn default() -> Self {
+        Self::Flow(FlowConfig::default())
+    }
+}
+
+/// `[generator.flow]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct FlowConfig {
+    /// Width of the velocity network.
+    pub width: usize,
+    /// Residual blocks.
+    pub blocks: usize,
+    /// Training steps.
+    pub steps: u64,
+    /// Codes a step.
+    pub batch_size: usize,
+    /// Peak learning rate of `AdamW`.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up; then half a cosine.
+    pub warmup_steps: u64,
+    /// Decay of the weights' moving average, which samples.
+    pub ema_decay: f64,
+    /// Largest norm of the gradient.
+    pub clip_norm: f64,
+    /// Fields of the condition, such as `validation-accuracy` and `step`.
+    pub conditions: Vec<String>,
+    /// How often each field is dropped in training, so that it may be unknown in sampling.
+    pub condition_dropout: f64,
+    /// Whether sampled networks get back, as noise, the variance that the codec cut off.
+    pub residual_noise: bool,
+    /// Steps between two checkpoints of the training state.
+    pub checkpoint_steps: u64,
+}
+
+impl Default for FlowConfig {
+    fn default() -> Self {
+        Self {
+            width: 512,
+            blocks: 4,
+            steps: 3_000,
+            batch_size: 256,
+            learning_rate: 3e-4,
+            warmup_steps: 200,
+            ema_decay: 0.998,
+            clip_norm: 1.0,
+            conditions: vec!["validation-accuracy".to_owned(), "step".to_owned()],
+            condition_dropout: 0.1,
+            residual_noise: false,
+            checkpoint_steps: 1_000,
+        }
+    }
+}
+
+impl GeneratorConfig {
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        let Self::Flow(flow) = self;
+        require("generator.flow.width", "1 or more", flow.width >= 1, flow.width)?;
+        require("generator.flow.steps", "1 or more", flow.steps >= 1, flow.steps)?;
+        require("generator.flow.batch-size", "1 or more", flow.batch_size >= 1, flow.batch_size)?;
+        let rate = flow.learning_rate;
+        require("generator.flow.learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
+        require("generator.flow.ema-decay", "in [0, 1)", (0.0..1.0).contains(&flow.ema_decay), flow.ema_decay)?;
+        require("generator.flow.clip-norm", "a positive number", flow.clip_norm > 0.0, flow.clip_norm)?;
+        let dropout = flow.condition_dropout;
+        require("generator.flow.condition-dropout", "a fraction in [0, 1]", (0.0..=1.0).contains(&dropout), dropout)?;
+        require("generator.flow.checkpoint-steps", "1 or more", flow.checkpoint_steps >= 1, flow.checkpoint_steps)
+    }
+
+    /// The fields that the generator is conditioned on.
+    #[must_use]
+    pub fn conditions(&self) -> &[String] {
+        let Self::Flow(flow) = self;
+        &flow.conditions
+    }
+}
+
+/// How the flow's differential equation is solved.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SamplerConfig {
+    /// Euler's method: one velocity a step.
+    Euler(StepsConfig),
+    /// Heun's method: two velocities a step.
+    Heun(StepsConfig),
+    /// The classical Runge–Kutta method: four velocities a step.
+    Rk4(StepsConfig),
+}
+
+/// `[sampler.euler]`, `[sampler.heun]` or `[sampler.rk4]`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct StepsConfig {
+    /// Steps from noise to data.
+    pub steps: usize,
+    /// 1 follows the condition; more exaggerates it; 0 ignores it.
+    pub guidance_scale: f64,
+}
+
+impl Default for StepsConfig {
+    fn default() -> Self {
+        Self { steps: 25, guidance_scale: 1.0 }
+    }
+}
+
+impl Default for SamplerConfig {
+    fn default() -> Self {
+        Self::Heun(StepsConfig::default())
+    }
+}
+
+impl SamplerConfig {
+    /// Steps and guidance, whatever the method.
+    #[must_use]
+    pub fn steps(&self) -> StepsConfig {
+        match *self {
+            Self::Euler(s) | Self::Heun(s) | Self::Rk4(s) => s,
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        let StepsConfig { steps, guidance_scale } = self.steps();
+        require("sampler.steps", "1 or more", steps >= 1, steps)?;
+        require("sampler.guidance-scale", "a number", guidance_scale.is_finite(), guidance_scale)
+    }
+}
+
+/// `[sample]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct SampleConfig {
+    /// Networks a seed.
+    pub count: usize,
+    /// Independent seeds.
+    pub seeds: usize,
+    /// What is asked for, such as `validation-accuracy = 0.95`; what is not named is taken from the best
+    /// quarter of the training runs' final networks.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub condition: BTreeMap<String, f64>,
+}
+
+impl Default for SampleConfig {
+    fn default() -> Self {
+        Self { count: 256, seeds: 3, condition: BTreeMap::new() }
+    }
+}
+
+impl SampleConfig {
+    pub(super) fn check(&self, generator: &GeneratorConfig) -> Result<(), (&'static str, String)> {
+        require("sample.count", "1 or more", self.count >= 1, self.count)?;
+        require("sample.seeds", "1 or more", self.seeds >= 1, self.seeds)?;
+        let known = generator.conditions();
+        match self.condition.keys().find(|field| !known.contains(field)) {
+            None => Ok(()),
+            Some(field) => {
+                let known: Vec<_> = known.iter().map(|k| format!("`{k}`")).collect();
+                let reason = format!("names `{field}`, which the generator is not trained on; it knows {}", known.join(", "));
+                Err(("sample.condition", reason))
+            }
+        }
+    }
+}

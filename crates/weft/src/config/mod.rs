@@ -1,0 +1,170 @@
+//! The run file: what a whole run does, as TOML.
+//!
+//! A run file has one table a stage. A choice between alternatives is the *name* of a table
+//! (`[data.digits]`, `[generator.flow]`), never a `kind = "…"`, so that a typo is reported at its own line
+//! and column with the nearest key that exists. Most keys have a default; [`RunConfig::to_toml`] writes them
+//! all out, and what it writes parses to the same value. `--set a.b=c` replaces a key by its dotted path and
+//! is checked by the same types.
+//!
+//! The types here are the façade's own: the domain types below know no format.
+
+mod data;
+mod device;
+mod diagnose;
+mod encode;
+mod evaluate;
+mod generate;
+mod overrides;
+mod recipe;
+mod refiner;
+mod zoo;
+
+pub use data::{ArchitectureConfig, DataConfig, FileConfig, IdxConfig, MlpConfig, Nothing, NpzConfig, data_folder};
+pub use device::DeviceConfig;
+pub use diagnose::ConfigError;
+pub use encode::{Align, CanonicalizeConfig, CodecConfig, IdentityConfig, NormalizeConfig, PcaConfig, RankConfig};
+pub use evaluate::{BaselineName, BaselinesConfig, EvaluateConfig, ExportConfig};
+pub use generate::{FlowConfig, GeneratorConfig, SampleConfig, SamplerConfig, StepsConfig};
+pub use recipe::{
+    AdamConfig, CosineConfig, DurationConfig, LogSpacedConfig, OptimizerConfig, RecipeConfig, ScheduleConfig, SgdConfig, SnapshotsConfig,
+};
+pub use refiner::RefinerConfig;
+pub use zoo::{ExistingZooConfig, TrainZooConfig, ZooConfig};
+
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The run file of `weft quickstart`, as it stands in `configs/`.
+pub const QUICKSTART: &str = include_str!("../../../../configs/quickstart.toml");
+
+/// A whole run file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RunConfig {
+    /// Name, seed, device and output of the run.
+    pub run: RunSection,
+    /// The examples that networks are trained and judged on.
+    pub data: DataConfig,
+    /// What is trained; not needed with `[zoo.existing]`, which knows its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<ArchitectureConfig>,
+    /// Where the networks come from.
+    pub zoo: ZooConfig,
+    /// How symmetries are removed.
+    #[serde(default)]
+    pub canonicalize: CanonicalizeConfig,
+    /// How canonical weights become codes.
+    #[serde(default)]
+    pub codec: CodecConfig,
+    /// What learns the distribution of codes.
+    #[serde(default)]
+    pub generator: GeneratorConfig,
+    /// How the flow's differential equation is solved.
+    #[serde(default)]
+    pub sampler: SamplerConfig,
+    /// How many networks are sampled, under which condition.
+    #[serde(default)]
+    pub sample: SampleConfig,
+    /// The function-aware refiner behind the generator; without this table there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<RefinerConfig>,
+    /// The trivial generators that ours is held against.
+    #[serde(default)]
+    pub baselines: BaselinesConfig,
+    /// What the validation measures.
+    #[serde(default)]
+    pub evaluate: EvaluateConfig,
+    /// Which networks are written as files.
+    #[serde(default)]
+    pub export: ExportConfig,
+}
+
+/// `[run]`: what concerns all stages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RunSection {
+    /// Name of the run, for the report's title.
+    pub name: String,
+    /// Seed of everything random.
+    #[serde(default)]
+    pub seed: u64,
+    /// Folder of all outputs; relative paths start at the current folder.
+    pub output: PathBuf,
+    /// Where networks and generators are trained: `auto`, `cpu` or `cuda:N`.
+    #[serde(default)]
+    pub device: DeviceConfig,
+}
+
+impl RunConfig {
+    /// Reads a run file and applies overrides.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the line and column of what is wrong, or with the override that is.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.display().to_string(), overrides)
+    }
+
+    /// The configuration of `weft quickstart`, with overrides.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the override that is wrong.
+    pub fn quickstart(overrides: &[String]) -> Result<Self, ConfigError> {
+        Self::parse(QUICKSTART, "quickstart.toml", overrides)
+    }
+
+    /// Parses a run file's text and applies overrides; `origin` names the text in messages.
+    ///
+    /// # Errors
+    /// As [`RunConfig::read`].
+    ///
+    /// # Examples
+    /// ```
+    /// use weft::config::{QUICKSTART, RunConfig};
+    /// let config = RunConfig::parse(QUICKSTART, "quickstart.toml", &["run.seed=7".to_owned()]).unwrap();
+    /// assert_eq!(config.run.seed, 7);
+    /// let error = RunConfig::parse("[run]\nnmae = \"x\"", "run.toml", &[]).unwrap_err();
+    /// assert_eq!(error.to_string(), "run.toml:2:1: unknown key `nmae`");
+    /// assert_eq!(error.hint().unwrap(), "did you mean `name`? keys here: `name`, `seed`, `output`, `device`");
+    /// ```
+    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|e| ConfigError::at(origin, text, &e))?;
+        config.check().map_err(|(key, reason)| ConfigError::out_of_range(origin, text, key, &reason))?;
+        overrides::apply(config, text, overrides)
+    }
+
+    /// The configuration with every default written out.
+    ///
+    /// # Panics
+    /// Never: every field has a TOML form.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every field of a run file has a TOML form")
+    }
+
+    /// Checks what the types alone do not: the first key out of range, with the reason.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.run.name.is_empty() {
+            return Err(("run.name", "must not be empty".to_owned()));
+        }
+        if self.architecture.is_none() && matches!(self.zoo, ZooConfig::Train(_)) {
+            return Err(("zoo.train", "needs an `[architecture.mlp]` or `[architecture.file]` to train".to_owned()));
+        }
+        self.zoo.check()?;
+        self.canonicalize.check()?;
+        self.codec.check()?;
+        self.generator.check()?;
+        self.sampler.check()?;
+        self.sample.check(&self.generator)?;
+        self.refiner.as_ref().map_or(Ok(()), RefinerConfig::check)?;
+        self.evaluate.check()
+    }
+}
+
+/// `Ok` if `ok`, else the key with the reason.
+fn require(key: &'static str, expected: &str, ok: bool, got: impl std::fmt::Display) -> Result<(), (&'static str, String)> {
+    if ok { Ok(()) } else { Err((key, format!("must be {expected}, got {got}"))) }
+}
+
+#[cfg(test)]
+mod tests;

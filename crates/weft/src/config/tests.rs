@@ -1,0 +1,127 @@
+//! Run files that are read, and how those that are not are refused.
+
+use super::*;
+
+const RUN: &str = r#"[run]
+name = "tiny"
+output = "out"
+
+[data.digits]
+
+[architecture.mlp]
+hidden = [16]
+
+[zoo.train]
+runs = 4
+held-out-runs = 2
+
+[zoo.train.recipe]
+learning-rate = 0.1
+batch-size = 32
+duration.epochs = 2
+optimizer.sgd = {}
+"#;
+
+fn parse(text: &str) -> Result<RunConfig, ConfigError> {
+    RunConfig::parse(text, "run.toml", &[])
+}
+
+fn set(overrides: &[&str]) -> Result<RunConfig, ConfigError> {
+    RunConfig::parse(RUN, "run.toml", &overrides.iter().map(|&o| o.to_owned()).collect::<Vec<_>>())
+}
+
+/// The message, then the hint.
+fn refusal(result: Result<RunConfig, ConfigError>) -> String {
+    let error = result.expect_err("the run file should be refused");
+    error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}\nhint: {hint}"))
+}
+
+#[test]
+fn a_misspelt_key_is_named_with_its_place_and_its_neighbor() {
+    let check = |from: &str, to: &str, expected: &str| {
+        assert!(RUN.contains(from), "{from}");
+        assert_eq!(refusal(parse(&RUN.replace(from, to))), expected);
+    };
+    check(
+        "held-out-runs",
+        "heldout-runs",
+        "run.toml:12:1: unknown key `heldout-runs`\nhint: did you mean `held-out-runs`? keys here: `runs`, `held-out-runs`, `runs-at-once`, `licence`, `recipe`",
+    );
+    check("[data.digits]", "[data.digit]", "run.toml:5:7: unknown key `digit`\nhint: did you mean `digits`? keys here: `digits`, `idx`, `npz`");
+    check("optimizer.sgd = {}", "optimizer.sdg = {}", "run.toml:18:11: unknown key `sdg`\nhint: did you mean `sgd`? keys here: `sgd`, `adam`, `adamw`");
+    check("optimizer.sgd = {}", "optimizer.sgd = { momentun = 0.5 }", "run.toml:18:19: unknown key `momentun`\nhint: did you mean `momentum`? keys here: `momentum`");
+    check("[data.digits]", "[data.digits]\nsize = 8", "run.toml:6:1: unknown key `size`\nhint: there is no key here");
+    check("[zoo.train]", "[canonicalize]\nalign = \"maen\"\n[zoo.train]", "run.toml:11:9: unknown value `maen`\nhint: did you mean `mean`? values here: `mean`, `anchor`, `none`");
+}
+
+#[test]
+fn wrong_types_and_missing_keys_have_a_place() {
+    let check = |from: &str, to: &str, expected: &str| assert_eq!(refusal(parse(&RUN.replace(from, to))), expected);
+    check("runs = 4", "runs = \"four\"", "run.toml:11:8: invalid type: string \"four\", expected usize");
+    check("runs = 4", "runs = -4", "run.toml:11:8: invalid value: integer `-4`, expected usize");
+    check("name = \"tiny\"\n", "", "run.toml:1:1: missing key `name`");
+    check("hidden = [16]", "hidden = [16]\nactivation = \"rleu\"", "run.toml:9:14: `rleu` is not a activation; known: relu, tanh, gelu, silu, sigmoid");
+    check("output = \"out\"", "output = \"out\"\ndevice = \"gpu\"", "run.toml:4:10: `gpu` is not a device; known: auto, cpu, cuda:0, cuda:1, …");
+    check("runs = 4", "runs = 4\nruns = 5", "run.toml:12:1: duplicate key");
+    check(
+        "[data.digits]",
+        "[data.digits]\n[data.npz]\npath = \"x\"",
+        "run.toml:5:2: exactly one alternative must stand here, found several\nhint: the alternatives are table names, such as `[data.digits]` or `[data.idx]`; keep one",
+    );
+}
+
+#[test]
+fn values_out_of_range_have_a_place() {
+    let check = |from: &str, to: &str, expected: &str| assert_eq!(refusal(parse(&RUN.replace(from, to))), expected);
+    check("held-out-runs = 2", "held-out-runs = 0", "run.toml:12:1: `zoo.train.held-out-runs` must be 1 or more: they are the yardstick, got 0");
+    check("[architecture.mlp]\nhidden = [16]", "", "run.toml:9:6: `zoo.train` needs an `[architecture.mlp]` or `[architecture.file]` to train");
+    check(
+        "[data.digits]",
+        "[data.digits]\n[sample.condition]\nacuracy = 0.9",
+        "run.toml:6:9: `sample.condition` names `acuracy`, which the generator is not trained on; it knows `validation-accuracy`, `step`",
+    );
+    check("[data.digits]", "[data.digits]\n[evaluate]\nthresholds = [1.0, 0.5]", "run.toml:7:1: `evaluate.thresholds` must be positive and increasing, at least one, got [1.0, 0.5]");
+}
+
+#[test]
+fn overrides_are_checked_by_the_same_types() {
+    let config = set(&["zoo.train.runs=8", "generator.flow.width=64", "run.device=cpu", "sampler.rk4.steps=7", "codec.pca.rank.fixed=5"]).unwrap();
+    assert_eq!((config.run.device, config.sampler.steps().steps), (DeviceConfig::Cpu, 7));
+    assert!(matches!(config.zoo, ZooConfig::Train(TrainZooConfig { runs: 8, .. })));
+    assert!(matches!(config.codec, CodecConfig::Pca(PcaConfig { rank: RankConfig::Fixed(5), .. })));
+    let config = set(&["zoo.train.recipe.duration.steps=9", "zoo.existing.path=my-zoo"]).unwrap();
+    assert_eq!(config.zoo, ZooConfig::Existing(ExistingZooConfig { path: "my-zoo".into() }));
+
+    let check = |text: &str, expected: &str| assert_eq!(refusal(set(&[text])), format!("`--set {text}`: {expected}"));
+    check("run.sede=1", "unknown key `sede`\nhint: did you mean `seed`? keys here: `name`, `seed`, `output`, `device`");
+    check("run.seed=one", "invalid type: string \"one\", expected u64");
+    check("run.seed", "expected `dotted.key=value`");
+    check("run..seed=1", "expected `dotted.key=value`");
+    check("sample.count=0", "`sample.count` must be 1 or more, got 0");
+    check("run.seed.x=1", "invalid type: map, expected u64");
+    check("generater.flow.width=1", "unknown key `generater`\nhint: did you mean `generator`? keys here: `run`, `data`, `architecture`, `zoo`, `canonicalize`, `codec`, `generator`, `sampler`, `sample`, `refiner`, `baselines`, `evaluate`, `export`");
+}
+
+#[test]
+fn a_resolved_config_parses_to_itself() {
+    let texts = [RUN, QUICKSTART, include_str!("../../../../configs/h1-mnist-mlp.toml"), include_str!("../../../../configs/h2-mnist-mlp.toml")];
+    for text in texts {
+        let config = parse(text).unwrap();
+        let written = config.to_toml();
+        assert_eq!(parse(&written).unwrap(), config, "{written}");
+        assert_eq!(parse(&written).unwrap().to_toml(), written);
+    }
+}
+
+#[test]
+fn shipped_recipes_are_those_of_the_head_to_heads() {
+    let recipe = |text: &str, examples| {
+        let ZooConfig::Train(train) = parse(text).unwrap().zoo else { panic!("a zoo to train") };
+        (train.runs, train.held_out_runs, train.recipe.to_recipe(examples).unwrap())
+    };
+    let (runs, held_out, h1) = recipe(include_str!("../../../../configs/h1-mnist-mlp.toml"), 55_000);
+    assert_eq!((runs, held_out, h1.num_steps(55_000), h1.learning_rate), (100, 50, 5 * 859, 1e-3));
+    let (runs, held_out, h2) = recipe(include_str!("../../../../configs/h2-mnist-mlp.toml"), 55_000);
+    assert_eq!((runs, held_out), (896, 128));
+    assert_eq!(h2.kept_steps(55_000), [15, 24, 38, 60, 95, 150, 238, 377, 597, 946, 1500]);
+}

@@ -1,0 +1,205 @@
+//! The façade's error: everything that a run can end in, with its kind and what to do about it.
+
+use crate::config::ConfigError;
+use std::path::{Path, PathBuf};
+
+/// The result of the façade's fallible functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What sort of failure an [`Error`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Something that was given is wrong.
+    Input,
+    /// Something that was named is not there.
+    Missing,
+    /// What is asked for contradicts what is there.
+    Conflict,
+    /// A defect of this program, or of the machine.
+    Internal,
+    /// The user stopped it.
+    Interrupted,
+}
+
+/// Why a stage or a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A run file or override is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A domain value is invalid.
+    #[error(transparent)]
+    Core(#[from] weft_core::Error),
+    /// A zoo, a checkpoint or a data set is refused.
+    #[error(transparent)]
+    Zoo(#[from] weft_zoo::Error),
+    /// Symmetries cannot be derived or removed.
+    #[error(transparent)]
+    Canon(#[from] weft_canon::Error),
+    /// Networks cannot be run or trained.
+    #[error(transparent)]
+    Net(#[from] weft_net::Error),
+    /// A codec cannot be fitted or read.
+    #[error(transparent)]
+    Codec(#[from] weft_codec::Error),
+    /// The evaluation is impossible.
+    #[error(transparent)]
+    Eval(#[from] weft_eval::Error),
+    /// A file or folder of a run's output cannot be used.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried, such as `write`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A stage's folder holds something that no stage wrote.
+    #[error("`{}` holds files that no stage of weft wrote", path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A stage's file is not what the stage writes.
+    #[error("`{}` is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A stage that must be complete is not.
+    #[error("the run in `{}` has no complete stage `{stage}`", output.display())]
+    NotRun {
+        /// The run's output folder.
+        output: PathBuf,
+        /// The stage's name.
+        stage: &'static str,
+    },
+    /// A zoo, a data set or an architecture does not fit another.
+    #[error("{what} does not fit {other}: {reason}")]
+    Misfit {
+        /// One of the two.
+        what: String,
+        /// The other.
+        other: String,
+        /// How they differ.
+        reason: String,
+    },
+    /// A number that cannot be meant.
+    #[error("{what} must be {expected}, got {got}")]
+    Range {
+        /// What the number is.
+        what: &'static str,
+        /// What is allowed.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// A zoo has no such checkpoint.
+    #[error("`{}` has no checkpoint whose digest begins with `{digest}`", zoo.display())]
+    NoCheckpoint {
+        /// The zoo.
+        zoo: PathBuf,
+        /// The beginning of a digest.
+        digest: String,
+    },
+    /// No checkpoint was found to import.
+    #[error("no `.safetensors` file in {}", paths.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", "))]
+    NothingToImport {
+        /// Where they were looked for.
+        paths: Vec<PathBuf>,
+    },
+    /// A zoo refused a network that a stage made.
+    #[error("run `{run}`{}: the network cannot be stored: {reason}", step.map(|s| format!(", step {s}")).unwrap_or_default())]
+    NotStored {
+        /// The network's run.
+        run: String,
+        /// Its step.
+        step: Option<u64>,
+        /// Why.
+        reason: String,
+    },
+    /// A canonical network does not compute what the raw one does.
+    #[error("canonicalization changed the function of checkpoint `{digest}`: its logits moved by {moved:e} of their size")]
+    FunctionChanged {
+        /// Digest of the raw checkpoint.
+        digest: String,
+        /// Relative change of the logits.
+        moved: f64,
+    },
+    /// The user asked for a stop.
+    #[error("interrupted during `{stage}`")]
+    Interrupted {
+        /// The stage that was running.
+        stage: &'static str,
+    },
+}
+
+impl Error {
+    /// What sort of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Config(ConfigError::Read { .. }) | Self::NotRun { .. } => Kind::Missing,
+            Self::NoCheckpoint { .. } | Self::NothingToImport { .. } => Kind::Missing,
+            Self::Zoo(weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. }) => Kind::Missing,
+            Self::Zoo(weft_zoo::Error::Occupied { .. }) => Kind::Conflict,
+            Self::Zoo(weft_zoo::Error::Interrupted) | Self::Net(weft_net::Error::Interrupted) => Kind::Interrupted,
+            Self::Foreign { .. } | Self::Misfit { .. } => Kind::Conflict,
+            Self::FunctionChanged { .. } => Kind::Internal,
+            Self::Interrupted { .. } => Kind::Interrupted,
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Kind::Missing,
+            _ => Kind::Input,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::Foreign { path } => Some(format!("choose another output folder, or move `{}` away", path.display())),
+            Self::Damaged { path, .. } => Some(format!("remove `{}` and run again: the stage is made anew", path.display())),
+            Self::NoCheckpoint { zoo, .. } => Some(format!("`weft zoo ls {}` lists them", zoo.display())),
+            Self::Zoo(weft_zoo::Error::NotAZoo { .. }) => {
+                Some("`weft zoo import PATHS… -o ZOO` makes a zoo of checkpoint files".to_owned())
+            }
+            Self::Zoo(weft_zoo::Error::Corrupt { .. }) => Some("`weft zoo verify ZOO` lists all that is damaged".to_owned()),
+            Self::NotRun { stage, .. } => Some(format!("`weft run RUN.toml --until {stage}` completes it")),
+            Self::Interrupted { .. } | Self::Zoo(weft_zoo::Error::Interrupted) => Some("the same command goes on where it stopped".to_owned()),
+            Self::FunctionChanged { .. } => Some("this is a defect: please report it with the checkpoint".to_owned()),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space; the same command goes on where it stopped".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Names the stage that a stop fell into, where the crates below could not.
+    pub(crate) fn during(self, stage: &'static str) -> Self {
+        if self.kind() == Kind::Interrupted { Self::Interrupted { stage } } else { self }
+    }
+
+    /// Wraps what the file system said.
+    pub(crate) fn io<'a>(action: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> Self + 'a {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_hints_follow_the_cause() {
+        let io = |kind: std::io::ErrorKind| Error::io("read", Path::new("x"))(kind.into());
+        assert_eq!(io(std::io::ErrorKind::NotFound).kind(), Kind::Missing);
+        assert!(io(std::io::ErrorKind::StorageFull).hint().is_some_and(|h| h.contains("space")));
+        assert_eq!(io(std::io::ErrorKind::NotFound).to_string(), "cannot read `x`");
+        assert_eq!(Error::Interrupted { stage: "zoo" }.kind(), Kind::Interrupted);
+        assert_eq!(Error::Foreign { path: "x".into() }.kind(), Kind::Conflict);
+    }
+}

@@ -1,0 +1,270 @@
+//! Stage 2: every network becomes the representative of its orbit that lies closest to an anchor.
+//!
+//! ```text
+//! canonical/
+//!   zoo/                    the canonical networks; each names its raw checkpoint as its parent
+//!   anchor.safetensors      what units are matched to, fitted on training runs alone
+//!   elements.safetensors    the group element applied to each network, in the zoo's order
+//!   canonicalize.json       distances, barriers and the proof that functions are kept
+//! ```
+
+use super::{Done, Session, estimate, interpolate, write_json};
+use crate::cache::{Completed, Running};
+use crate::config::{Align, CanonicalizeConfig};
+use crate::report::data::{BeforeAfter, Canonicalization};
+use crate::run::Stage;
+use crate::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use weft_canon::{Canonicalizer, Element, Group, Matching};
+use weft_core::{Digest, Part, Population, Record, Split};
+use weft_zoo::{Entry, Filter, Purpose, Zoo};
+
+/// Raised when the stage's code changes what it writes.
+const VERSION: u32 = 1;
+/// Networks in memory at a time.
+const CHUNK: usize = 2_048;
+/// Validation examples on which functions are compared.
+const PROOF_EXAMPLES: usize = 64;
+/// Largest change of a logit that rounding can explain, over the largest logit.
+const PROOF_TOLERANCE: f64 = 1e-3;
+/// Pairs of networks on whose paths barriers are measured.
+const PAIRS: usize = 16;
+
+/// Where the canonical zoo lies in the stage's folder.
+pub(super) fn zoo_of(stage: &Completed) -> std::path::PathBuf {
+    stage.folder.join("zoo")
+}
+
+pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
+    let upstream = done.of(Stage::Zoo);
+    let config = &session.config.canonicalize;
+    let key = session.key(("canonicalize", "canonical"), VERSION, &[("zoo", upstream)]).setting("canonicalize", config);
+    session.unless_fresh(key, |running| {
+        let raw = Zoo::open(&upstream.folder)?;
+        Job { session, config, raw: &raw, parent: upstream.output }.run(running)
+    })
+}
+
+struct Job<'a> {
+    session: &'a Session<'a>,
+    config: &'a CanonicalizeConfig,
+    raw: &'a Zoo,
+    parent: Digest,
+}
+
+/// What is gathered while the networks pass by.
+#[derive(Default)]
+struct Gathered {
+    elements: Vec<Element>,
+    seen: BTreeSet<Digest>,
+    num_ill_conditioned: usize,
+    max_deviation: f64,
+}
+
+impl Job<'_> {
+    fn run(&self, running: Running) -> Result<Completed> {
+        let architecture = self.raw.architecture().clone();
+        let group = Group::derive(architecture.clone());
+        let finals = self.raw.records(&Filter { split: Some(Split::Train), final_only: true, ..Filter::default() })?;
+        if finals.len() < 2 {
+            let got = finals.len().to_string();
+            return Err(Error::Range { what: "the number of training runs with a last network", expected: "2 or more".to_owned(), got });
+        }
+        let raw_finals = self.raw.load(&finals, Purpose::Fit)?;
+        self.session.monitor.note(format!("canonicalize: {group}"));
+        let fitted = self.fit(group.clone(), &raw_finals)?;
+        self.session.check_stop(Stage::Canonicalize)?;
+
+        let folder = running.folder().join("zoo");
+        // A canonical zoo that was half written is quicker made anew than compared.
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+        }
+        let mut zoo = Zoo::create(&folder, &format!("{}, canonical", self.raw.name()), architecture, Some(self.parent))?;
+        let mut gathered = Gathered::default();
+        self.transform(fitted.as_ref().map(|(canonicalizer, _)| canonicalizer), &mut zoo, &mut gathered)?;
+        let report = self.report(&group, (&raw_finals, &finals), fitted.as_ref(), &gathered)?;
+        write_json(&running.folder().join("canonicalize.json"), &report)?;
+        self.write_elements(running.folder(), fitted.as_ref().map(|(c, _)| c.anchor()), &gathered.elements)?;
+        let output = zoo.digest()?;
+        drop(zoo);
+        running.complete_as(&["zoo/zoo.toml", "anchor.safetensors", "elements.safetensors", "canonicalize.json"], output)
+    }
+
+    /// The canonicalizer with the mean distances of its iterations; none if nothing is to be aligned.
+    fn fit(&self, group: Group, finals: &Population) -> Result<Option<(Canonicalizer, Vec<f64>)>> {
+        let seed = self.session.seed.fork("canonicalize");
+        let matching = Matching { starts: self.config.starts, ..Matching::default() };
+        match self.config.align {
+            Align::None => Ok(None),
+            Align::Anchor => Ok(Some((Canonicalizer::fit_anchor(group, finals.row(0), matching, seed)?, Vec::new()))),
+            Align::Mean => {
+                let rows: Vec<&[f32]> = finals.rows().collect();
+                let (fitted, history) = Canonicalizer::fit_mean(group.clone(), &rows, self.config.iterations, seed)?;
+                Ok(Some((Canonicalizer::new(group, fitted.anchor().to_vec(), matching, seed)?, history)))
+            }
+        }
+    }
+
+    /// Canonicalizes run by run, proves that functions are kept, and appends to the new zoo.
+    fn transform(&self, canonicalizer: Option<&Canonicalizer>, zoo: &mut Zoo, gathered: &mut Gathered) -> Result<()> {
+        let entries = self.raw.records(&Filter::default())?;
+        let total = entries.len() as u64;
+        let monitor = self.session.monitor;
+        monitor.start("canonicalize", total, "networks");
+        let mut done = 0;
+        for chunk in chunks_of_runs(entries) {
+            self.session.check_stop(Stage::Canonicalize)?;
+            let (entries, runs): (Vec<Entry>, Vec<u32>) = chunk.into_iter().unzip();
+            let raw = self.raw.load(&entries, Purpose::Transform)?;
+            let (canonical, elements, ill_conditioned) = match canonicalizer {
+                Some(canonicalizer) => canonicalizer.canonicalize_population(&raw, &runs)?,
+                None => (raw.clone(), vec![Group::derive(raw.architecture().clone()).identity(); raw.len()], 0),
+            };
+            gathered.num_ill_conditioned += ill_conditioned;
+            gathered.max_deviation = gathered.max_deviation.max(self.prove(&raw, &canonical, &entries)?);
+            done += entries.len() as u64;
+            self.append(zoo, (canonical, elements), entries, gathered)?;
+            monitor.progress(done);
+        }
+        monitor.finish();
+        Ok(())
+    }
+
+    /// The largest change of a logit over the largest logit, which only rounding may make.
+    fn prove(&self, raw: &Population, canonical: &Population, entries: &[Entry]) -> Result<f64> {
+        let dataset = &self.session.dataset;
+        let validation = dataset.range(Part::Validation);
+        let inputs = dataset.gather(validation.start..validation.end.min(validation.start + PROOF_EXAMPLES));
+        let (before, after) = (weft_net::logits(raw, &inputs), weft_net::logits(canonical, &inputs));
+        let stride = (before.len() / raw.len().max(1)).max(1);
+        let mut largest = 0.0_f64;
+        for ((before, after), entry) in before.chunks_exact(stride).zip(after.chunks_exact(stride)).zip(entries) {
+            let size = before.iter().fold(1e-6_f64, |m, z| m.max(f64::from(z.abs())));
+            let moved = before.iter().zip(after).fold(0.0_f64, |m, (a, b)| m.max(f64::from((a - b).abs()))) / size;
+            if moved > PROOF_TOLERANCE {
+                return Err(Error::FunctionChanged { digest: entry.record().digest.to_string(), moved });
+            }
+            largest = largest.max(moved);
+        }
+        Ok(largest)
+    }
+
+    /// Appends canonical networks with their raw ones as parents; two raw networks of one orbit become one.
+    fn append(
+        &self,
+        zoo: &mut Zoo,
+        (canonical, elements): (Population, Vec<Element>),
+        entries: Vec<Entry>,
+        gathered: &mut Gathered,
+    ) -> Result<()> {
+        let unscored: Vec<usize> = (0..entries.len()).filter(|&i| !entries[i].record().metrics.contains_key("validation-accuracy")).collect();
+        let scores = weft_net::scores(&canonical.select(&unscored), &self.session.dataset, Part::Validation)?;
+        let scores: BTreeMap<usize, weft_net::Scores> = unscored.into_iter().zip(scores).collect();
+        let (mut kept, mut records) = (Vec::new(), Vec::new());
+        for (i, (entry, element)) in entries.into_iter().zip(elements).enumerate() {
+            let digest = canonical.digest(i);
+            if !gathered.seen.insert(digest) {
+                continue;
+            }
+            let mut record: Record = entry.into_record();
+            record.provenance.parents = vec![record.digest];
+            record.provenance.source = format!("canonical form of {}", record.provenance.source);
+            record.digest = digest;
+            if let Some(scores) = scores.get(&i) {
+                record.metrics.insert("validation-accuracy".to_owned(), scores.accuracy);
+                record.metrics.insert("validation-loss".to_owned(), scores.loss);
+            }
+            kept.push(i);
+            records.push(record);
+            gathered.elements.push(element);
+        }
+        let canonical = if kept.len() == canonical.len() { canonical } else { canonical.select(&kept) };
+        super::append(zoo, &canonical, &records)
+    }
+
+    fn report(
+        &self,
+        group: &Group,
+        (raw, entries): (&Population, &[Entry]),
+        fitted: Option<&(Canonicalizer, Vec<f64>)>,
+        gathered: &Gathered,
+    ) -> Result<Canonicalization> {
+        let runs: Vec<u32> = (0..entries.len() as u32).collect();
+        let canonical = match fitted {
+            Some((canonicalizer, _)) => canonicalizer.canonicalize_population(raw, &runs)?.0,
+            None => raw.clone(),
+        };
+        let order = self.session.seed.fork("pairs").permutation(raw.len());
+        let pairs: Vec<[usize; 2]> = order.chunks_exact(2).take(PAIRS).map(|p| [p[0] as usize, p[1] as usize]).collect();
+        let distances = |networks: &Population| {
+            let distance = |&[a, b]: &[usize; 2]| distance(networks.row(a), networks.row(b));
+            estimate(&pairs.iter().map(distance).collect::<Vec<_>>())
+        };
+        let dataset = &self.session.dataset;
+        let (path_before, barrier_before) = interpolate::paths(raw, &pairs, dataset)?;
+        let (path_after, barrier_after) = interpolate::paths(&canonical, &pairs, dataset)?;
+        Ok(Canonicalization {
+            group: group.to_string(),
+            num_networks: gathered.elements.len(),
+            distance: BeforeAfter { before: distances(raw), after: distances(&canonical) },
+            barrier: BeforeAfter { before: barrier_before, after: barrier_after },
+            path_before,
+            path_after,
+            num_ill_conditioned: gathered.num_ill_conditioned,
+            max_function_deviation: gathered.max_deviation,
+            mean_history: fitted.map(|(_, history)| history.clone()).unwrap_or_default(),
+        })
+    }
+
+    /// Writes the anchor, and per hidden space the permutations and scales `[n, units]`.
+    fn write_elements(&self, folder: &Path, anchor: Option<&[f32]>, elements: &[Element]) -> Result<()> {
+        let none = BTreeMap::new();
+        let anchor = anchor.unwrap_or_default();
+        weft_zoo::write_tensors(&folder.join("anchor.safetensors"), &[("anchor".to_owned(), vec![anchor.len()], anchor)], &none)?;
+        let group = Group::derive(self.raw.architecture().clone());
+        let spaces: Vec<(Vec<f32>, Vec<f32>)> = (0..group.spaces().len())
+            .map(|k| {
+                let of_space = || elements.iter().map(|element| &element.spaces[k]);
+                let permutation = of_space().flat_map(|s| s.permutation.iter().map(|&p| p as f32)).collect();
+                (permutation, of_space().flat_map(|s| s.scale.iter().map(|&scale| scale as f32)).collect())
+            })
+            .collect();
+        let mut tensors = Vec::new();
+        for (space, (permutation, scale)) in group.spaces().iter().zip(&spaces) {
+            let shape = vec![elements.len(), space.size];
+            tensors.push((format!("{}.permutation", space.name), shape.clone(), permutation.as_slice()));
+            tensors.push((format!("{}.scale", space.name), shape, scale.as_slice()));
+        }
+        Ok(weft_zoo::write_tensors(&folder.join("elements.safetensors"), &tensors, &none)?)
+    }
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt()
+}
+
+/// Whole runs, each with its snapshots in order and its last network last, in pieces of about [`CHUNK`].
+fn chunks_of_runs(entries: Vec<Entry>) -> Vec<Vec<(Entry, u32)>> {
+    let mut number: BTreeMap<String, usize> = BTreeMap::new();
+    let mut runs: Vec<Vec<Entry>> = Vec::new();
+    for entry in entries {
+        let next = runs.len();
+        let run = *number.entry(entry.record().run.clone()).or_insert(next);
+        if run == next {
+            runs.push(Vec::new());
+        }
+        runs[run].push(entry);
+    }
+    let mut chunks: Vec<Vec<(Entry, u32)>> = Vec::new();
+    for (number, mut run) in runs.into_iter().enumerate() {
+        run.sort_by_key(|entry| (entry.record().is_final, entry.record().step));
+        if chunks.last().is_none_or(|chunk| chunk.len() + run.len() > CHUNK) {
+            chunks.push(Vec::new());
+        }
+        let chunk = chunks.last_mut().expect("a chunk was just pushed");
+        chunk.extend(run.into_iter().map(|entry| (entry, number as u32)));
+    }
+    chunks
+}

@@ -1,0 +1,138 @@
+//! Stage 3: a codec between canonical weights and codes, fitted on training runs alone.
+//!
+//! ```text
+//! codec/
+//!   codec.safetensors       the codec
+//!   residual.safetensors    the variance that it cuts off, a weight
+//!   codec.json              error and accuracy against rank
+//! ```
+
+use super::{Done, Session, canonicalize, estimate, write_json};
+use crate::cache::{Completed, Running};
+use crate::report::data::{CodecFigures, RankFigures};
+use crate::run::Stage;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use weft_codec::Codec;
+use weft_core::{Part, Population, Split};
+use weft_eval::Estimate;
+use weft_zoo::{Filter, Purpose, Zoo};
+
+/// Raised when the stage's code changes what it writes.
+const VERSION: u32 = 1;
+/// Networks of each kind on which the codec's loss is measured.
+const MEASURED: usize = 128;
+/// Leading eigenvalues that the report keeps.
+const SPECTRUM: usize = 1_024;
+
+/// Reads the codec of a complete stage.
+pub(super) fn codec_of(stage: &Completed) -> Result<Codec> {
+    let path = stage.folder.join("codec.safetensors");
+    let file = weft_zoo::read_tensors(&path)?;
+    Ok(Codec::from_tensors(file.tensors)?)
+}
+
+pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
+    let upstream = done.of(Stage::Canonicalize);
+    let key = session.key(("encode", "codec"), VERSION, &[("canonical", upstream)]).setting("codec", &session.config.codec);
+    session.unless_fresh(key, |running| fit(session, &Zoo::open(&canonicalize::zoo_of(upstream))?, running))
+}
+
+fn fit(session: &Session, zoo: &Zoo, running: Running) -> Result<Completed> {
+    let monitor = session.monitor;
+    let train = zoo.records(&Filter { split: Some(Split::Train), ..Filter::default() })?;
+    monitor.start("encode", train.len() as u64, "networks");
+    let rows = zoo.load(&train, Purpose::Fit)?;
+    let codec = Codec::fit(&rows, &session.config.codec.to_codec(), session.seed.fork("codec"))?;
+    session.check_stop(Stage::Encode)?;
+    let residual = codec.residual_variance(rows.data())?;
+    drop(rows);
+    let finals = |split| {
+        let filter = Filter { split: Some(split), final_only: true, limit: Some(MEASURED), ..Filter::default() };
+        zoo.records(&filter).and_then(|entries| zoo.load(&entries, Purpose::Transform)).map_err(Error::from)
+    };
+    let figures = figures(session, &codec, [&finals(Split::Train)?, &finals(Split::Test)?])?;
+    monitor.note(format!(
+        "encode: {} of {} numbers keep {:.2} % of the variance; decoded networks reach {:.2} % of {:.2} %",
+        figures.rank,
+        figures.num_parameters,
+        figures.kept_variance * 100.0,
+        figures.ranks.last().map_or(0.0, |r| r.accuracy_fitted.mean * 100.0),
+        figures.accuracy_before * 100.0
+    ));
+    let none = BTreeMap::new();
+    weft_zoo::write_tensors(&running.folder().join("codec.safetensors"), &codec.to_tensors(), &none)?;
+    let residual = [("residual-variance".to_owned(), vec![residual.len()], residual.as_slice())];
+    weft_zoo::write_tensors(&running.folder().join("residual.safetensors"), &residual, &none)?;
+    write_json(&running.folder().join("codec.json"), &figures)?;
+    monitor.progress(train.len() as u64);
+    monitor.finish();
+    running.complete(&["codec.safetensors", "residual.safetensors", "codec.json"])
+}
+
+/// Error and accuracy against rank, on networks that the codec was fitted on and on others.
+fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2]) -> Result<CodecFigures> {
+    let full = codec.code_len();
+    let ranks = match codec {
+        Codec::Pca(_) => ranks(full),
+        Codec::Identity(_) => vec![full],
+    };
+    let errors = [codec.reconstruction_error(fitted.data(), &ranks)?, codec.reconstruction_error(unseen.data(), &ranks)?];
+    let codes = [codec.encode(fitted.data())?, codec.encode(unseen.data())?];
+    let accuracy = |codes: &[f32], rank: usize| -> Result<Estimate> {
+        let rows = match codec {
+            Codec::Pca(pca) => pca.decode_at_rank(codes, rank)?,
+            Codec::Identity(_) => codec.decode(codes)?,
+        };
+        let decoded = Population::new(fitted.architecture().clone(), rows)?;
+        Ok(estimate(&weft_net::accuracies(&decoded, &session.dataset, Part::Validation)?))
+    };
+    let mut figures = Vec::with_capacity(ranks.len());
+    for (i, &rank) in ranks.iter().enumerate() {
+        session.check_stop(Stage::Encode)?;
+        figures.push(RankFigures {
+            rank,
+            error_fitted: errors[0][i],
+            error_unseen: errors[1][i],
+            accuracy_fitted: accuracy(&codes[0], rank)?,
+            accuracy_unseen: accuracy(&codes[1], rank)?,
+        });
+    }
+    let (kept_variance, spectrum, total_variance) = match codec {
+        Codec::Pca(pca) => {
+            let spectrum = pca.spectrum().iter().take(SPECTRUM).map(|&v| f64::from(v)).collect();
+            (pca.kept_variance(), spectrum, f64::from(pca.total_variance()))
+        }
+        Codec::Identity(_) => (1.0, Vec::new(), 0.0),
+    };
+    let before = weft_net::accuracies(fitted, &session.dataset, Part::Validation)?;
+    Ok(CodecFigures {
+        kind: codec.name().to_owned(),
+        rank: full,
+        num_parameters: codec.dim(),
+        kept_variance,
+        spectrum,
+        total_variance,
+        ranks: figures,
+        accuracy_before: estimate(&before).mean,
+    })
+}
+
+/// Powers of two below the full rank, and the full rank.
+fn ranks(full: usize) -> Vec<usize> {
+    let mut ranks: Vec<usize> = (0..).map(|p| 1 << p).take_while(|&rank| rank < full).collect();
+    ranks.push(full);
+    ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_end_at_the_full_one() {
+        assert_eq!(ranks(1), [1]);
+        assert_eq!(ranks(8), [1, 2, 4, 8]);
+        assert_eq!(ranks(9), [1, 2, 4, 8, 9]);
+    }
+}

@@ -1,0 +1,136 @@
+//! The stages of a run. Each function looks up whether its stage is out of date, drives the crates below if it
+//! is, and seals the stage's folder.
+
+mod canonicalize;
+mod data;
+mod encode;
+mod interpolate;
+mod zoo;
+
+use crate::cache::{self, Completed, Running, StageKey, State};
+use crate::config::RunConfig;
+use crate::run::{Stage, StageOutcome};
+use crate::report::Report;
+use crate::{Error, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use weft_core::{Dataset, Digest, Monitor, Population, Record, Seed};
+use weft_eval::Estimate;
+use weft_net::Device;
+use weft_zoo::Zoo;
+
+/// What all stages of one run share.
+pub(crate) struct Session<'a> {
+    pub(crate) config: &'a RunConfig,
+    pub(crate) monitor: &'a Monitor<'a>,
+    pub(crate) output: PathBuf,
+    pub(crate) device: Device,
+    pub(crate) dataset: Dataset,
+    pub(crate) dataset_digest: Digest,
+    pub(crate) seed: Seed,
+}
+
+/// The stages that are complete, for those that come after them.
+#[derive(Debug, Default)]
+pub(crate) struct Done(Vec<(Stage, Completed)>);
+
+impl Done {
+    /// A stage that ran before this one.
+    pub(crate) fn of(&self, stage: Stage) -> &Completed {
+        let found = self.0.iter().find(|(done, _)| *done == stage);
+        &found.expect("stages run in order").1
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Opens the device, reads the data set, and writes the resolved run file.
+    pub(crate) fn open(config: &'a RunConfig, monitor: &'a Monitor<'a>) -> Result<Self> {
+        let device = Device::open(&config.run.device.to_string())?;
+        let dataset = data::load(&config.data)?;
+        let output = config.run.output.clone();
+        std::fs::create_dir_all(&output).map_err(Error::io("create", &output))?;
+        weft_zoo::write_atomic(&output.join("run.toml"), config.to_toml().as_bytes())?;
+        let dataset_digest = dataset.digest();
+        Ok(Self { config, monitor, output, device, dataset, dataset_digest, seed: Seed::new(config.run.seed) })
+    }
+
+    /// Completes a stage; whether it was already is said with it.
+    pub(crate) fn stage(&self, stage: Stage, done: &mut Done) -> Result<(Completed, bool)> {
+        let completed = match stage {
+            Stage::Zoo => zoo::run(self),
+            Stage::Canonicalize => canonicalize::run(self, done),
+            Stage::Encode => encode::run(self, done),
+            _ => return Err(Error::NotRun { output: self.output.clone(), stage: stage.name() }),
+        }?;
+        done.0.push((stage, completed.0.clone()));
+        Ok(completed)
+    }
+
+    pub(crate) fn report(&self, _stages: &[StageOutcome]) -> Result<(Option<Report>, Option<PathBuf>)> {
+        Ok((None, None))
+    }
+
+    /// A key that holds what every stage depends on: its upstream, the data, the seed and the kind of processor.
+    pub(crate) fn key(&self, (name, folder): (&'static str, &'static str), version: u32, upstream: &[(&str, &Completed)]) -> StageKey {
+        let processor = if self.device.is_cpu() { "cpu" } else { "gpu" };
+        let key = StageKey::new(name, folder, version)
+            .setting("seed", &self.config.run.seed)
+            .setting("processor", &processor)
+            .input("data", self.dataset_digest);
+        upstream.iter().fold(key, |key, (name, completed)| key.input(name, completed.output))
+    }
+
+    /// Runs a stage's work if its folder is out of date.
+    pub(crate) fn unless_fresh(&self, key: StageKey, work: impl FnOnce(Running) -> Result<Completed>) -> Result<(Completed, bool)> {
+        match cache::open(&self.output, key)? {
+            State::Fresh(completed) => Ok((completed, true)),
+            State::Stale(running) => Ok((work(running)?, false)),
+        }
+    }
+
+    /// An error if the user asked for a stop.
+    pub(crate) fn check_stop(&self, stage: Stage) -> Result<()> {
+        if self.monitor.should_stop() { Err(Error::Interrupted { stage: stage.name() }) } else { Ok(()) }
+    }
+}
+
+/// Appends networks of which every one must go in.
+pub(crate) fn append(zoo: &mut Zoo, networks: &Population, records: &[Record]) -> Result<()> {
+    match zoo.append(networks, records)?.refused.into_iter().next() {
+        Some(refused) => Err(Error::NotStored { run: refused.run, step: refused.step, reason: refused.reason }),
+        None => Ok(()),
+    }
+}
+
+/// Writes plain data as JSON.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::Damaged { path: path.to_owned(), reason: e.to_string() })?;
+    Ok(weft_zoo::write_atomic(path, text.as_bytes())?)
+}
+
+/// Reads back what [`write_json`] wrote.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    serde_json::from_str(&text).map_err(|e| Error::Damaged { path: path.to_owned(), reason: e.to_string() })
+}
+
+/// The mean of values with its standard error.
+pub(crate) fn estimate(values: &[f64]) -> Estimate {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    Estimate { mean, se: (variance / n).sqrt() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_are_means_with_standard_errors() {
+        let e = estimate(&[1.0, 2.0, 3.0]);
+        assert!((e.mean - 2.0).abs() < 1e-12 && (e.se - (1.0f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert_eq!(estimate(&[]), Estimate { mean: 0.0, se: 0.0 });
+    }
+}

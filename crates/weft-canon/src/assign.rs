@@ -3,6 +3,8 @@
 //! Alignment solves tens of millions of small problems, so the workspace is kept between calls.
 
 const NONE: u32 = u32::MAX;
+/// Rounds of augmenting row reduction before the searches for shortest paths.
+const BIDDING_ROUNDS: usize = 2;
 
 /// A solver of square assignment problems with a reusable workspace.
 ///
@@ -15,8 +17,11 @@ pub struct Assigner {
     column_of_row: Vec<u32>,
     row_of_column: Vec<u32>,
     shortest: Vec<f64>,
-    predecessor: Vec<u32>,
-    remaining: Vec<u32>,
+    /// Rows as `f64`, so that they are selected beside the distances.
+    predecessor: Vec<f64>,
+    wall: Vec<f64>,
+    free: Vec<u32>,
+    waiting: Vec<u32>,
     scanned: Vec<u32>,
 }
 
@@ -37,8 +42,50 @@ impl Assigner {
     /// # Panics
     /// If `cost` has not `n²` values.
     pub fn solve(&mut self, cost: &[f64], n: usize) -> &[u32] {
+        self.column_dual.clear();
+        self.column_dual.resize(n, f64::INFINITY);
+        for row in cost.chunks_exact(n.max(1)) {
+            for (dual, &c) in self.column_dual.iter_mut().zip(row) {
+                *dual = if c < *dual { c } else { *dual };
+            }
+        }
+        self.complete(cost, n)
+    }
+
+    /// As [`Assigner::solve`], beginning at column prices that a similar problem ended with, and leaving this one's there.
+    ///
+    /// Any prices give a minimal matching; good ones leave little to do.
+    ///
+    /// # Panics
+    /// If `cost` has not `n²` values or `prices` not `n`.
+    pub fn solve_from(&mut self, prices: &mut [f64], cost: &[f64], n: usize) -> &[u32] {
+        assert_eq!(prices.len(), n, "one price a column");
+        self.column_dual.clear();
+        self.column_dual.extend_from_slice(prices);
+        self.complete(cost, n);
+        prices.copy_from_slice(&self.column_dual);
+        &self.column_of_row
+    }
+
+    fn complete(&mut self, cost: &[f64], n: usize) -> &[u32] {
         assert_eq!(cost.len(), n * n, "the cost matrix is square");
-        self.reduce(cost, n);
+        for list in [&mut self.column_of_row, &mut self.row_of_column] {
+            list.clear();
+            list.resize(n, NONE);
+        }
+        self.free.clear();
+        self.free.extend((0..n as u32).rev());
+        for _ in 0..BIDDING_ROUNDS {
+            self.bid(cost, n);
+        }
+        self.row_dual.clear();
+        for (i, &column) in self.column_of_row.iter().enumerate() {
+            let row = &cost[i * n..(i + 1) * n];
+            self.row_dual.push(match column {
+                NONE => row.iter().zip(&self.column_dual).map(|(c, v)| c - v).fold(f64::INFINITY, f64::min),
+                j => row[j as usize] - self.column_dual[j as usize],
+            });
+        }
         for row in 0..n {
             if self.column_of_row[row] == NONE {
                 self.augment(cost, n, row);
@@ -53,64 +100,72 @@ impl Assigner {
         &self.column_of_row
     }
 
-    /// Feasible duals (column minima, then row minima of what is left) and a greedy matching of tight entries.
-    fn reduce(&mut self, cost: &[f64], n: usize) {
-        for list in [&mut self.column_of_row, &mut self.row_of_column, &mut self.predecessor] {
-            list.clear();
-            list.resize(n, NONE);
-        }
-        self.column_dual.clear();
-        self.column_dual.resize(n, f64::INFINITY);
-        for row in cost.chunks_exact(n.max(1)) {
-            for (dual, &c) in self.column_dual.iter_mut().zip(row) {
-                *dual = if c < *dual { c } else { *dual };
+    /// Augmenting row reduction: each free row takes its cheapest column and lowers that column's price to its second choice.
+    ///
+    /// A row that loses its column bids again at once if the price fell, else in the next round. Prices stay feasible and assigned
+    /// entries tight, so stopping at any point is sound; the number of bids is bounded, since prices may fall in tiny steps.
+    fn bid(&mut self, cost: &[f64], n: usize) {
+        self.waiting.clear();
+        let mut bids = 0;
+        while let Some(row) = self.free.pop() {
+            bids += 1;
+            if bids > 4 * n {
+                self.waiting.push(row);
+                continue;
             }
-        }
-        self.row_dual.clear();
-        for (i, row) in cost.chunks_exact(n.max(1)).enumerate() {
-            let (mut lowest, mut best) = (f64::INFINITY, 0);
-            for (j, (&c, &dual)) in row.iter().zip(&self.column_dual).enumerate() {
-                if c - dual < lowest {
-                    (lowest, best) = (c - dual, j);
+            let costs = &cost[row as usize * n..(row as usize + 1) * n];
+            let (mut first, mut second, mut at, mut next) = (f64::INFINITY, f64::INFINITY, 0, 0);
+            for (j, (c, price)) in costs.iter().zip(&self.column_dual).enumerate() {
+                let reduced = c - price;
+                if reduced < second {
+                    if reduced < first {
+                        (second, next) = (first, at);
+                        (first, at) = (reduced, j);
+                    } else {
+                        (second, next) = (reduced, j);
+                    }
                 }
             }
-            self.row_dual.push(lowest);
-            if self.row_of_column[best] == NONE {
-                self.row_of_column[best] = i as u32;
-                self.column_of_row[i] = best as u32;
+            let lowered = first < second && second < f64::INFINITY;
+            if lowered {
+                self.column_dual[at] -= second - first;
+            } else if self.row_of_column[at] != NONE && second < f64::INFINITY {
+                at = next;
+            }
+            let loser = std::mem::replace(&mut self.row_of_column[at], row);
+            self.column_of_row[row as usize] = at as u32;
+            if loser != NONE {
+                self.column_of_row[loser as usize] = NONE;
+                if lowered { self.free.push(loser) } else { self.waiting.push(loser) }
             }
         }
-        self.shortest.resize(n, 0.0);
+        std::mem::swap(&mut self.free, &mut self.waiting);
     }
 
     /// Dijkstra's search in reduced costs from a free row to the nearest free column, then the exchange along the path.
+    ///
+    /// The loops run over all columns, the scanned ones walled off by infinity, so that they vectorize.
     fn augment(&mut self, cost: &[f64], n: usize, start: usize) {
-        self.remaining.clear();
-        self.remaining.extend(0..n as u32);
         self.scanned.clear();
-        self.shortest.fill(f64::INFINITY);
+        self.shortest.clear();
+        self.shortest.resize(n, f64::INFINITY);
+        self.wall.clear();
+        self.wall.resize(n, 0.0);
+        self.predecessor.clear();
+        self.predecessor.resize(n, start as f64);
         let (mut row, mut path) = (start, 0.0);
         let sink = loop {
-            let base = path - self.row_dual[row];
-            let costs = &cost[row * n..(row + 1) * n];
-            let (mut lowest, mut at) = (f64::INFINITY, 0);
-            for (place, &j) in self.remaining.iter().enumerate() {
-                let j = j as usize;
-                let reduced = base + costs[j] - self.column_dual[j];
-                if reduced < self.shortest[j] {
-                    self.shortest[j] = reduced;
-                    self.predecessor[j] = row as u32;
-                }
-                let free = self.shortest[j] == lowest && self.row_of_column[j] == NONE;
-                if self.shortest[j] < lowest || free {
-                    (lowest, at) = (self.shortest[j], place);
-                }
+            let (base, from) = (path - self.row_dual[row], row as f64);
+            let columns = cost[row * n..(row + 1) * n].iter().zip(&self.column_dual).zip(&self.wall);
+            for (((c, price), wall), (shortest, predecessor)) in columns.zip(self.shortest.iter_mut().zip(&mut self.predecessor)) {
+                let reduced = base + c - price + wall;
+                let closer = reduced < *shortest;
+                *shortest = if closer { reduced } else { *shortest };
+                *predecessor = if closer { from } else { *predecessor };
             }
-            path = lowest;
-            let column = self.remaining.swap_remove(at) as usize;
-            if self.predecessor[column] == NONE {
-                self.predecessor[column] = row as u32; // only with costs that are not finite
-            }
+            let column = nearest(&self.shortest, &self.wall);
+            path = self.shortest[column];
+            self.wall[column] = f64::INFINITY;
             match self.row_of_column[column] {
                 NONE => break column,
                 next => {
@@ -136,6 +191,21 @@ impl Assigner {
             column = next as usize;
         }
     }
+}
+
+/// The first column of least `distance` outside the wall.
+fn nearest(distance: &[f64], wall: &[f64]) -> usize {
+    const LANES: usize = 8;
+    let mut lanes = [f64::INFINITY; LANES];
+    for (d, w) in distance.chunks(LANES).zip(wall.chunks(LANES)) {
+        for (lane, (d, w)) in lanes.iter_mut().zip(d.iter().zip(w)) {
+            *lane = if d + w < *lane { d + w } else { *lane };
+        }
+    }
+    let least = lanes.iter().copied().fold(f64::INFINITY, f64::min);
+    let at = distance.iter().zip(wall).position(|(d, w)| d + w == least);
+    // Only with costs that are not finite can all distances be infinite; then any column that is left will do.
+    at.filter(|&j| wall[j] == 0.0).or_else(|| wall.iter().position(|&w| w == 0.0)).unwrap_or(0)
 }
 
 /// Finds for each row the column of a minimal-cost perfect matching.

@@ -163,7 +163,11 @@ pub(crate) struct Matcher {
     pub(crate) best: Vec<SpaceElement>,
     state: Vec<SpaceElement>,
     known: Vec<bool>,
+    /// Spaces of which a neighbor has changed since they were solved.
+    stale: Vec<bool>,
     assigner: Assigner,
+    /// Column prices of each space's last assignment for the current problem.
+    prices: Vec<Vec<f64>>,
     gain: Vec<f32>,
     moved: Vec<f32>,
     cost: Vec<f64>,
@@ -175,6 +179,8 @@ impl Matcher {
     pub(crate) fn solve(&mut self, problem: &Problem<'_>, starts: &[Start], max_sweeps: usize) -> f64 {
         let mut best = f64::NEG_INFINITY;
         self.seen.clear();
+        self.prices.resize(problem.spaces.len(), Vec::new());
+        self.prices.iter_mut().for_each(Vec::clear);
         self.reset(problem);
         self.best.clone_from(&self.state);
         let num_spaces = problem.spaces.len();
@@ -186,11 +192,20 @@ impl Matcher {
                     self.known.fill(true);
                 }
             }
+            self.stale.clear();
+            self.stale.resize(num_spaces, true);
             for sweep in 0..max_sweeps {
                 let backward = sweep == 0 && *start == Start::Backward;
                 let mut changed = false;
                 for step in 0..num_spaces {
-                    changed |= self.update(problem, if backward { num_spaces - 1 - step } else { step });
+                    let k = if backward { num_spaces - 1 - step } else { step };
+                    if std::mem::take(&mut self.stale[k]) && self.update(problem, k) {
+                        changed = true;
+                        for c in problem.couplings.iter().filter(|c| c.out == k || c.into == k) {
+                            self.stale[c.out] |= c.out != k || c.into == k;
+                            self.stale[c.into] |= c.into != k || c.out == k;
+                        }
+                    }
                 }
                 if !changed || problem.couplings.is_empty() {
                     break;
@@ -226,7 +241,11 @@ impl Matcher {
         let (n, sign) = (problem.spaces[k].size, problem.spaces[k].sign);
         self.cost.clear();
         self.cost.extend(self.gain.iter().map(|&g| -f64::from(if sign { g.abs() } else { g })));
-        let found = self.assigner.solve(&self.cost, n);
+        let prices = &mut self.prices[k];
+        if prices.is_empty() {
+            prices.resize(n, 0.0); // similar gains follow: the couplings move, the unit products stay
+        }
+        let found = self.assigner.solve_from(prices, &self.cost, n);
         let gain = &self.gain;
         let sign_of = |i: usize, j: u32| if sign && gain[i * n + j as usize] < 0.0 { -1.0 } else { 1.0 };
         if !std::mem::replace(&mut self.known[k], true) {

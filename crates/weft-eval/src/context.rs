@@ -195,7 +195,7 @@ impl<'a> Context<'a> {
         seed: Seed,
         monitor: &Monitor<'_>,
     ) -> Result<Measurements> {
-        let set = Set { networks, excluded, num_fellows: self.finals.len(), seed };
+        let set = Set { networks, train: self.input.train, excluded, num_fellows: self.finals.len(), seed };
         self.instruments.measure(&self.train, &set, &self.options, monitor)
     }
 

@@ -21,7 +21,7 @@ pub struct Units {
     pub d1: f64,
     /// The same for the functional distance: RMS difference of centred logits on validation inputs.
     pub f1: f64,
-    /// The same for the data-weighted distance.
+    /// The same for the data-weighted distance, taken to the network that is nearest by plain distance.
     pub d1_weighted: f64,
     /// Median leave-one-out distance over all training snapshots, the same run's included (the audit's unit).
     pub d1_snapshots: f64,
@@ -96,7 +96,7 @@ pub struct Row {
     pub num_seeds: usize,
     /// Samples a seed.
     pub num_samples: usize,
-    /// Samples with a weight that is not finite, over all seeds: they count as neither performant nor novel.
+    /// Samples with weights or logits that are not finite (or weights beyond 10⁹), over all seeds: they count as neither performant nor novel.
     pub num_invalid: usize,
     /// Mean test accuracy.
     pub accuracy: Estimate,

@@ -92,6 +92,11 @@ impl Functions {
         self.squares.len()
     }
 
+    /// Whether all logits of network `i` are finite.
+    pub(crate) fn is_finite(&self, i: usize) -> bool {
+        self.squares[i].is_finite()
+    }
+
     fn row(&self, i: usize) -> &[f32] {
         &self.features[i * self.k..(i + 1) * self.k]
     }

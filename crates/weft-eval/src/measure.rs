@@ -4,9 +4,11 @@ use crate::functional::{FunctionSpace, Functions};
 use crate::mistakes::Mistakes;
 use crate::options::Options;
 use crate::project::Projection;
-use crate::weights::{Nearest, WeightSpace, Weights};
+use crate::weights::{Nearest, WeightSpace};
 use crate::{Error, Result};
 use rayon::prelude::*;
+use std::borrow::Cow;
+use weft_canon::distance::Prepared;
 use weft_core::{Dataset, Monitor, Part, Population, Seed};
 
 /// Networks of one vote.
@@ -15,6 +17,9 @@ const VOTERS: usize = 16;
 const MAX_VOTES: usize = 64;
 /// Predictions held at a time while networks whose predictions are not kept are run.
 const MAX_PREDICTIONS: usize = 1 << 23;
+
+/// Weights beyond this would overflow the inner products that distances are made of.
+const MAX_WEIGHT: f32 = 1e9;
 
 /// Pairs of queries and references that are not to be compared.
 pub(crate) type Excluded<'a> = &'a (dyn Fn(usize, usize) -> bool + Sync);
@@ -32,7 +37,7 @@ pub struct Measurements {
     pub functional: Vec<f64>,
     /// The index of that network.
     pub functional_nearest: Vec<usize>,
-    /// Data-weighted distance to the nearest training network by that measure.
+    /// Data-weighted distance to the same training network as `distance`, matched anew.
     pub distance_weighted: Vec<f64>,
     /// Quotient distance to the nearest fellow.
     pub fellow_distance: Vec<f64>,
@@ -40,7 +45,8 @@ pub struct Measurements {
     pub fellow_functional: Vec<f64>,
     /// Largest intersection over union of misclassified test images with a training network.
     pub max_iou: Vec<f64>,
-    /// Whether all weights are finite; where not, accuracy and distances are given as 0.
+    /// Whether the network can be measured: its weights are finite and at most 10⁹ in size, and so are its logits finite.
+    /// Where not, accuracy and distances are given as 0.
     pub valid: Vec<bool>,
     /// Quotient distances of a subsample of pairs.
     pub pairwise: Vec<f64>,
@@ -93,7 +99,7 @@ pub(crate) struct Instruments<'a> {
 /// What is known of the training networks, as references.
 #[derive(Debug)]
 pub(crate) struct References {
-    pub(crate) weights: Weights,
+    pub(crate) weights: Prepared,
     pub(crate) functions: Functions,
     pub(crate) mistakes: Mistakes,
     pub(crate) accuracy: Vec<f64>,
@@ -123,18 +129,17 @@ impl Instruments<'_> {
         monitor: &Monitor<'_>,
     ) -> Result<Measurements> {
         let n = set.networks.len();
-        let valid: Vec<bool> = set.networks.rows().map(|row| row.iter().all(|w| w.is_finite())).collect();
-        let repaired = (valid.contains(&false)).then(|| without_invalid(set.networks, &valid));
-        let networks = repaired.as_ref().unwrap_or(set.networks);
+        let (networks, functions, valid) = self.repair(set.networks);
+        let networks = networks.as_ref();
         let weights = self.weights.prepare(&self.projection, networks, None)?;
-        let functions = self.functions.prepare(networks);
         let labels = self.dataset.labels(Part::Test);
         let predictions = weft_net::predictions(networks, self.dataset, Part::Test)?;
         let mistakes = Mistakes::new(&predictions, labels);
         stop_if_asked(monitor)?;
         let nearest = self.weights.nearest(&weights, &train.weights, set.excluded);
         stop_if_asked(monitor)?;
-        let nearest_weighted = self.weights.nearest_weighted(&weights, &train.weights, set.excluded);
+        let partners: Vec<usize> = nearest.iter().map(|f| f.index).collect();
+        let distance_weighted = self.weights.weighted_distances(&self.projection, networks, (set.train, &partners))?;
         stop_if_asked(monitor)?;
         let functional = functions.nearest(&train.functions, set.excluded);
         let (fellow_distance, fellow_functional) = self.fellows(&weights, &functions, set.num_fellows, set.seed);
@@ -152,11 +157,11 @@ impl Instruments<'_> {
         let mut measurements = Measurements {
             vote_gain: vote_gains(&predictions, labels, &accuracy, set.seed.fork("votes")),
             accuracy,
-            distance: nearest.iter().map(|f| f.distance).collect(),
-            nearest: nearest.iter().map(|f| f.index).collect(),
-            functional: functional.iter().map(|f| f.distance).collect(),
+            distance: distances(&nearest),
+            nearest: partners,
+            functional: distances(&functional),
             functional_nearest: functional.iter().map(|f| f.index).collect(),
-            distance_weighted: nearest_weighted.iter().map(|f| f.distance).collect(),
+            distance_weighted,
             fellow_distance,
             fellow_functional,
             max_iou: mistakes.max_iou(&train.mistakes, set.excluded),
@@ -169,8 +174,24 @@ impl Instruments<'_> {
         Ok(measurements)
     }
 
+    /// Finds the networks that can be measured, and puts zeros in place of the others.
+    ///
+    /// A network with finite weights may still overflow when it is run: that shows in its function.
+    fn repair<'n>(&self, networks: &'n Population) -> (Cow<'n, Population>, Functions, Vec<bool>) {
+        let sane = |w: &f32| w.abs() <= MAX_WEIGHT; // false for NaN
+        let mut valid: Vec<bool> = networks.rows().map(|row| row.iter().all(sane)).collect();
+        let mut repaired = without_invalid(networks, &valid);
+        let mut functions = self.functions.prepare(&repaired);
+        if (0..valid.len()).any(|i| !functions.is_finite(i)) {
+            (0..valid.len()).for_each(|i| valid[i] &= functions.is_finite(i));
+            repaired = without_invalid(networks, &valid);
+            functions = self.functions.prepare(&repaired);
+        }
+        (repaired, functions, valid)
+    }
+
     /// Distances to the nearest fellow in weights and in function.
-    fn fellows(&self, weights: &Weights, functions: &Functions, num_fellows: usize, seed: Seed) -> (Vec<f64>, Vec<f64>) {
+    fn fellows(&self, weights: &Prepared, functions: &Functions, num_fellows: usize, seed: Seed) -> (Vec<f64>, Vec<f64>) {
         let groups = fellow_groups(functions.len(), num_fellows, seed.fork("fellows"));
         let stranger = |i: usize, j: usize| i == j || !groups.are_fellows(i, j);
         let in_weights = self.weights.nearest(weights, weights, &stranger);
@@ -181,6 +202,8 @@ impl Instruments<'_> {
 /// A set of networks to be measured.
 pub(crate) struct Set<'a> {
     pub(crate) networks: &'a Population,
+    /// The training networks.
+    pub(crate) train: &'a Population,
     /// Training networks that a network is not compared with.
     pub(crate) excluded: Excluded<'a>,
     /// Networks, itself included, among which a network's nearest fellow is sought.
@@ -246,11 +269,11 @@ fn accuracies(mistakes: &Mistakes, n: usize, num_examples: usize) -> Vec<f64> {
     (0..n).map(|i| 1.0 - mistakes.count(i) as f64 / num_examples as f64).collect()
 }
 
-fn without_invalid(networks: &Population, valid: &[bool]) -> Population {
-    let mut repaired = networks.clone();
-    let d = repaired.dim();
-    for (row, _) in repaired.data_mut().chunks_exact_mut(d).zip(valid).filter(|&(_, &v)| !v) {
-        row.fill(0.0);
+fn without_invalid<'n>(networks: &'n Population, valid: &[bool]) -> Cow<'n, Population> {
+    let mut repaired = Cow::Borrowed(networks);
+    let d = networks.dim();
+    for (i, _) in valid.iter().enumerate().filter(|&(_, &v)| !v) {
+        repaired.to_mut().data_mut()[i * d..(i + 1) * d].fill(0.0);
     }
     repaired
 }

@@ -27,12 +27,8 @@ pub(crate) struct WeightSpace {
     weighted: Quotient,
 }
 
-/// Networks prepared for both metrics.
-#[derive(Debug)]
-pub(crate) struct Weights {
-    pub(crate) plain: Prepared,
-    pub(crate) weighted: Prepared,
-}
+/// Pairs whose data-weighted distance is taken at a time.
+const PAIRS: usize = 256;
 
 impl WeightSpace {
     /// Sets up the metrics; `root` is that of the inputs' second moment.
@@ -52,31 +48,44 @@ impl WeightSpace {
     }
 
     /// Prepares networks; those with the same entry of `groups` are expected to lie close to each other.
-    pub(crate) fn prepare(&self, projection: &Projection<'_>, networks: &Population, groups: Option<&[u32]>) -> Result<Weights> {
+    pub(crate) fn prepare(&self, projection: &Projection<'_>, networks: &Population, groups: Option<&[u32]>) -> Result<Prepared> {
         let mut projected = networks.clone();
         projection.project(&mut projected);
-        let grouped = |prepared: Prepared| match groups {
-            Some(groups) => prepared.with_groups(groups),
-            None => Ok(prepared),
-        };
-        let plain = grouped(self.plain.prepare(projected.data(), None)?)?;
-        let weighted = grouped(self.weighted.prepare(projected.data(), None)?)?;
-        Ok(Weights { plain, weighted })
+        let prepared = self.plain.prepare(projected.data(), None)?;
+        Ok(match groups {
+            Some(groups) => prepared.with_groups(groups)?,
+            None => prepared,
+        })
     }
 
     /// For each query the nearest reference that is not excluded.
-    pub(crate) fn nearest(&self, queries: &Weights, references: &Weights, excluded: Exclude<'_>) -> Vec<Nearest> {
-        nearest(&self.plain, &queries.plain, &references.plain, excluded)
+    pub(crate) fn nearest(&self, queries: &Prepared, references: &Prepared, excluded: Exclude<'_>) -> Vec<Nearest> {
+        let found = self.plain.nearest(queries, references, Some(excluded));
+        found.into_iter().map(|(index, distance)| Nearest { index, distance }).collect()
     }
 
-    /// The same by the data-weighted distance.
-    pub(crate) fn nearest_weighted(&self, queries: &Weights, references: &Weights, excluded: Exclude<'_>) -> Vec<Nearest> {
-        nearest(&self.weighted, &queries.weighted, &references.weighted, excluded)
+    /// The data-weighted distance of each network to its partner, the entry of `partners` in `others`.
+    pub(crate) fn weighted_distances(
+        &self,
+        projection: &Projection<'_>,
+        networks: &Population,
+        (others, partners): (&Population, &[usize]),
+    ) -> Result<Vec<f64>> {
+        let mut found = Vec::with_capacity(partners.len());
+        let all: Vec<usize> = (0..networks.len()).collect();
+        for (indices, partners) in all.chunks(PAIRS).zip(partners.chunks(PAIRS)) {
+            let mut both = networks.select(indices);
+            both.extend(&others.select(partners))?;
+            projection.project(&mut both);
+            let pairs: Vec<(usize, usize)> = (0..indices.len()).map(|i| (i, i + indices.len())).collect();
+            found.extend(self.weighted.pairwise(&self.weighted.prepare(both.data(), None)?, &pairs));
+        }
+        Ok(found)
     }
 
     /// The distances of pairs of networks.
-    pub(crate) fn distances(&self, networks: &Weights, pairs: &[(usize, usize)]) -> Vec<f64> {
-        self.plain.pairwise(&networks.plain, pairs)
+    pub(crate) fn distances(&self, networks: &Prepared, pairs: &[(usize, usize)]) -> Vec<f64> {
+        self.plain.pairwise(networks, pairs)
     }
 
     /// Moves each network to a random place on its orbit.
@@ -85,9 +94,4 @@ impl WeightSpace {
         let mut rows = networks.data_mut().chunks_exact_mut(d).enumerate();
         rows.try_for_each(|(i, row)| self.group.apply(&self.group.random(seed.index(i as u64)), row)).map_err(Error::from)
     }
-}
-
-fn nearest(metric: &Quotient, queries: &Prepared, references: &Prepared, excluded: Exclude<'_>) -> Vec<Nearest> {
-    let found = metric.nearest(queries, references, Some(excluded));
-    found.into_iter().map(|(index, distance)| Nearest { index, distance }).collect()
 }

@@ -43,6 +43,9 @@ pub enum Error {
     /// A codec cannot be fitted or read.
     #[error(transparent)]
     Codec(#[from] weft_codec::Error),
+    /// A generator cannot be trained or sampled.
+    #[error(transparent)]
+    Gen(#[from] weft_gen::Error),
     /// The evaluation is impossible.
     #[error(transparent)]
     Eval(#[from] weft_eval::Error),
@@ -98,6 +101,12 @@ pub enum Error {
         /// What was given.
         got: String,
     },
+    /// The system that is measured beside ours does not run.
+    #[error("the peer does not run: {reason}")]
+    Peer {
+        /// Why.
+        reason: String,
+    },
     /// A zoo has no such checkpoint.
     #[error("`{}` has no checkpoint whose digest begins with `{digest}`", zoo.display())]
     NoCheckpoint {
@@ -147,7 +156,10 @@ impl Error {
             Self::NoCheckpoint { .. } | Self::NothingToImport { .. } => Kind::Missing,
             Self::Zoo(weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. }) => Kind::Missing,
             Self::Zoo(weft_zoo::Error::Occupied { .. }) => Kind::Conflict,
-            Self::Zoo(weft_zoo::Error::Interrupted) | Self::Net(weft_net::Error::Interrupted) => Kind::Interrupted,
+            Self::Zoo(weft_zoo::Error::Interrupted)
+            | Self::Net(weft_net::Error::Interrupted)
+            | Self::Gen(weft_gen::Error::Interrupted)
+            | Self::Eval(weft_eval::Error::Stopped) => Kind::Interrupted,
             Self::Foreign { .. } | Self::Misfit { .. } => Kind::Conflict,
             Self::FunctionChanged { .. } => Kind::Internal,
             Self::Interrupted { .. } => Kind::Interrupted,
@@ -163,6 +175,7 @@ impl Error {
             Self::Config(error) => error.hint(),
             Self::Foreign { path } => Some(format!("choose another output folder, or move `{}` away", path.display())),
             Self::Damaged { path, .. } => Some(format!("remove `{}` and run again: the stage is made anew", path.display())),
+            Self::Peer { .. } => Some("`python3 -m venv .venv && .venv/bin/pip install -r bench/requirements.txt`; run from the root".to_owned()),
             Self::NoCheckpoint { zoo, .. } => Some(format!("`weft zoo ls {}` lists them", zoo.display())),
             Self::Zoo(weft_zoo::Error::NotAZoo { .. }) => {
                 Some("`weft zoo import PATHS… -o ZOO` makes a zoo of checkpoint files".to_owned())

@@ -113,7 +113,8 @@ pub fn run(config: &RunConfig, until: Stage, monitor: &Monitor) -> Result<Outcom
         outcome.stages.push(StageOutcome::new(stage, &completed));
     }
     if until >= Stage::Evaluate {
-        (outcome.report, outcome.page) = session.report(&outcome.stages)?;
+        let (report, page) = session.report(&done, &outcome.stages)?;
+        (outcome.report, outcome.page) = (Some(report), Some(page));
     }
     Ok(outcome)
 }

@@ -1,7 +1,8 @@
 //! Samples on demand, beside those of a run.
 
 use crate::config::RunConfig;
-use crate::{Error, Result, Stage};
+use crate::stages::{Done, Session, on_demand};
+use crate::{Result, Stage};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use weft_core::Monitor;
@@ -21,8 +22,15 @@ pub struct SampleRequest {
 
 /// Samples networks, one `.safetensors` file each, and returns their paths.
 ///
+/// Stages up to the generator's training run first, if they are out of date.
+///
 /// # Errors
 /// A condition that the generator was not trained on, or a run whose generator cannot be trained.
-pub fn sample(config: &RunConfig, _request: &SampleRequest, _monitor: &Monitor) -> Result<Vec<PathBuf>> {
-    Err(Error::NotRun { output: config.run.output.clone(), stage: Stage::Train.name() })
+pub fn sample(config: &RunConfig, request: &SampleRequest, monitor: &Monitor) -> Result<Vec<PathBuf>> {
+    let session = Session::open(config, monitor)?;
+    let mut done = Done::default();
+    for stage in Stage::ALL.into_iter().filter(|&stage| stage <= Stage::Train) {
+        session.stage(stage, &mut done).map_err(|error| error.during(stage.name()))?;
+    }
+    on_demand(&session, &done, request)
 }

@@ -44,6 +44,8 @@ pub(super) struct Index {
     pub(super) sketches: Vec<f32>,
     /// Their squared norms.
     pub(super) sketch_norms: Vec<f64>,
+    /// Sorted coupling matrices of each reference.
+    pub(super) extras: Vec<Vec<Extra>>,
     /// Groups with bases of their own, if that helps.
     pub(super) panels: Vec<Panel>,
 }
@@ -78,10 +80,11 @@ struct ClusterSpace {
 impl Index {
     pub(super) fn build(quotient: &Quotient, references: &Prepared) -> Self {
         let directions: Vec<Vec<f32>> = (0..quotient.layout.spaces.len()).map(|k| principal_directions(quotient, references, k)).collect();
-        let mut index = Self { directions, sketches: Vec::new(), sketch_norms: Vec::new(), panels: Vec::new() };
+        let mut index = Self { directions, sketches: Vec::new(), sketch_norms: Vec::new(), extras: Vec::new(), panels: Vec::new() };
         index.sketches = index.sketch(quotient, references, 0..references.len);
         let width = index.sketches.len() / references.len.max(1);
         index.sketch_norms = (0..references.len).map(|i| squared_norm(&index.sketches[i * width..(i + 1) * width])).collect();
+        index.extras = (0..references.len).into_par_iter().map(|i| sorted_couplings(quotient, references.couplings_of(i))).collect();
         let bounded = quotient.is_exact() && quotient.layout.spaces.iter().all(|s| !s.sign);
         if let Some(groups) = references.groups.as_ref().filter(|_| bounded) {
             let mut members: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
@@ -225,23 +228,49 @@ impl Cluster {
     }
 }
 
-/// An upper bound on the value of every matching of an `[n, n]` block of rows `stride` apart: the smaller of the sums of row maxima and
-/// of column maxima.
+/// An upper bound on the value of every matching of an `[n, n]` block of rows `stride` apart.
+///
+/// For any `c`, `Σ_j c_j + Σ_i max_j (g_ij − c_j)` is one; `c` are the column maxima, or, transposed, the row maxima, whichever gives less.
 pub(super) fn matching_bound(gain: &[f32], n: usize, stride: usize) -> f64 {
     const WIDE: usize = 64;
-    let mut by_rows = 0.0_f64;
-    let mut columns = [f32::NEG_INFINITY; WIDE];
-    for i in 0..n {
+    if n > WIDE {
+        return (0..n).map(|i| f64::from(row_maximum(&gain[i * stride..i * stride + n], &[0.0; WIDE]))).sum();
+    }
+    let (mut columns, mut rows) = ([f32::NEG_INFINITY; WIDE], [0.0_f32; WIDE]);
+    for (i, by_row) in rows[..n].iter_mut().enumerate() {
         let row = &gain[i * stride..i * stride + n];
-        by_rows += f64::from(row.iter().fold(f32::NEG_INFINITY, |m, &g| if g > m { g } else { m }));
         for (m, &g) in columns.iter_mut().zip(row) {
             *m = if g > *m { g } else { *m };
         }
+        *by_row = row_maximum(row, &[0.0; WIDE]);
     }
-    if n > WIDE { by_rows } else { by_rows.min(columns[..n].iter().map(|&m| f64::from(m)).sum()) }
+    let (mut below_columns, mut reduced) = (0.0_f64, [f32::NEG_INFINITY; WIDE]);
+    for (i, &by_row) in rows[..n].iter().enumerate() {
+        let row = &gain[i * stride..i * stride + n];
+        below_columns += f64::from(row_maximum(row, &columns));
+        for (m, &g) in reduced.iter_mut().zip(row) {
+            *m = if g - by_row > *m { g - by_row } else { *m };
+        }
+    }
+    let sum = |values: &[f32; WIDE]| values[..n].iter().map(|&v| f64::from(v)).sum::<f64>();
+    (sum(&columns) + below_columns).min(sum(&rows) + sum(&reduced))
+}
+
+/// The maximum of `row − shift` in eight lanes; a shift that is too short counts as 0.
+fn row_maximum(row: &[f32], shift: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    let mut shifts = shift.chunks_exact(8);
+    for chunk in row.chunks(8) {
+        let shift = shifts.next().unwrap_or(&[0.0; 8]);
+        for ((m, &g), s) in lanes.iter_mut().zip(chunk).zip(shift) {
+            *m = if g - s > *m { g - s } else { *m };
+        }
+    }
+    lanes.iter().fold(f32::NEG_INFINITY, |m, &l| m.max(l))
 }
 
 /// Features of the units of one space that stand for one coupling matrix in bounds: `[h, width]`.
+#[derive(Debug, Clone)]
 pub(super) struct Extra {
     pub(super) space: usize,
     pub(super) width: usize,

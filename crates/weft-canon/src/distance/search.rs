@@ -35,7 +35,7 @@ impl Quotient {
         let search = |solver: &mut PairSolver<'_>, block: Range<usize>| {
             let bounds = self.block_bounds((queries, block.clone()), references, index, exclude, solver);
             let one = |(q, bounds): (usize, &[f32])| {
-                let best = self.visit(solver, (queries, q), references, bounds);
+                let best = self.visit(solver, (queries, q), (references, index), bounds);
                 (best.index, best.squared.sqrt())
             };
             block.zip(bounds.chunks_exact(references.len.max(1))).map(one).collect::<Vec<_>>()
@@ -140,7 +140,7 @@ impl Quotient {
     }
 
     /// Visits references in the order of their bounds until none can be nearer.
-    fn visit(&self, solver: &mut PairSolver<'_>, (queries, q): (&Prepared, usize), references: &Prepared, bounds: &[f32]) -> Best {
+    fn visit(&self, solver: &mut PairSolver<'_>, (queries, q): (&Prepared, usize), (references, index): (&Prepared, &Index), bounds: &[f32]) -> Best {
         let mut order: Vec<u32> = (0..references.len as u32).filter(|&j| bounds[j as usize] < f32::INFINITY).collect();
         order.sort_unstable_by(|&i, &j| bounds[i as usize].total_cmp(&bounds[j as usize]).then(i.cmp(&j)));
         let mut best = Best { index: usize::MAX, squared: f64::INFINITY };
@@ -151,7 +151,7 @@ impl Quotient {
             }
             solver.fill_gains((queries, q), (references, j));
             let slack = ROUNDING * (queries.norms[q] + references.norms[j]);
-            if tight.squared(&solver.gains, (queries, q), (references, j)) - slack > best.squared {
+            if tight.squared(&solver.gains, (queries, q), (references, j), &index.extras[j]) - slack > best.squared {
                 continue;
             }
             if solver.estimate((queries, q), (references, j)) - slack > best.squared {
@@ -181,13 +181,18 @@ impl<'a> TightBound<'a> {
         Self { quotient, own, assigner: Assigner::new(), gain: Vec::new(), cost: Vec::new() }
     }
 
-    fn squared(&mut self, gains: &[Vec<f32>], (queries, q): (&Prepared, usize), (references, j): (&Prepared, usize)) -> f64 {
-        let others = sorted_couplings(self.quotient, references.couplings_of(j));
+    fn squared(
+        &mut self,
+        gains: &[Vec<f32>],
+        (queries, q): (&Prepared, usize),
+        (references, j): (&Prepared, usize),
+        others: &[Extra],
+    ) -> f64 {
         let mut value: f64 = queries.rest_of(q).iter().zip(references.rest_of(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
         for (k, (space, gain)) in self.quotient.layout.spaces.iter().zip(gains).enumerate() {
             self.gain.clear();
             self.gain.extend(gain.iter().map(|&g| if space.sign { g.abs() } else { g }));
-            for (a, b) in self.own.iter().zip(&others).filter(|(a, _)| a.space == k) {
+            for (a, b) in self.own.iter().zip(others).filter(|(a, _)| a.space == k) {
                 let (a, b) = (View::new(&a.values, space.size, a.width), View::new(&b.values, space.size, b.width));
                 multiply(&mut self.gain, a, b.t(), true);
             }

@@ -2,6 +2,7 @@
 
 use super::require;
 use serde::{Deserialize, Serialize};
+use weft_gen::trivial::Trivial;
 
 /// A trivial generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,13 +49,33 @@ impl BaselineName {
     ];
 }
 
+impl BaselineName {
+    /// The generators that the name stands for: none for null copies, which only an evaluation can make.
+    pub(crate) fn to_trivial(self, config: &BaselinesConfig) -> Vec<Trivial> {
+        let k = config.soup_size;
+        match self {
+            Self::NullCopies => Vec::new(),
+            Self::NoiseCopies => config.noise_scales.iter().map(|&scale| Trivial::NoiseCopies { scale }).collect(),
+            Self::WeightGaussian => vec![Trivial::WeightGaussian],
+            Self::PcaGaussian => vec![Trivial::PcaGaussian],
+            Self::Kde => vec![Trivial::Kde],
+            Self::InterpolationRaw => vec![Trivial::InterpolationRaw],
+            Self::InterpolationAligned => vec![Trivial::InterpolationAligned],
+            Self::SoupRaw => vec![Trivial::SoupRaw { k }],
+            Self::SoupAligned => vec![Trivial::SoupAligned { k }],
+            Self::Mean => vec![Trivial::Mean],
+            Self::Nearest => vec![Trivial::Nearest],
+        }
+    }
+}
+
 /// `[baselines]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct BaselinesConfig {
     /// Which are run.
     pub generators: Vec<BaselineName>,
-    /// Standard deviations of noise copies, in units of the weights' own deviation over the training networks.
+    /// Standard deviations of noise copies, in units of each tensor's own.
     pub noise_scales: Vec<f64>,
     /// Networks in a soup.
     pub soup_size: usize,
@@ -95,6 +116,16 @@ impl Default for EvaluateConfig {
             bars: Vec::new(),
             ablation: false,
         }
+    }
+}
+
+impl BaselinesConfig {
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        let positive = self.noise_scales.iter().all(|s| *s > 0.0 && s.is_finite());
+        require("baselines.noise-scales", "positive numbers", positive, format!("{:?}", self.noise_scales))?;
+        require("baselines.soup-size", "1 or more", self.soup_size >= 1, self.soup_size)?;
+        let refinable = !self.refined.contains(&BaselineName::NullCopies);
+        require("baselines.refined", "without `null-copies`", refinable, "it")
     }
 }
 

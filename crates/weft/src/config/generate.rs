@@ -34,6 +34,8 @@ pub struct FlowConfig {
     pub learning_rate: f64,
     /// Steps of linear warm-up; then half a cosine.
     pub warmup_steps: u64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
     /// Decay of the weights' moving average, which samples.
     pub ema_decay: f64,
     /// Largest norm of the gradient.
@@ -57,12 +59,33 @@ impl Default for FlowConfig {
             batch_size: 256,
             learning_rate: 3e-4,
             warmup_steps: 200,
+            weight_decay: 0.01,
             ema_decay: 0.998,
             clip_norm: 1.0,
             conditions: vec!["validation-accuracy".to_owned(), "step".to_owned()],
             condition_dropout: 0.1,
             residual_noise: false,
             checkpoint_steps: 1_000,
+        }
+    }
+}
+
+impl FlowConfig {
+    /// The generator crate's form of it.
+    pub(crate) fn to_flow(&self) -> weft_gen::FlowConfig {
+        weft_gen::FlowConfig {
+            width: self.width,
+            blocks: self.blocks,
+            steps: self.steps,
+            batch_size: self.batch_size,
+            learning_rate: self.learning_rate,
+            warmup_steps: self.warmup_steps,
+            weight_decay: self.weight_decay,
+            clip_norm: self.clip_norm,
+            ema_decay: self.ema_decay,
+            conditions: self.conditions.clone(),
+            condition_dropout: self.condition_dropout,
+            residual_noise: self.residual_noise,
         }
     }
 }
@@ -80,6 +103,12 @@ impl GeneratorConfig {
         let dropout = flow.condition_dropout;
         require("generator.flow.condition-dropout", "a fraction in [0, 1]", (0.0..=1.0).contains(&dropout), dropout)?;
         require("generator.flow.checkpoint-steps", "1 or more", flow.checkpoint_steps >= 1, flow.checkpoint_steps)
+    }
+
+    /// The flow's settings: the only kind yet.
+    pub(crate) fn flow(&self) -> &FlowConfig {
+        let Self::Flow(flow) = self;
+        flow
     }
 
     /// The fields that the generator is conditioned on.
@@ -131,6 +160,17 @@ impl SamplerConfig {
         match *self {
             Self::Euler(s) | Self::Heun(s) | Self::Rk4(s) => s,
         }
+    }
+
+    /// The generator crate's form of it.
+    pub(crate) fn to_sampler(self) -> weft_gen::SamplerConfig {
+        let StepsConfig { steps, guidance_scale } = self.steps();
+        let sampler = match self {
+            Self::Euler(_) => weft_gen::Sampler::Euler,
+            Self::Heun(_) => weft_gen::Sampler::Heun,
+            Self::Rk4(_) => weft_gen::Sampler::Rk4,
+        };
+        weft_gen::SamplerConfig { sampler, steps, guidance_scale }
     }
 
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {

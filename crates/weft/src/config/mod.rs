@@ -157,6 +157,7 @@ impl RunConfig {
         self.sampler.check()?;
         self.sample.check(&self.generator)?;
         self.refiner.as_ref().map_or(Ok(()), RefinerConfig::check)?;
+        self.baselines.check()?;
         self.evaluate.check()
     }
 }

@@ -53,14 +53,31 @@ impl Default for RefinerConfig {
 }
 
 impl RefinerConfig {
+    /// The generator crate's form of it.
+    pub(crate) fn to_refiner(&self) -> weft_gen::RefinerConfig {
+        weft_gen::RefinerConfig {
+            mu: self.mu,
+            hinge: self.hinge,
+            repulsion: self.repulsion,
+            own_data: self.own_data,
+            steps: self.steps,
+            batch_networks: self.batch_networks,
+            batch_examples: self.batch_examples,
+            learning_rate: self.learning_rate,
+            width: self.width,
+            blocks: self.blocks,
+            pool: self.pool,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         require("refiner.mu", "0 or more", self.mu >= 0.0 && self.mu.is_finite(), self.mu)?;
         require("refiner.repulsion", "0 or more", self.repulsion >= 0.0 && self.repulsion.is_finite(), self.repulsion)?;
         require("refiner.steps", "1 or more", self.steps >= 1, self.steps)?;
-        require("refiner.batch-networks", "1 or more", self.batch_networks >= 1, self.batch_networks)?;
+        require("refiner.batch-networks", "2 or more", self.batch_networks >= 2, self.batch_networks)?;
         require("refiner.batch-examples", "1 or more", self.batch_examples >= 1, self.batch_examples)?;
         require("refiner.width", "1 or more", self.width >= 1, self.width)?;
-        require("refiner.pool", "1 or more", self.pool >= 1, self.pool)?;
+        require("refiner.pool", "at least batch-networks", self.pool >= self.batch_networks, self.pool)?;
         let rate = self.learning_rate;
         require("refiner.learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)
     }

@@ -4,8 +4,17 @@
 mod canonicalize;
 mod data;
 mod encode;
+mod evaluate;
+mod export;
 mod interpolate;
+mod models;
+mod report;
+mod sample;
+mod train;
 mod zoo;
+
+pub(crate) use report::peak_memory;
+pub(crate) use sample::on_demand;
 
 use crate::cache::{self, Completed, Running, StageKey, State};
 use crate::config::RunConfig;
@@ -61,14 +70,18 @@ impl<'a> Session<'a> {
             Stage::Zoo => zoo::run(self),
             Stage::Canonicalize => canonicalize::run(self, done),
             Stage::Encode => encode::run(self, done),
-            _ => return Err(Error::NotRun { output: self.output.clone(), stage: stage.name() }),
+            Stage::Train => train::run(self, done),
+            Stage::Sample => sample::run(self, done),
+            Stage::Evaluate => evaluate::run(self, done),
+            Stage::Export => export::run(self, done),
         }?;
         done.0.push((stage, completed.0.clone()));
         Ok(completed)
     }
 
-    pub(crate) fn report(&self, _stages: &[StageOutcome]) -> Result<(Option<Report>, Option<PathBuf>)> {
-        Ok((None, None))
+    /// Writes the report of a run that came to its evaluation.
+    pub(crate) fn report(&self, done: &Done, stages: &[StageOutcome]) -> Result<(Report, PathBuf)> {
+        report::write(self, done, stages)
     }
 
     /// A key that holds what every stage depends on: its upstream, the data, the seed and the kind of processor.

@@ -1,0 +1,89 @@
+//! What this machine reaches, stage by stage: what `weft bench` prints.
+//!
+//! Sizes are those of the head-to-heads. Weights are drawn at random where their values do not matter; training is
+//! measured on MNIST where [`data_folder`](crate::config::data_folder) has it, else on images as sparse. Measure
+//! on an idle machine.
+
+mod peer;
+mod stages;
+
+use crate::Result;
+use serde::Serialize;
+use std::time::Instant;
+use weft_core::Monitor;
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Problems of about a tenth of the size.
+    pub quick: bool,
+    /// Also the PyTorch loops in `bench/`.
+    pub peer: bool,
+}
+
+impl Options {
+    /// A size, or its tenth.
+    fn size(self, full: usize) -> usize {
+        if self.quick { full.div_ceil(10) } else { full }
+    }
+}
+
+/// One measured figure.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Figure {
+    /// What was measured.
+    pub name: String,
+    /// The figure.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// On what, and what it means for a whole job.
+    pub note: String,
+}
+
+impl Figure {
+    fn new(name: &str, value: f64, unit: &'static str, note: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), value, unit, note: note.into() }
+    }
+}
+
+/// Measures everything, one thing after the other.
+///
+/// # Errors
+/// A stage that fails, a peer that cannot be run, or a stop.
+pub fn run(options: &Options, monitor: &Monitor) -> Result<Vec<Figure>> {
+    let measurements: [fn(&stages::Bench) -> Result<Vec<Figure>>; 7] = [
+        stages::machine,
+        stages::train,
+        stages::canonicalize,
+        stages::encode,
+        stages::sample,
+        stages::flow_memory,
+        stages::catalogue,
+    ];
+    let bench = stages::Bench::new(*options)?;
+    let total = measurements.len() as u64 + u64::from(options.peer);
+    monitor.start("bench", total, "measurements");
+    let mut figures = Vec::new();
+    for (i, measure) in measurements.iter().enumerate() {
+        if monitor.should_stop() {
+            return Err(crate::Error::Interrupted { stage: "bench" });
+        }
+        figures.extend(measure(&bench)?);
+        monitor.progress(i as u64 + 1);
+    }
+    if options.peer {
+        figures.extend(peer::pytorch(&bench)?);
+        monitor.progress(total);
+    }
+    monitor.finish();
+    Ok(figures)
+}
+
+/// The seconds that some work takes.
+fn secs<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
+    let since = Instant::now();
+    let done = work()?;
+    Ok((since.elapsed().as_secs_f64(), done))
+}

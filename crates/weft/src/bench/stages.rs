@@ -1,0 +1,225 @@
+//! The measurements of single stages.
+
+use super::{Figure, Options, secs};
+use crate::config::data_folder;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use weft_canon::{Canonicalizer, Group, Matching};
+use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
+use weft_core::{
+    Activation, Architecture, Condition, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Provenance, Recipe, Record,
+    Schedule, Seed, Split,
+};
+use weft_gen::{FlowConfig, FlowTrainer, Generator as _, Sampler, SamplerConfig, TrainingSet};
+use weft_net::Device;
+use weft_zoo::{Filter, Zoo};
+
+/// Networks that are trained at once in H1.
+pub(super) const NETWORKS: usize = 100;
+/// Steps of a run of H1: 5 epochs of 55,000 images in batches of 64.
+pub(super) const H1_STEPS: usize = 5 * 859;
+/// Examples whose validation every run ends with; few, for the peer has none.
+const VALIDATION: usize = 100;
+
+/// What the measurements share.
+pub(super) struct Bench {
+    pub(super) options: Options,
+    pub(super) h1: Arc<Architecture>,
+    pub(super) dataset: Dataset,
+}
+
+impl Bench {
+    pub(super) fn new(options: Options) -> Result<Self> {
+        let h1 = Arc::new(Architecture::mlp("784-32-32-10", &[784, 32, 32, 10], Activation::Relu)?);
+        let folder = data_folder().join("mnist");
+        let dataset = if folder.is_dir() { weft_zoo::data::idx_folder(&folder, "mnist", VALIDATION)? } else { lookalike()? };
+        Ok(Self { options, h1, dataset })
+    }
+
+    /// Seconds to train networks of H1 for a number of steps, and their number of floating-point operations.
+    pub(super) fn train_secs(&self, networks: usize, steps: u64) -> Result<f64> {
+        let recipe = Recipe {
+            optimizer: Optimizer::ADAM,
+            learning_rate: 1e-3,
+            schedule: Schedule::Constant,
+            weight_decay: 0.0,
+            batch_size: 64,
+            duration: Duration::Steps(steps),
+            snapshot_steps: Vec::new(),
+        };
+        let seeds: Vec<Seed> = (0..networks as u64).map(|i| Seed::new(0).index(i)).collect();
+        let train = || Ok(weft_net::train(&self.h1, &self.dataset, &recipe, &seeds, &Device::cpu(), &Monitor::silent())?);
+        Ok(secs(train)?.0)
+    }
+}
+
+/// Random images of MNIST's size and sparsity.
+fn lookalike() -> Result<Dataset> {
+    let (examples, features) = (60_000, 784);
+    let draws = Seed::new(0).fork("lookalike").uniforms(examples * features);
+    let data = draws.into_iter().map(|u| if u < 0.81 { 0 } else { ((u - 0.81) / 0.19 * 255.0) as u8 }).collect();
+    let labels = (0..examples as u32).map(|i| i % 10).collect();
+    let inputs = Inputs::Bytes { data, scale: 1.0 / 255.0 };
+    Ok(Dataset::new("images as sparse as MNIST", inputs, labels, 10, [55_000, VALIDATION])?)
+}
+
+/// The rate of single-precision matrix products that all threads reach together.
+fn product_rate() -> f64 {
+    let (size, repeats) = (512usize, 20u32);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let since = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let (a, b, mut c) = (vec![0.5f32; size * size], vec![0.25f32; size * size], vec![0.0f32; size * size]);
+                for _ in 0..repeats {
+                    weft_ops::kernels::matmul([size; 3], std::hint::black_box(&a), false, std::hint::black_box(&b), &mut c);
+                }
+                std::hint::black_box(c);
+            });
+        }
+    });
+    2.0 * (size as f64).powi(3) * f64::from(repeats) * threads as f64 / since.elapsed().as_secs_f64()
+}
+
+/// The machine's limits.
+#[expect(clippy::unnecessary_wraps, reason = "all measurements have one signature")]
+pub(super) fn machine(_: &Bench) -> Result<Vec<Figure>> {
+    let rate = (0..3).map(|_| product_rate()).fold(0.0, f64::max);
+    Ok(vec![Figure::new("matrix products, f32", rate / 1e9, "GFLOP/s", "all threads, 512 × 512 × 512, best of 3")])
+}
+
+/// Stage 1: the zoo of H1.
+pub(super) fn train(bench: &Bench) -> Result<Vec<Figure>> {
+    let steps = bench.options.size(200);
+    bench.train_secs(NETWORKS, 10)?;
+    let per_step = bench.train_secs(NETWORKS, steps as u64)? / steps as f64;
+    let flops = 6.0 * bench.h1.num_parameters() as f64 * 64.0 * NETWORKS as f64;
+    let rate = (0..3).map(|_| product_rate()).fold(0.0, f64::max);
+    let zoo = per_step * H1_STEPS as f64;
+    let note = format!("{NETWORKS} networks 784-32-32-10, batch 64, Adam, on {}; the zoo takes {zoo:.1} s", bench.dataset.name());
+    let share = "of the rate of matrix products, counted as if images were dense";
+    Ok(vec![
+        Figure::new("train, a step of all networks", per_step * 1e3, "ms", note),
+        Figure::new("train, dense floating-point operations", flops / per_step / rate, "", share),
+    ])
+}
+
+/// Random networks, one flat row each.
+fn random(architecture: &Arc<Architecture>, n: usize) -> Result<Population> {
+    let seed = Seed::new(1).fork("networks");
+    let rows: Vec<f32> = (0..n as u64).flat_map(|i| weft_net::initial_weights(architecture, seed.index(i))).collect();
+    Ok(Population::new(architecture.clone(), rows)?)
+}
+
+/// Stage 2: networks of H2.
+pub(super) fn canonicalize(bench: &Bench) -> Result<Vec<Figure>> {
+    let architecture = Arc::new(Architecture::mlp("784-16-10", &[784, 16, 10], Activation::Relu)?);
+    let networks = random(&architecture, bench.options.size(2_000))?;
+    let group = Group::derive(architecture);
+    let canonicalizer = Canonicalizer::fit_anchor(group, networks.row(0), Matching::default(), Seed::new(2))?;
+    let runs: Vec<u32> = (0..networks.len() as u32).collect();
+    let (time, _) = secs(|| Ok(canonicalizer.canonicalize_population(&networks, &runs)?))?;
+    let rate = networks.len() as f64 / time;
+    Ok(vec![Figure::new("canonicalize", rate, "networks/s", format!("784-16-10; the 11,264 of H2 take {:.1} s", 11_264.0 / rate))])
+}
+
+/// Stage 3: the PCA of 1,000 networks of H1.
+pub(super) fn encode(bench: &Bench) -> Result<Vec<Figure>> {
+    let networks = random(&bench.h1, bench.options.size(1_000))?;
+    let kind = CodecKind::Pca { rank: Rank::KeptVariance(0.99), solver: Solver::Auto };
+    let (time, codec) = secs(|| Ok(Codec::fit(&networks, &CodecConfig { kind, normalize: Normalization::Off }, Seed::new(3))?))?;
+    let note = format!("{} × {}, rank {}", networks.len(), networks.dim(), codec.code_len());
+    Ok(vec![Figure::new("encode, PCA", time, "s", note)])
+}
+
+fn flow_config(width: usize, blocks: usize) -> FlowConfig {
+    FlowConfig {
+        width,
+        blocks,
+        steps: 4,
+        batch_size: 256,
+        learning_rate: 3e-4,
+        warmup_steps: 1,
+        weight_decay: 0.0,
+        clip_norm: 1.0,
+        ema_decay: 0.99,
+        conditions: Vec::new(),
+        condition_dropout: 0.0,
+        residual_noise: false,
+    }
+}
+
+fn training_set(networks: Population) -> Result<TrainingSet> {
+    let kind = CodecKind::Pca { rank: Rank::Fixed(99), solver: Solver::Auto };
+    let codec = Codec::fit(&networks, &CodecConfig { kind, normalize: Normalization::Off }, Seed::new(4))?;
+    let conditions = vec![Condition::unknown(); networks.len()];
+    Ok(TrainingSet::new(Arc::new(codec), &networks, networks.clone(), networks.clone(), conditions)?)
+}
+
+/// Stage 4: 1,000 networks of H1.
+pub(super) fn sample(bench: &Bench) -> Result<Vec<Figure>> {
+    let set = training_set(random(&bench.h1, NETWORKS)?)?;
+    let mut trainer = FlowTrainer::new(flow_config(512, 4), set, Seed::new(5), &Device::cpu())?;
+    let (train_secs, _) = secs(|| Ok(trainer.advance(4, &Monitor::silent())?))?;
+    let flow = trainer.finish(SamplerConfig { sampler: Sampler::Heun, steps: 25, guidance_scale: 1.0 })?;
+    let count = bench.options.size(1_000);
+    let (time, _) = secs(|| Ok(flow.sample(count, &Condition::unknown(), Seed::new(6))?))?;
+    Ok(vec![
+        Figure::new("train the flow, a step", train_secs / 4.0 * 1e3, "ms", "width 512, 4 blocks, batch 256, codes of 99"),
+        Figure::new("sample", time, "s", format!("{count} networks 784-32-32-10, Heun × 25")),
+    ])
+}
+
+/// Stage 4: memory of training the flow on networks of 300,520 parameters.
+pub(super) fn flow_memory(bench: &Bench) -> Result<Vec<Figure>> {
+    let architecture = Arc::new(Architecture::mlp("784-378-10", &[784, 378, 10], Activation::Relu)?);
+    let networks = random(&architecture, bench.options.size(NETWORKS).max(100))?;
+    let (count, dim) = (networks.len(), networks.dim());
+    let mut trainer = FlowTrainer::new(flow_config(512, 4), training_set(networks)?, Seed::new(7), &Device::cpu())?;
+    trainer.advance(4, &Monitor::silent())?;
+    let peak = crate::stages::peak_memory().unwrap_or(0) as f64 / f64::from(1 << 30);
+    let note = format!("peak of this whole process after training the flow on {count} networks of {dim} parameters");
+    Ok(vec![Figure::new("memory", peak, "GiB", note)])
+}
+
+/// A catalogue of 100,000 checkpoints.
+pub(super) fn catalogue(bench: &Bench) -> Result<Vec<Figure>> {
+    let folder = std::env::temp_dir().join(format!("weft-bench-{}", std::process::id()));
+    let measured = measure_catalogue(&folder, bench.options.size(100_000));
+    std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+    measured
+}
+
+fn measure_catalogue(folder: &std::path::Path, checkpoints: usize) -> Result<Vec<Figure>> {
+    let architecture = Arc::new(Architecture::mlp("2-2-2", &[2, 2, 2], Activation::Relu)?);
+    let mut zoo = Zoo::create(folder, "bench", architecture.clone(), None)?;
+    let block = 5_000.min(checkpoints);
+    for first in (0..checkpoints).step_by(block) {
+        let seed = Seed::new(8).index(first as u64);
+        let rows = (0..block as u64).flat_map(|i| weft_net::initial_weights(&architecture, seed.index(i))).collect();
+        let networks = Population::new(architecture.clone(), rows)?;
+        let record = |i: usize| Record {
+            digest: Digest::of_weights(&architecture, networks.row(i)),
+            run: format!("run-{:06}", first + i),
+            step: Some(1),
+            is_final: true,
+            split: if i.is_multiple_of(8) { Split::Test } else { Split::Train },
+            recipe: None,
+            metrics: BTreeMap::from([("validation-accuracy".to_owned(), i as f64 / block as f64)]),
+            provenance: Provenance::default(),
+        };
+        crate::stages::append(&mut zoo, &networks, &(0..block).map(record).collect::<Vec<_>>())?;
+    }
+    drop(zoo);
+    let (open, zoo) = secs(|| Ok(Zoo::open(folder)?))?;
+    let (list, all) = secs(|| Ok(zoo.records(&Filter::default())?))?;
+    let best = Filter { min_accuracy: Some(0.9), split: Some(Split::Train), final_only: true, ..Filter::default() };
+    let (filter, few) = secs(|| Ok(zoo.records(&best)?))?;
+    Ok(vec![
+        Figure::new("zoo, open", open, "s", format!("{checkpoints} checkpoints")),
+        Figure::new("zoo, list", list, "s", format!("{} records", all.len())),
+        Figure::new("zoo, filter", filter, "s", format!("{} records of accuracy 0.9 and more", few.len())),
+    ])
+}

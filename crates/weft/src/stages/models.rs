@@ -1,0 +1,224 @@
+//! What stage 4 learns from, and the models that it makes of it.
+//!
+//! One flow, and a list of refiners: the chosen one behind the flow, the same settings behind some baselines (so
+//! that the flow's own part can be told), and, for the ablation, its settings changed one at a time.
+
+use super::{Done, Session, canonicalize, encode};
+use crate::config::{BaselinesConfig, RefinerConfig, RunConfig};
+use crate::run::Stage;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use weft_core::{Condition, Split, Value};
+use weft_gen::trivial::{Trivial, TrivialGenerator};
+use weft_gen::{Artifact, Flow, Generator, Refined, Refiner, TrainingSet};
+use weft_zoo::{Filter, Purpose, Zoo};
+
+/// Training networks of all snapshots in canonical form, as the generators see them.
+pub(super) struct Learnt {
+    /// Codes, weights and conditions.
+    pub(super) set: TrainingSet,
+    /// What is asked for where the run file does not say.
+    pub(super) condition: Condition,
+}
+
+/// Loads the training runs' networks; held-out runs cannot be reached this way.
+pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
+    let canonical = Zoo::open(&canonicalize::zoo_of(done.of(Stage::Canonicalize)))?;
+    let raw = Zoo::open(&done.of(Stage::Zoo).folder)?;
+    let train = |final_only| Filter { split: Some(Split::Train), final_only, ..Filter::default() };
+    let (all, finals) = (canonical.records(&train(false))?, canonical.records(&train(true))?);
+    let raw_finals = raw.records(&train(true))?;
+    let place: BTreeMap<_, _> = raw_finals.iter().enumerate().map(|(i, entry)| (entry.record().digest, i)).collect();
+    let order: Vec<usize> =
+        finals.iter().filter_map(|e| e.record().provenance.parents.first()).filter_map(|digest| place.get(digest).copied()).collect();
+    let raw_finals = raw.load(&raw_finals, Purpose::Fit)?.select(&order);
+    let conditions = all.iter().map(|entry| entry.record().condition()).collect();
+    let condition = default_condition(session.config, &finals.iter().map(|e| e.record().condition()).collect::<Vec<_>>());
+    let codec = Arc::new(encode::codec_of(done.of(Stage::Encode))?);
+    let set =
+        TrainingSet::new(codec, &canonical.load(&all, Purpose::Fit)?, canonical.load(&finals, Purpose::Fit)?, raw_finals, conditions)?;
+    Ok(Learnt { set, condition })
+}
+
+/// The run file's condition; what it leaves open is the mean of the best quarter of the final networks.
+fn default_condition(config: &RunConfig, finals: &[Condition]) -> Condition {
+    let scalar = |condition: &Condition, field: &str| match condition.get(field) {
+        Some(Value::Scalar(value)) => Some(value),
+        _ => None,
+    };
+    let mut best: Vec<&Condition> = finals.iter().collect();
+    let accuracy = |c: &Condition| scalar(c, "validation-accuracy").unwrap_or(0.0);
+    best.sort_by(|a, b| accuracy(b).total_cmp(&accuracy(a)));
+    best.truncate(finals.len().div_ceil(4));
+    config.generator.conditions().iter().fold(Condition::unknown(), |condition, field| {
+        let values: Vec<f64> = best.iter().filter_map(|c| scalar(c, field)).collect();
+        let mean = (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+        match config.sample.condition.get(field).copied().or(mean) {
+            Some(value) => condition.with(field, value),
+            None => condition,
+        }
+    })
+}
+
+/// What a refiner stands behind.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Proposal {
+    /// The flow.
+    Flow,
+    /// A baseline.
+    Trivial(Trivial),
+}
+
+/// What a refiner is trained for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Role {
+    /// It is the run's own.
+    Chosen,
+    /// It shows what the refiner makes of a baseline.
+    Baseline,
+    /// It shows what one setting buys.
+    Ablation(String),
+}
+
+/// A refiner to train.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct RefinerPlan {
+    /// Its file, without ending.
+    pub(super) file: String,
+    pub(super) proposal: Proposal,
+    pub(super) role: Role,
+    pub(super) config: RefinerConfig,
+}
+
+/// All refiners of a run, the chosen one first; none without `[refiner]`.
+pub(super) fn refiners(config: &RunConfig) -> Vec<RefinerPlan> {
+    let Some(chosen) = &config.refiner else { return Vec::new() };
+    let flow = |file: String, role, config| RefinerPlan { file, proposal: Proposal::Flow, role, config };
+    let mut plans = vec![flow("refiner".to_owned(), Role::Chosen, chosen.clone())];
+    let baselines = config.baselines.refined.iter().flat_map(|name| name.to_trivial(&config.baselines));
+    plans.extend(baselines.map(|kind| RefinerPlan {
+        file: format!("refiner-{}", kind.name()),
+        proposal: Proposal::Trivial(kind),
+        role: Role::Baseline,
+        config: chosen.clone(),
+    }));
+    if config.evaluate.ablation {
+        let variants = ablations(chosen).into_iter().enumerate();
+        plans.extend(variants.map(|(i, (settings, config))| flow(format!("refiner-ablation-{i}"), Role::Ablation(settings), config)));
+    }
+    plans
+}
+
+/// The chosen settings changed one at a time.
+fn ablations(chosen: &RefinerConfig) -> Vec<(String, RefinerConfig)> {
+    let with = |on: bool, what: &str| if on { format!("without {what}") } else { format!("with {what}") };
+    let repulsion = if chosen.repulsion > 0.0 { 0.0 } else { 1.0 };
+    vec![
+        (with(chosen.hinge, "hinge"), RefinerConfig { hinge: !chosen.hinge, ..chosen.clone() }),
+        (with(chosen.own_data, "own data"), RefinerConfig { own_data: !chosen.own_data, ..chosen.clone() }),
+        (with(chosen.repulsion > 0.0, "repulsion"), RefinerConfig { repulsion, ..chosen.clone() }),
+        (format!("μ = {}", 3.0 * chosen.mu), RefinerConfig { mu: 3.0 * chosen.mu, ..chosen.clone() }),
+        (format!("μ = {}", chosen.mu / 3.0), RefinerConfig { mu: chosen.mu / 3.0, ..chosen.clone() }),
+    ]
+}
+
+/// The trivial generators of a run.
+pub(super) fn baselines(config: &BaselinesConfig) -> Vec<Trivial> {
+    config.generators.iter().flat_map(|name| name.to_trivial(config)).collect()
+}
+
+/// Writes a model.
+pub(super) fn write_artifact(path: &Path, artifact: &Artifact) -> Result<()> {
+    let tensors: Vec<_> = artifact.tensors.iter().map(|(name, (shape, values))| (name.clone(), shape.clone(), values.as_slice())).collect();
+    Ok(weft_zoo::write_tensors(path, &tensors, &artifact.metadata)?)
+}
+
+/// Reads a model.
+pub(super) fn read_artifact(path: &Path) -> Result<Artifact> {
+    let file = weft_zoo::read_tensors(path)?;
+    Ok(Artifact { tensors: file.tensors, metadata: file.metadata })
+}
+
+/// The trained models of a run, read from the folder of stage `train`.
+pub(super) struct Models<'a> {
+    session: &'a Session<'a>,
+    folder: PathBuf,
+    set: TrainingSet,
+}
+
+impl<'a> Models<'a> {
+    pub(super) fn new(session: &'a Session<'a>, folder: &Path, set: TrainingSet) -> Self {
+        Self { session, folder: folder.to_owned(), set }
+    }
+
+    /// The trained flow.
+    pub(super) fn flow(&self) -> Result<Flow> {
+        let saved = read_artifact(&self.folder.join("flow.safetensors"))?;
+        let sampler = self.session.config.sampler.to_sampler();
+        let architecture = self.set.architecture().clone();
+        Ok(Flow::load(&saved, self.set.codec.clone(), architecture, sampler, &self.session.device)?)
+    }
+
+    /// What a refiner stands behind.
+    pub(super) fn proposal(&self, proposal: Proposal) -> Result<Arc<dyn Generator>> {
+        Ok(match proposal {
+            Proposal::Flow => Arc::new(self.flow()?),
+            Proposal::Trivial(kind) => Arc::new(TrivialGenerator::new(kind, self.set.clone())),
+        })
+    }
+
+    /// A refined generator.
+    pub(super) fn refined(&self, plan: &RefinerPlan) -> Result<Refined> {
+        let saved = read_artifact(&self.folder.join(format!("{}.safetensors", plan.file)))?;
+        let refiner = Refiner::load(&saved, self.set.codec.clone(), &self.session.device)?;
+        Ok(Refined::new(self.proposal(plan.proposal)?, refiner))
+    }
+
+    /// The run's own generators by name: the flow, and the flow with its refiner.
+    pub(super) fn own(&self) -> Result<Vec<Arc<dyn Generator>>> {
+        let mut own = vec![self.proposal(Proposal::Flow)?];
+        if let Some(chosen) = refiners(self.session.config).first() {
+            own.push(Arc::new(self.refined(chosen)?));
+        }
+        Ok(own)
+    }
+}
+
+/// Whether a condition can be asked of the trained flow.
+pub(super) fn check_condition(flow: &Flow, condition: &Condition) -> Result<()> {
+    flow.schema().encode(condition).map(|_| ()).map_err(Error::Core)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BaselineName;
+
+    #[test]
+    fn every_setting_of_the_refiner_is_ablated_once() {
+        let mut config = RunConfig::quickstart(&["evaluate.ablation=true".to_owned()]).unwrap();
+        config.baselines.refined = vec![BaselineName::PcaGaussian];
+        let plans = refiners(&config);
+        assert_eq!((plans[0].role.clone(), plans[1].role.clone()), (Role::Chosen, Role::Baseline));
+        let chosen = &plans[0].config;
+        assert_eq!(plans[2..].iter().filter(|p| p.config.hinge != chosen.hinge).count(), 1);
+        assert_eq!(plans[2..].iter().filter(|p| p.config.own_data != chosen.own_data).count(), 1);
+        let files: std::collections::BTreeSet<_> = plans.iter().map(|p| &p.file).collect();
+        assert_eq!(files.len(), plans.len());
+        config.refiner = None;
+        assert!(refiners(&config).is_empty());
+    }
+
+    #[test]
+    fn an_open_condition_is_that_of_the_best_quarter() {
+        let mut config = RunConfig::quickstart(&[]).unwrap();
+        let finals: Vec<Condition> =
+            (0..8).map(|i| Condition::unknown().with("validation-accuracy", f64::from(i)).with("step", 100.0)).collect();
+        let asked = default_condition(&config, &finals);
+        assert_eq!(asked, Condition::unknown().with("validation-accuracy", 6.5).with("step", 100.0));
+        config.sample.condition.insert("step".to_owned(), 5.0);
+        assert_eq!(default_condition(&config, &finals).get("step"), Some(Value::Scalar(5.0)));
+    }
+}

@@ -1,0 +1,153 @@
+//! Stage 4, second half: the run's own generators sample.
+//!
+//! ```text
+//! samples/
+//!   flow.safetensors        one tensor `[n, D]` a seed, rows as the architecture lays them out
+//!   refined.safetensors     the same after the refiner
+//!   sampling.json           names, times and cost
+//! ```
+
+use super::models::{self, Learnt, Models};
+use super::{Done, Session, export, read_json, write_json};
+use crate::cache::{Completed, Running};
+use crate::run::Stage;
+use crate::{Error, Result, SampleRequest};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+use weft_core::{Architecture, Condition, Population, Seed};
+use weft_gen::Generator;
+
+/// Raised when the stage's code changes what it writes.
+const VERSION: u32 = 1;
+/// The files, in the order of [`Models::own`].
+const FILES: [&str; 2] = ["flow.safetensors", "refined.safetensors"];
+
+/// What one generator's sampling took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Sampling {
+    /// The generator's name.
+    pub(super) name: String,
+    /// Seconds a network, amortized over a seed's networks.
+    pub(super) sample_secs: f64,
+    /// Floating-point operations a network.
+    pub(super) flops: f64,
+}
+
+/// The run's own generators' samples, one population a seed.
+pub(super) struct Samples {
+    pub(super) sampling: Sampling,
+    pub(super) sets: Vec<Population>,
+}
+
+/// The seed of the `i`-th set of samples.
+pub(super) fn seed_of(session: &Session, set: usize) -> Seed {
+    session.seed.fork("sample").index(set as u64)
+}
+
+/// Reads the samples of a complete stage.
+pub(super) fn samples_of(stage: &Completed, architecture: &Arc<Architecture>, num_sets: usize) -> Result<Vec<Samples>> {
+    let samplings: Vec<Sampling> = read_json(&stage.folder.join("sampling.json"))?;
+    let read = |(sampling, file): (Sampling, &str)| {
+        let path = stage.folder.join(file);
+        let mut tensors = weft_zoo::read_tensors(&path)?.tensors;
+        let set = |i: usize| {
+            let name = format!("seed-{i}");
+            let missing = || Error::Damaged { path: path.clone(), reason: format!("`{name}` is missing") };
+            let (_, rows) = tensors.remove(&name).ok_or_else(missing)?;
+            Ok(Population::new(architecture.clone(), rows)?)
+        };
+        Ok(Samples { sampling, sets: (0..num_sets).map(set).collect::<Result<_>>()? })
+    };
+    samplings.into_iter().zip(FILES).map(read).collect()
+}
+
+pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
+    let upstream = [("codec", done.of(Stage::Encode)), ("generator", done.of(Stage::Train))];
+    let key = session
+        .key(("sample", "samples"), VERSION, &upstream)
+        .setting("sample", &session.config.sample)
+        .setting("sampler", &session.config.sampler);
+    session.unless_fresh(key, |running| sample(session, done, running))
+}
+
+fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed> {
+    let config = &session.config.sample;
+    let Learnt { set, condition } = models::learn_from(session, done)?;
+    let models = Models::new(session, &done.of(Stage::Train).folder, set);
+    models::check_condition(&models.flow()?, &condition)?;
+    let own = models.own()?;
+    let total = (own.len() * config.seeds * config.count) as u64;
+    session.monitor.start("sample", total, "networks");
+    let (mut samplings, mut sampled) = (Vec::new(), 0);
+    for (generator, file) in own.iter().zip(FILES) {
+        let mut sets = Vec::with_capacity(config.seeds);
+        let since = Instant::now();
+        for i in 0..config.seeds {
+            session.check_stop(Stage::Sample)?;
+            sets.push(generator.sample(config.count, &condition, seed_of(session, i))?);
+            sampled += config.count as u64;
+            session.monitor.progress(sampled);
+        }
+        let sample_secs = since.elapsed().as_secs_f64() / (config.seeds * config.count) as f64;
+        samplings.push(Sampling { name: generator.name().to_owned(), sample_secs, flops: generator.flops_per_sample() });
+        let shape = |set: &Population| vec![set.len(), set.dim()];
+        let tensors: Vec<_> = sets.iter().enumerate().map(|(i, set)| (format!("seed-{i}"), shape(set), set.data())).collect();
+        let described = describe(&condition);
+        weft_zoo::write_tensors(&running.folder().join(file), &tensors, &described)?;
+    }
+    write_json(&running.folder().join("sampling.json"), &samplings)?;
+    session.monitor.finish();
+    running.complete(&FILES[..own.len()])
+}
+
+/// A condition as metadata.
+pub(super) fn describe(condition: &Condition) -> BTreeMap<String, String> {
+    condition.iter().map(|(field, value)| (format!("condition.{field}"), format!("{value:?}"))).collect()
+}
+
+/// Samples one set for every generator of a list: what baselines are measured on.
+pub(super) fn sets(session: &Session, generator: &dyn Generator, condition: &Condition) -> Result<(Vec<Population>, f64)> {
+    let config = &session.config.sample;
+    let since = Instant::now();
+    let sets = (0..config.seeds).map(|i| generator.sample(config.count, condition, seed_of(session, i))).collect::<Result<Vec<_>, _>>()?;
+    Ok((sets, since.elapsed().as_secs_f64() / (config.seeds * config.count) as f64))
+}
+
+/// Samples networks beside those of the run and writes a file each.
+pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest) -> Result<Vec<PathBuf>> {
+    let Learnt { set, condition } = models::learn_from(session, done)?;
+    let architecture = set.architecture().clone();
+    let models = Models::new(session, &done.of(Stage::Train).folder, set);
+    let condition = request.condition.iter().fold(condition, |condition, (field, &value)| condition.with(field, value));
+    models::check_condition(&models.flow()?, &condition)?;
+    let own = models.own()?;
+    let Some(generator) = own.last() else { return Ok(Vec::new()) };
+    session.monitor.start("sample", request.count as u64, "networks");
+    let networks = generator.sample(request.count, &condition, session.seed.fork("on demand").index(request.seed))?;
+    std::fs::create_dir_all(&request.folder).map_err(Error::io("create", &request.folder))?;
+    let licence = export::licence_of(done)?;
+    let mut metadata = describe(&condition);
+    metadata.extend([
+        ("synthetic".to_owned(), "true".to_owned()),
+        ("generator".to_owned(), generator.name().to_owned()),
+        ("generator-digest".to_owned(), done.of(Stage::Train).output.to_string()),
+        ("seed".to_owned(), format!("{}/{}", session.config.run.seed, request.seed)),
+        ("licence".to_owned(), licence),
+        ("architecture".to_owned(), architecture.name().to_owned()),
+        ("weft".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+    ]);
+    let mut written = Vec::with_capacity(networks.len());
+    for (i, row) in networks.rows().enumerate() {
+        session.check_stop(Stage::Sample)?;
+        let path = request.folder.join(format!("{i:05}.safetensors"));
+        weft_zoo::write_checkpoint(&path, &architecture, row, &metadata)?;
+        written.push(path);
+        session.monitor.progress(written.len() as u64);
+    }
+    session.monitor.finish();
+    Ok(written)
+}

@@ -1,0 +1,227 @@
+//! Stage 4, first half: the flow and the refiners are trained.
+//!
+//! ```text
+//! generator/
+//!   flow.safetensors        what samples
+//!   refiner*.safetensors    one file a refiner
+//!   *.state.safetensors     training in progress: killed at any moment, it resumes from here bit for bit
+//!   training.json           losses and times
+//! ```
+
+use super::models::{self, Learnt, Models, RefinerPlan};
+use super::{Done, Session, read_json, write_json};
+use crate::cache::{Completed, Running};
+use crate::report::data::TrainingCurve;
+use crate::run::Stage;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use weft_core::{Monitor, Seed};
+use weft_gen::{Artifact, FlowTrainer, Generator as _, RefinerTrainer};
+use weft_net::PopulationLoss;
+
+/// Raised when the stage's code changes what it writes.
+const VERSION: u32 = 1;
+/// Points of a loss curve.
+const POINTS: u64 = 100;
+
+/// One model's training.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct ModelTraining {
+    /// The model's file, without ending.
+    pub(super) file: String,
+    /// Its losses.
+    pub(super) curve: TrainingCurve,
+    /// Wall time, interruptions aside.
+    pub(super) secs: f64,
+    /// Floating-point operations.
+    pub(super) flops: f64,
+}
+
+/// The training figures of a complete stage, of models in the order of training.
+pub(super) fn trainings(stage: &Completed) -> Result<Vec<ModelTraining>> {
+    read_json(&stage.folder.join("training.json"))
+}
+
+pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
+    let (canonical, codec) = (done.of(Stage::Canonicalize), done.of(Stage::Encode));
+    let config = session.config;
+    let plans = models::refiners(config);
+    let key = session
+        .key(("train", "generator"), VERSION, &[("canonical", canonical), ("codec", codec)])
+        .setting("generator", &config.generator)
+        .setting("sampler", &config.sampler)
+        .setting("condition", &config.sample.condition)
+        .setting("refiners", &plans.iter().map(|plan| (&plan.file, &plan.config)).collect::<std::collections::BTreeMap<_, _>>());
+    session.unless_fresh(key, |running| train(session, done, &plans, running))
+}
+
+fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running) -> Result<Completed> {
+    if running.resumes() {
+        session.monitor.note("train: goes on where it stopped");
+    }
+    let Learnt { set, condition } = models::learn_from(session, done)?;
+    let folder = running.folder().to_owned();
+    let (device, seed) = (&session.device, session.seed.fork("generator"));
+    let config = session.config.generator.flow();
+    let job = |file: &str, loss: &'static str, steps| Job { session, folder: folder.clone(), file: file.to_owned(), loss, steps };
+
+    let flow = job("flow", "velocity MSE", config.steps);
+    let mut trainings = vec![flow.run(
+        |saved| match saved {
+            Some(saved) => FlowTrainer::resume(config.to_flow(), set.clone(), seed.fork("flow"), device, saved),
+            None => FlowTrainer::new(config.to_flow(), set.clone(), seed.fork("flow"), device),
+        },
+        |trainer: FlowTrainer| {
+            let sampler = session.config.sampler.to_sampler();
+            let flow = trainer.finish(sampler)?;
+            let decode = 2.0 * (set.code_len() * set.codec.dim()) as f64;
+            let forward = (flow.flops_per_sample() - decode) / sampler.evaluations() as f64;
+            Ok((flow.save(), 3.0 * forward * (config.batch_size as u64 * config.steps) as f64))
+        },
+    )?];
+    let models = Models::new(session, &folder, set.clone());
+    models::check_condition(&models.flow()?, &condition)?;
+
+    for plan in plans {
+        let proposal = models.proposal(plan.proposal)?;
+        let prepare = |seed: Seed| {
+            let loss = PopulationLoss::new(set.architecture().clone(), &session.dataset, device)?;
+            RefinerTrainer::new(plan.config.to_refiner(), (proposal.as_ref(), &condition), set.clone(), loss, seed, device)
+        };
+        let refiner = job(&plan.file, "cross-entropy with anchor, nats", plan.config.steps);
+        trainings.push(refiner.run(
+            |saved| {
+                let mut trainer = prepare(seed.fork(&plan.file))?;
+                if let Some(saved) = saved {
+                    trainer.restore(saved)?;
+                }
+                Ok(trainer)
+            },
+            |trainer: RefinerTrainer| {
+                let flops = trainer.flops();
+                Ok((trainer.finish().save(), flops))
+            },
+        )?);
+    }
+    write_json(&folder.join("training.json"), &trainings)?;
+    let files: Vec<String> = trainings.iter().map(|t| format!("{}.safetensors", t.file)).collect();
+    running.complete(&files.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Something that is trained step by step and can be saved between any two.
+trait Trainer: Sized {
+    fn step(&self) -> u64;
+    fn advance(&mut self, until: u64, monitor: &Monitor) -> weft_gen::Result<f64>;
+    fn save(&self) -> Artifact;
+}
+
+impl Trainer for FlowTrainer {
+    fn step(&self) -> u64 {
+        self.step()
+    }
+
+    fn advance(&mut self, until: u64, monitor: &Monitor) -> weft_gen::Result<f64> {
+        self.advance(until, monitor)
+    }
+
+    fn save(&self) -> Artifact {
+        self.save()
+    }
+}
+
+impl Trainer for RefinerTrainer {
+    fn step(&self) -> u64 {
+        self.step()
+    }
+
+    fn advance(&mut self, until: u64, monitor: &Monitor) -> weft_gen::Result<f64> {
+        self.advance(until, monitor)
+    }
+
+    fn save(&self) -> Artifact {
+        self.save()
+    }
+}
+
+/// One model to train, or to go on training.
+struct Job<'a> {
+    session: &'a Session<'a>,
+    folder: PathBuf,
+    file: String,
+    loss: &'static str,
+    steps: u64,
+}
+
+impl Job<'_> {
+    /// Trains and writes the model, unless it is there; returns what its training took.
+    fn run<T: Trainer>(
+        &self,
+        prepare: impl FnOnce(Option<&Artifact>) -> weft_gen::Result<T>,
+        finish: impl FnOnce(T) -> weft_gen::Result<(Artifact, f64)>,
+    ) -> Result<ModelTraining> {
+        let path = |ending: &str| self.folder.join(format!("{}{ending}", self.file));
+        let (model, state, figures) = (path(".safetensors"), path(".state.safetensors"), path(".training.json"));
+        if model.exists() && figures.exists() {
+            return read_json(&figures);
+        }
+        let saved = state.exists().then(|| models::read_artifact(&state)).transpose()?;
+        let mut training = match saved.as_ref().and_then(|saved| saved.metadata.get("training")) {
+            Some(text) => serde_json::from_str(text).map_err(|e| Error::Damaged { path: state.clone(), reason: e.to_string() })?,
+            None => {
+                let curve = TrainingCurve { name: self.file.clone(), loss: self.loss.to_owned(), points: Vec::new() };
+                ModelTraining { file: self.file.clone(), curve, ..ModelTraining::default() }
+            }
+        };
+        let monitor = self.session.monitor;
+        monitor.start(&format!("train {}", self.file), self.steps, "steps");
+        let since = Instant::now();
+        let before = training.secs;
+        let mut trainer = prepare(saved.as_ref())?;
+        drop(saved);
+        self.advance(&mut trainer, &mut training, &state, (before, since))?;
+        let (artifact, flops) = finish(trainer)?;
+        training.flops = flops;
+        training.secs = before + since.elapsed().as_secs_f64();
+        models::write_artifact(&model, &artifact)?;
+        write_json(&figures, &training)?;
+        if state.exists() {
+            std::fs::remove_file(&state).map_err(Error::io("remove", &state))?;
+        }
+        monitor.finish();
+        Ok(training)
+    }
+
+    fn advance<T: Trainer>(
+        &self,
+        trainer: &mut T,
+        training: &mut ModelTraining,
+        state: &Path,
+        (before, since): (f64, Instant),
+    ) -> Result<()> {
+        let (chunk, every) = ((self.steps / POINTS).max(1), self.session.config.generator.flow().checkpoint_steps);
+        let save = |trainer: &T, training: &mut ModelTraining| -> Result<()> {
+            training.secs = before + since.elapsed().as_secs_f64();
+            let text = serde_json::to_string(training).map_err(|e| Error::Damaged { path: state.to_owned(), reason: e.to_string() })?;
+            models::write_artifact(state, &trainer.save().with_text("training", text))
+        };
+        while trainer.step() < self.steps {
+            let step = trainer.step();
+            let until = (step - step % chunk + chunk).min(self.steps);
+            match trainer.advance(until, self.session.monitor) {
+                Ok(loss) => training.curve.points.push((until as f64, loss)),
+                Err(weft_gen::Error::Interrupted) => {
+                    save(trainer, training)?;
+                    return Err(Error::Interrupted { stage: Stage::Train.name() });
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if until / every > step / every && until < self.steps {
+                save(trainer, training)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! What a run makes, and what it makes again.
+
+use crate::tiny;
+use std::collections::BTreeMap;
+use weft::report::data::RowKind;
+use weft::{Monitor, SampleRequest, Stage, zoos};
+
+fn reused(outcome: &weft::Outcome) -> Vec<bool> {
+    outcome.stages.iter().map(|stage| stage.reused).collect()
+}
+
+#[test]
+fn a_run_ends_in_networks_and_a_report_and_is_not_run_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = tiny(dir.path(), &[]);
+    let outcome = weft::run(&config, Stage::Export, &Monitor::silent()).unwrap();
+    assert_eq!(reused(&outcome), [false; 7]);
+
+    let report = outcome.report.unwrap();
+    let kinds: Vec<RowKind> = report.evaluation.rows.iter().map(|row| row.kind).collect();
+    for kind in [RowKind::Runs, RowKind::NullCopy, RowKind::Baseline, RowKind::Generator, RowKind::Refined] {
+        assert!(kinds.contains(&kind), "{kind:?} is missing from {kinds:?}");
+    }
+    assert!(report.evaluation.units.orbit_check < 0.01, "{}", report.evaluation.units.orbit_check);
+    let canonical = report.canonicalization.unwrap();
+    assert!(canonical.max_function_deviation < 1e-3 && canonical.distance.after.mean < canonical.distance.before.mean);
+    let page = std::fs::read_to_string(outcome.page.unwrap()).unwrap();
+    assert!(page.contains("<svg") && !page.contains("http://") && !page.contains("<script src"));
+
+    let exported: Vec<_> = std::fs::read_dir(dir.path().join("networks")).unwrap().collect();
+    assert_eq!(exported.len(), 5);
+    let metadata = weft_zoo::read_metadata(&dir.path().join("networks/00000.safetensors")).unwrap();
+    for key in ["synthetic", "seed", "generator-digest", "parents", "licence", "architecture", "test-accuracy"] {
+        assert!(metadata.contains_key(key), "{key} is missing from {metadata:?}");
+    }
+    assert_eq!((metadata["synthetic"].as_str(), metadata["licence"].as_str()), ("true", "CC-BY-4.0"));
+
+    let again = weft::run(&config, Stage::Export, &Monitor::silent()).unwrap();
+    assert_eq!(reused(&again), [true; 7]);
+    let fewer = tiny(dir.path(), &["export.count=3"]);
+    let outcome = weft::run(&fewer, Stage::Export, &Monitor::silent()).unwrap();
+    assert_eq!(reused(&outcome), [true, true, true, true, true, true, false]);
+    assert_eq!(std::fs::read_dir(dir.path().join("networks")).unwrap().count(), 3);
+}
+
+#[test]
+fn the_same_run_file_gives_the_same_networks() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let samples = |dir: &std::path::Path| {
+        weft::run(&tiny(dir, &[]), Stage::Sample, &Monitor::silent()).unwrap();
+        ["zoo/zoo.toml", "canonical/elements.safetensors", "codec/codec.safetensors", "samples/refined.safetensors"]
+            .map(|file| std::fs::read(dir.join(file)).unwrap())
+    };
+    assert!(samples(a.path()) == samples(b.path()));
+    assert_eq!(zoos::stats(&a.path().join("zoo")).unwrap().digest, zoos::stats(&b.path().join("zoo")).unwrap().digest);
+}
+
+#[test]
+fn samples_on_demand_follow_their_seed_and_condition() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = tiny(&dir.path().join("run"), &[]);
+    let sample = |name: &str, seed| {
+        let condition = BTreeMap::from([("step".to_owned(), 10.0)]);
+        let request = SampleRequest { count: 2, seed, condition, folder: dir.path().join(name) };
+        let files = weft::sample(&config, &request, &Monitor::silent()).unwrap();
+        files.iter().map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>()
+    };
+    let first = sample("a", 1);
+    assert_eq!(first.len(), 2);
+    assert!(first == sample("b", 1) && first != sample("c", 2));
+}
+
+#[test]
+fn an_own_zoo_goes_through_the_whole_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let trained = tiny(&dir.path().join("trained"), &["zoo.train.recipe.snapshots.steps=[]"]);
+    weft::run(&trained, Stage::Zoo, &Monitor::silent()).unwrap();
+    let files = dir.path().join("files");
+    zoos::export(&dir.path().join("trained/zoo"), &zoos::Selection::default(), &files, &Monitor::silent()).unwrap();
+    let import = zoos::Import {
+        paths: vec![files],
+        zoo: dir.path().join("imported"),
+        architecture: None,
+        activation: weft_core::Activation::Relu,
+        test_fraction: 0.34,
+        licence: "MIT".to_owned(),
+    };
+    let view = zoos::import(&import, &Monitor::silent()).unwrap();
+    assert_eq!((view.read, view.refused.len()), (12, 0));
+    let mut config = tiny(&dir.path().join("own"), &["evaluate.thresholds=[0.5]"]);
+    let path = dir.path().join("imported");
+    config.zoo = weft::config::ZooConfig::Existing(weft::config::ExistingZooConfig { path });
+    config.architecture = None;
+    let outcome = weft::run(&config, Stage::Export, &Monitor::silent()).unwrap();
+    assert!(outcome.stages[0].reused && outcome.report.is_some());
+}

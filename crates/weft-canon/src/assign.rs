@@ -109,28 +109,18 @@ impl Assigner {
         let mut bids = 0;
         while let Some(row) = self.free.pop() {
             bids += 1;
-            if bids > 4 * n {
+            if bids > n {
                 self.waiting.push(row);
                 continue;
             }
             let costs = &cost[row as usize * n..(row as usize + 1) * n];
-            let (mut first, mut second, mut at, mut next) = (f64::INFINITY, f64::INFINITY, 0, 0);
-            for (j, (c, price)) in costs.iter().zip(&self.column_dual).enumerate() {
-                let reduced = c - price;
-                if reduced < second {
-                    if reduced < first {
-                        (second, next) = (first, at);
-                        (first, at) = (reduced, j);
-                    } else {
-                        (second, next) = (reduced, j);
-                    }
-                }
-            }
+            let (first, second, mut at) = two_least(costs, &self.column_dual);
             let lowered = first < second && second < f64::INFINITY;
             if lowered {
                 self.column_dual[at] -= second - first;
-            } else if self.row_of_column[at] != NONE && second < f64::INFINITY {
-                at = next;
+            } else if self.row_of_column[at] != NONE {
+                let tied = |&(j, (c, price)): &(usize, (&f64, &f64))| j != at && c - price <= first;
+                at = costs.iter().zip(&self.column_dual).enumerate().find(tied).map_or(at, |(j, _)| j);
             }
             let loser = std::mem::replace(&mut self.row_of_column[at], row);
             self.column_of_row[row as usize] = at as u32;
@@ -193,6 +183,37 @@ impl Assigner {
     }
 }
 
+/// The least and second least reduced cost of a row, and the column of the least.
+fn two_least(costs: &[f64], prices: &[f64]) -> (f64, f64, usize) {
+    const LANES: usize = 8;
+    let (mut first, mut second, mut place) = ([f64::INFINITY; LANES], [f64::INFINITY; LANES], [0.0_f64; LANES]);
+    let mut bid = |lane: usize, reduced: f64, chunk: f64| {
+        let less = reduced < first[lane];
+        let worse = if less { first[lane] } else { reduced };
+        second[lane] = if worse < second[lane] { worse } else { second[lane] };
+        first[lane] = if less { reduced } else { first[lane] };
+        place[lane] = if less { chunk } else { place[lane] };
+    };
+    let (costs, prices) = (costs.chunks_exact(LANES), prices.chunks_exact(LANES));
+    let (last_costs, last_prices, mut chunk) = (costs.remainder(), prices.remainder(), 0.0);
+    for (costs, prices) in costs.zip(prices) {
+        for lane in 0..LANES {
+            bid(lane, costs[lane] - prices[lane], chunk);
+        }
+        chunk += 1.0;
+    }
+    for (lane, (c, price)) in last_costs.iter().zip(last_prices).enumerate() {
+        bid(lane, c - price, chunk);
+    }
+    let mut best = 0;
+    for lane in 1..LANES {
+        best = if first[lane] < first[best] { lane } else { best };
+    }
+    let others = (0..LANES).map(|lane| if lane == best { second[lane] } else { first[lane] });
+    let runner_up = others.fold(f64::INFINITY, |m, x| if x < m { x } else { m });
+    (first[best], runner_up, place[best] as usize * LANES + best)
+}
+
 /// The first column of least `distance` outside the wall.
 fn nearest(distance: &[f64], wall: &[f64]) -> usize {
     const LANES: usize = 8;
@@ -203,7 +224,7 @@ fn nearest(distance: &[f64], wall: &[f64]) -> usize {
         }
     }
     let least = lanes.iter().copied().fold(f64::INFINITY, f64::min);
-    let at = distance.iter().zip(wall).position(|(d, w)| d + w == least);
+    let at = distance.iter().zip(wall).position(|(d, w)| d + w <= least);
     // Only with costs that are not finite can all distances be infinite; then any column that is left will do.
     at.filter(|&j| wall[j] == 0.0).or_else(|| wall.iter().position(|&w| w == 0.0)).unwrap_or(0)
 }

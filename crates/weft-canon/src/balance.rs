@@ -89,14 +89,16 @@ impl Problem {
         let scaled = |tensor, axis| group.role(tensor, axis).hidden.filter(|&k| group.spaces()[k].positive_scale);
         for (tensor, spec) in group.architecture().tensors().iter().enumerate() {
             let cols = spec.shape.get(1).copied().unwrap_or(1);
-            let rows = row[spec.range()].chunks_exact(cols).enumerate();
+            let rows = row[spec.range()].chunks_exact(cols);
             let square = |w: &f32| f64::from(*w) * f64::from(*w);
             match (scaled(tensor, 0), scaled(tensor, 1)) {
                 (None, None) => {}
-                (Some(k), None) => rows.for_each(|(i, w)| problem.incoming[k][i] += w.iter().map(square).sum::<f64>()),
-                (None, Some(k)) => rows.for_each(|(_, w)| {
-                    problem.outgoing[k].iter_mut().zip(w).for_each(|(e, w)| *e += square(w));
-                }),
+                (Some(k), None) => {
+                    rows.zip(&mut problem.incoming[k]).for_each(|(w, e)| *e += w.iter().map(square).sum::<f64>());
+                }
+                (None, Some(k)) => {
+                    rows.for_each(|w| problem.outgoing[k].iter_mut().zip(w).for_each(|(e, w)| *e += square(w)));
+                }
                 (Some(out), Some(into)) => {
                     let energy = row[spec.range()].iter().map(square).collect();
                     problem.edges.push(Edge { out, into, energy });
@@ -114,7 +116,8 @@ impl Problem {
             let tied = edge.out == edge.into; // a diagonal entry does not feel its own unit's scale
             if edge.out == k {
                 let row = &edge.energy[i * into.len()..(i + 1) * into.len()];
-                a += row.iter().zip(into).enumerate().map(|(j, (e, t))| if tied && j == i { 0.0 } else { e / (t * t) }).sum::<f64>();
+                a +=
+                    row.iter().zip(into).enumerate().map(|(j, (e, t))| if tied && j == i { 0.0 } else { e / (t * t) }).sum::<f64>();
             }
             if edge.into == k {
                 let column = edge.energy.iter().skip(i).step_by(into.len());

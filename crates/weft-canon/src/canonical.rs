@@ -76,8 +76,10 @@ impl Canonicalizer {
         let mut history = Vec::with_capacity(iterations);
         let mut previous: Vec<Element> = Vec::new();
         for _ in 0..iterations {
-            let matched: Vec<(Element, f64)> =
-                balanced.par_iter().map(|row| match_to(&fitted.group, row, &fitted.anchor, &fitted.matching, seed)).collect::<Result<_>>()?;
+            let matched: Vec<(Element, f64)> = balanced
+                .par_iter()
+                .map(|row| match_to(&fitted.group, row, &fitted.anchor, &fitted.matching, seed))
+                .collect::<Result<_>>()?;
             history.push(matched.iter().map(|(_, d)| d.sqrt()).sum::<f64>() / matched.len() as f64);
             let elements: Vec<Element> = matched.into_iter().map(|(e, _)| e).collect();
             if elements == previous {
@@ -198,4 +200,3 @@ fn mean_of(group: &Group, rows: &[Vec<f32>], elements: &[Element]) -> Result<Vec
     }
     Ok(sum.iter().map(|s| (s / rows.len() as f64) as f32).collect())
 }
-

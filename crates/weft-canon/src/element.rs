@@ -123,7 +123,7 @@ impl Group {
                 }
             }
             for &s in &part.scale {
-                if !s.is_finite() || s == 0.0 || (s < 0.0 && !space.sign) || (s.abs() != 1.0 && !space.positive_scale) {
+                if !s.is_finite() || s == 0.0 || (s < 0.0 && !space.sign) || (!is_unit(s.abs()) && !space.positive_scale) {
                     return fail(k, "a scale is not allowed in this space");
                 }
             }
@@ -160,7 +160,7 @@ impl Group {
                 let (old, scale) = rows.map_or((i, 1.0), |p| (p.permutation[i] as usize, p.scale[i]));
                 let source = &source[old * cols..(old + 1) * cols];
                 match columns {
-                    None if scale == 1.0 => target.copy_from_slice(source),
+                    None if is_unit(scale) => target.copy_from_slice(source),
                     None => target.iter_mut().zip(source).for_each(|(t, &x)| *t = (f64::from(x) * scale) as f32),
                     Some(c) => {
                         for ((t, &j), s) in target.iter_mut().zip(&c.permutation).zip(&c.scale) {
@@ -172,4 +172,9 @@ impl Group {
         }
         Ok(())
     }
+}
+
+/// Whether a factor is exactly 1, so that applying it changes no bit.
+fn is_unit(scale: f64) -> bool {
+    scale.to_bits() == 1.0_f64.to_bits()
 }

@@ -29,7 +29,7 @@ fn seeds() -> impl Strategy<Value = Seed> {
 
 fn apply(group: &Group, element: &Element, row: &[f32]) -> Vec<f32> {
     let mut image = row.to_vec();
-    group.apply(element, &mut image).unwrap();
+    group.apply(element, &mut image).expect("the element fits");
     image
 }
 

@@ -9,7 +9,7 @@ fn linear_chain() -> Group {
     let tensors = vec![("a".to_owned(), vec![3, 2]), ("b".to_owned(), vec![2, 3])];
     let linear = |weight, input| Node { op: Op::Linear { weight, bias: None }, inputs: vec![input] };
     let nodes = vec![Node { op: Op::Input { features: 2 }, inputs: vec![] }, linear(0, 0), linear(1, 1)];
-    Group::derive(Architecture::new("chain", tensors, nodes).unwrap().into())
+    Group::derive(Architecture::new("chain", tensors, nodes).expect("a valid graph").into())
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn foreign_elements_are_refused() {
     let group = Group::derive(mlp(&[3, 2, 2], Activation::Relu));
     let check = |permutation: Vec<u32>, scale: Vec<f64>, expected: &str| {
         let element = Element { spaces: vec![SpaceElement { permutation, scale }] };
-        let message = group.apply(&element, &mut vec![0.0; 14]).unwrap_err().to_string();
+        let message = group.apply(&element, &mut [0.0; 14]).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     };
     check(vec![0, 0], vec![1.0, 1.0], "not a permutation");
@@ -126,7 +126,10 @@ fn weights_that_are_not_finite_are_refused() {
 fn options_that_do_not_fit_are_refused() {
     let group = Group::derive(mlp(&[2, 2, 2], Activation::Relu));
     let refuse = |options: QuotientOptions| Quotient::new(&group, options).unwrap_err();
-    assert!(matches!(refuse(QuotientOptions { dead_inputs: vec![2], ..Default::default() }), Error::Index { index: 2, limit: 2, .. }));
+    assert!(matches!(
+        refuse(QuotientOptions { dead_inputs: vec![2], ..Default::default() }),
+        Error::Index { index: 2, limit: 2, .. }
+    ));
     assert!(matches!(refuse(QuotientOptions { input_root: Some(vec![1.0; 3]), ..Default::default() }), Error::Length { .. }));
     assert!(matches!(refuse(QuotientOptions { starts: 0, ..Default::default() }), Error::Empty { .. }));
     let tensors = vec![("w".to_owned(), vec![2, 2])];

@@ -1,6 +1,7 @@
 //! What is printed where.
 
 use crate::args::Format;
+use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -61,11 +62,11 @@ impl Printer {
         for cause in error.chain().skip(1) {
             // A wrapper that only repeats its cause adds nothing.
             if !text.contains(&cause.to_string()) {
-                text.push_str(&format!("Caused by: {cause}\n"));
+                let _ = writeln!(text, "Caused by: {cause}");
             }
         }
         if let Some(hint) = error.downcast_ref::<weft::Error>().and_then(weft::Error::hint) {
-            text.push_str(&format!("{}: {hint}\n", self.paint("hint", "1;36")));
+            let _ = writeln!(text, "{}: {hint}", self.paint("hint", "1;36"));
         }
         // With stderr gone there is no one left to tell.
         let _ = std::io::stderr().write_all(text.as_bytes());

@@ -57,7 +57,10 @@ impl Progress {
                 if self.verbose {
                     self.line(&format!("{task}: {total} {unit} …"));
                 }
-                let bar = self.bars.as_ref().map(|bars| bars.add(ProgressBar::new(total).with_style(style(unit)).with_message(task.clone())));
+                let bar = self
+                    .bars
+                    .as_ref()
+                    .map(|bars| bars.add(ProgressBar::new(total).with_style(style(unit)).with_message(task.clone())));
                 tasks.push(Task { name: task, unit, since: Instant::now(), done: 0, bar });
             }
             Event::Progress { done } => {

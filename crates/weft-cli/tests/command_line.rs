@@ -27,7 +27,10 @@ fn refusals_say_what_why_and_what_to_do() {
 
     let (code, _, err) = outcome(&["quickstart", "--set", "run.sede=1"]);
     assert_eq!(code, Some(1));
-    assert_eq!(err, "error: `--set run.sede=1`: unknown key `sede`\nhint: did you mean `seed`? keys here: `name`, `seed`, `output`, `device`\n");
+    assert_eq!(
+        err,
+        "error: `--set run.sede=1`: unknown key `sede`\nhint: did you mean `seed`? keys here: `name`, `seed`, `output`, `device`\n"
+    );
 }
 
 #[test]
@@ -51,7 +54,12 @@ fn data_go_to_stdout_alone() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let output = dir.path().join("run");
     let output = output.to_str().expect("a UTF-8 path");
-    let small = ["zoo.train.runs=4", "zoo.train.held-out-runs=2", "zoo.train.recipe.duration.epochs=1", "zoo.train.recipe.snapshots.steps=[]"];
+    let small = [
+        "zoo.train.runs=4",
+        "zoo.train.held-out-runs=2",
+        "zoo.train.recipe.duration.epochs=1",
+        "zoo.train.recipe.snapshots.steps=[]",
+    ];
     let run_file = dir.path().join("run.toml");
     std::fs::write(&run_file, weft::config::QUICKSTART).expect("the folder can be written");
     let mut arguments = vec!["zoo", "train", run_file.to_str().expect("a UTF-8 path"), "-q", "--format", "json", "--device", "cpu"];

@@ -7,7 +7,10 @@ use crate::figures::Estimate;
 
 /// The mean; 0 of nothing.
 pub(crate) fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
+    if values.is_empty() {
+        return 0.0; // an empty sum is −0
+    }
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// The standard deviation with `n − 1` in the denominator; 0 of fewer than two values.

@@ -136,6 +136,36 @@ fn null_copies_score_nothing() {
     assert_eq!(npd(&nulls), [0.0; 5]);
 }
 
+#[test]
+fn null_copies_change_all_that_the_data_cannot_see_and_nothing_else() {
+    let zoo = shallow();
+    let context = zoo.context();
+    let copies = context.null_copies(10, Seed::new(12)).unwrap();
+    let sources = zoo.train.select(&context.measure("null", &copies, &Monitor::silent()).unwrap().nearest);
+    let centered = |networks: &Population| {
+        let mut logits = weft_net::logits(networks, &zoo.dataset.gather(0..60));
+        for example in logits.chunks_exact_mut(CLASSES) {
+            let mean = example.iter().sum::<f32>() / CLASSES as f32;
+            for z in example.iter_mut() {
+                *z -= mean;
+            }
+        }
+        logits
+    };
+    let largest = centered(&copies).iter().zip(&centered(&sources)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(largest < 1e-3, "on training images only the common shift of logits may change: {largest}");
+    let hidden = 5;
+    let [weight, output] = [0, 2].map(|t| zoo.train.architecture().tensors()[t].range());
+    for (copy, source) in copies.rows().zip(sources.rows()) {
+        let change = |at: usize| copy[at] - source[at];
+        let output_change = |c: usize, unit: usize| change(output.start + c * hidden + unit);
+        assert!((0..hidden).all(|u| change(weight.start + u * FEATURES + 1) != 0.0), "dead inputs");
+        assert!((output_change(0, 0) - output_change(1, 0)).abs() > 1e-4, "dead unit");
+        assert!(output_change(0, 2).abs() > 1e-4 && (output_change(0, 2) - output_change(1, 2)).abs() < 1e-5, "softmax shift");
+        assert!(change(weight.start + FEATURES + 2) == 0.0, "a live unit's live input");
+    }
+}
+
 fn raw_distance(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
 }
@@ -185,9 +215,9 @@ fn samples_that_cannot_be_measured_are_counted_out() {
     let broken = row(&context, "broken", RowKind::Generator, &[samples]);
     assert_eq!((broken.num_invalid, broken.num_samples), (3, 10));
     assert!(npd(&broken)[0] <= 0.7 && whole[0] > npd(&broken)[0]);
-    let text = serde_json::to_string(&context.evaluate(vec![broken.clone()])).unwrap();
+    let text = serde_json::to_string(&context.evaluate(vec![broken])).unwrap();
     let read: Evaluation = serde_json::from_str(&text).unwrap();
-    assert_eq!(read.rows[2], broken, "every figure is finite, so that a report can hold it");
+    assert_eq!(read.rows[2].num_invalid, 3, "every figure is finite, so that a report can hold it");
 }
 
 #[test]
@@ -200,6 +230,31 @@ fn deeper_networks_have_upper_bounds() {
     assert_eq!(npd(&copies), [0.0; 5]);
     let nulls = row(&context, "null", RowKind::NullCopy, &[context.null_copies(12, Seed::new(2)).unwrap()]);
     assert!(nulls.distance.mean < 1e-3, "{}", nulls.distance.mean);
+}
+
+/// Without hidden units the data-weighted distance is the root mean square change of centered logits on training images, but for the
+/// cross term of weights and biases.
+#[test]
+fn weighted_distance_by_hand() {
+    let zoo = Zoo::new(&[FEATURES, CLASSES]);
+    let context = zoo.context();
+    let mut moved = zoo.finals();
+    let change: Vec<f32> = Seed::new(80).normals(moved.dim()).iter().map(|z| 0.01 * z).collect();
+    let d = moved.dim();
+    moved.data_mut().chunks_exact_mut(d).for_each(|row| row.iter_mut().zip(&change).for_each(|(w, c)| *w += c));
+    let found = context.measure("moved", &moved, &Monitor::silent()).unwrap();
+    let center = |v: [f32; CLASSES]| v.map(|x| f64::from(x) - v.iter().map(|&x| f64::from(x)).sum::<f64>() / CLASSES as f64);
+    let (weights, bias) = change.split_at(FEATURES * CLASSES);
+    let dot = |c: usize, x: &[f32]| (0..FEATURES).filter(|&i| i != 4).map(|i| weights[c * FEATURES + i] * x[i]).sum::<f32>();
+    let shifts = center(std::array::from_fn(|c| bias[c] + 1.5 * weights[c * FEATURES + 4]));
+    let mut square: f64 = shifts.iter().map(|s| s * s).sum();
+    for x in zoo.dataset.gather(0..60).chunks_exact(FEATURES) {
+        square += center(std::array::from_fn(|c| dot(c, x))).iter().map(|s| s * s).sum::<f64>() / 60.0;
+    }
+    for (i, &distance) in found.distance_weighted.iter().enumerate() {
+        assert_eq!(found.nearest[i], 2 * i + 1);
+        assert!((distance / square.sqrt() - 1.0).abs() < 1e-3, "{distance} is not {}", square.sqrt());
+    }
 }
 
 #[test]

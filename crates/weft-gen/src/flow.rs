@@ -4,9 +4,16 @@
 //! (Lipman et al. 2023; Liu et al. 2023). Conditions are dropped at random in training, whole and field by field,
 //! so that any part of one may be unknown at sampling time (Ho & Salimans 2022).
 //!
+//! Codes are brought to mean 0 and variance 1 over the last snapshots first. The network learns only what is not
+//! Gaussian: `v(x, t) = s(t)·x + o(t)·net(x, t, c)` with
+//! `s(t) = (2t − 1)/(t² + (1 − t)²)` and `o(t) = (t² + (1 − t)²)^(−½)`. The first term is the exact velocity for data
+//! of mean 0 and covariance 1 (preconditioning, Karras et al. 2022, equation 7, for this path); with the
+//! output map starting at 0 the flow starts as the PCA-Gaussian baseline.
+//!
 //! Each step draws from `seed.fork("step").index(step)` alone, so the step's number is the whole position of the
 //! random streams and training resumes bit for bit.
 
+use crate::trivial::column_moments;
 use crate::{Artifact, Error, Generator, Result, SamplerConfig, TrainingSet};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -78,6 +85,7 @@ pub struct FlowTrainer {
     network: ResidualMlp,
     optimizer: FlatOptimizer,
     schema: Schema,
+    spread: Spread,
     codes: Tensor,
     encoded: Vec<f32>,
     data: TrainingSet,
@@ -103,8 +111,9 @@ impl FlowTrainer {
         let k = data.code_len();
         let network = config.network(k, &schema);
         let optimizer = FlatOptimizer::new(config.optimizer(), network.initial(seed.fork("network")));
-        let codes = Tensor::from_slice(&data.codes, (data.codes.len() / k, k), device.candle())?;
-        Ok(Self { config, network, optimizer, schema, codes, encoded, data, device: device.clone(), seed })
+        let spread = Spread::of(&data.final_codes, k);
+        let codes = Tensor::from_vec(spread.normalize(&data.codes), (data.codes.len() / k, k), device.candle())?;
+        Ok(Self { config, network, optimizer, schema, spread, codes, encoded, data, device: device.clone(), seed })
     }
 
     /// Continues from a saved state.
@@ -173,6 +182,7 @@ impl FlowTrainer {
             network: self.network,
             theta: self.optimizer.average,
             schema: self.schema,
+            spread: self.spread,
             codec: self.data.codec.clone(),
             architecture: self.data.architecture().clone(),
             residual_std,
@@ -195,8 +205,10 @@ impl FlowTrainer {
         let x_t = (noise.broadcast_mul(&t.affine(-1.0, 1.0)?)? + data.broadcast_mul(&t)?)?;
         let conditioning = self.conditioning(&chosen, &times, seed.fork("drop"))?;
         let theta = self.optimizer.variable(device)?;
-        let velocity = self.network.forward(&x_t, &conditioning, &theta)?;
-        let loss = (velocity - (data - noise)?)?.sqr()?.mean_all()?;
+        let (skips, scales): (Vec<f32>, Vec<f32>) = times.iter().map(|&t| precondition(t)).unzip();
+        let linear = x_t.broadcast_mul(&Tensor::from_vec(skips, (b, 1), device)?)?;
+        let learned = self.network.forward(&x_t, &conditioning, &theta)?.broadcast_mul(&Tensor::from_vec(scales, (b, 1), device)?)?;
+        let loss = ((linear + learned)? - (data - noise)?)?.sqr()?.mean_all()?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         if !value.is_finite() {
             return Err(Error::Diverged { step });
@@ -241,6 +253,12 @@ pub(crate) fn residual_std(data: &TrainingSet) -> Result<Vec<f32>> {
     Ok(data.codec.residual_variance(data.finals.data())?.into_iter().map(f32::sqrt).collect())
 }
 
+/// `s(t)` and `o(t)` of the module's first lines.
+fn precondition(t: f32) -> (f32, f32) {
+    let variance = t * t + (1.0 - t) * (1.0 - t);
+    ((2.0 * t - 1.0) / variance, variance.sqrt().recip())
+}
+
 /// Appends `t` and sines and cosines of it at log-spaced frequencies in `1..1000`.
 fn embed_time(t: f32, out: &mut Vec<f32>) {
     out.push(t);
@@ -251,12 +269,37 @@ fn embed_time(t: f32, out: &mut Vec<f32>) {
     }
 }
 
+/// Mean and standard deviation of each code over the last snapshots.
+#[derive(Debug, Clone, PartialEq)]
+struct Spread {
+    mean: Vec<f32>,
+    std: Vec<f32>,
+}
+
+impl Spread {
+    fn of(codes: &[f32], k: usize) -> Self {
+        let (mean, std) = column_moments(codes, k);
+        Self { mean, std: std.into_iter().map(|s| s.max(1e-4)).collect() }
+    }
+
+    fn normalize(&self, codes: &[f32]) -> Vec<f32> {
+        let moments = self.mean.iter().zip(&self.std).cycle();
+        codes.iter().zip(moments).map(|(z, (m, s))| (z - m) / s).collect()
+    }
+
+    fn restore(&self, normal: &[f32]) -> Vec<f32> {
+        let moments = self.mean.iter().zip(&self.std).cycle();
+        normal.iter().zip(moments).map(|(x, (m, s))| x * s + m).collect()
+    }
+}
+
 /// A trained flow.
 #[derive(Debug, Clone)]
 pub struct Flow {
     network: ResidualMlp,
     theta: Vec<f32>,
     schema: Schema,
+    spread: Spread,
     codec: Arc<Codec>,
     architecture: Arc<Architecture>,
     residual_std: Vec<f32>,
@@ -286,6 +329,8 @@ impl Flow {
         let mut artifact = Artifact::default()
             .with_vector("theta", &self.theta)
             .with_vector("residual-std", &self.residual_std)
+            .with_vector("code-mean", &self.spread.mean)
+            .with_vector("code-std", &self.spread.std)
             .with_text("kind", "flow")
             .with_text("width", config.width)
             .with_text("blocks", config.blocks)
@@ -315,7 +360,8 @@ impl Flow {
         let theta = saved.vector("theta", network.num_parameters())?;
         let dropped = saved.tensors.get("residual-std").is_none_or(|(_, v)| v.is_empty());
         let residual_std = if dropped { Vec::new() } else { saved.vector("residual-std", architecture.num_parameters())? };
-        Ok(Self { network, theta, schema, codec, architecture, residual_std, sampler, device: device.clone(), name: "flow".to_owned() })
+        let spread = Spread { mean: saved.vector("code-mean", k)?, std: saved.vector("code-std", k)? };
+        Ok(Self { network, theta, schema, spread, codec, architecture, residual_std, sampler, device: device.clone(), name: "flow".to_owned() })
     }
 
     /// Samples codes, `[n, k]`.
@@ -335,7 +381,9 @@ impl Flow {
             embed_time(t as f32, &mut row);
             row.extend_from_slice(encoded);
             let conditioning = Tensor::from_vec(row.repeat(n), (n, row.len()), device)?;
-            Ok(self.network.forward(x_t, &conditioning, &theta)?)
+            let (skip, scale) = precondition(t as f32);
+            let learned = self.network.forward(x_t, &conditioning, &theta)?;
+            Ok(((x_t * f64::from(skip))? + (learned * f64::from(scale))?)?)
         };
         let unknown = vec![0.0; encoded.len()];
         let codes = self.sampler.integrate(noise, |x_t, t| {
@@ -346,7 +394,7 @@ impl Flow {
             let free = run(x_t, t, &unknown)?;
             Ok::<_, Error>((&free + ((conditional - &free)? * self.sampler.guidance_scale)?)?)
         })?;
-        Ok(codes.flatten_all()?.to_vec1::<f32>()?)
+        Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! `z = encode(w)`, `w' = w + decode_linear(r(z, c))`, trained on samples of a frozen proposal through the
 //! networks themselves: the loss of a sample is what its decoded network loses on training data. Weights that the
-//! codec drops stay as the proposal had them. An anchor keeps `w'` near `w`; diversity is kept by three means,
-//! each of which can be left out:
+//! codec drops stay as the proposal had them. An anchor keeps `w'` near `w`; diversity and
+//! generalization are kept by four means, each of which can be left out:
 //!
 //! - a **hinge**: a sample's loss stops counting below a level drawn from the training runs' own losses, so that
 //!   samples stop where training runs stop instead of being pulled to one optimum;
+//! - a **shell**: a sample's logits may stray from the training runs' mean logits as far as those runs do, no
+//!   further: `max(0, ‖f − f̄‖²/s² − 1)`, on training inputs. Loss alone lets a network that is unlike any training
+//!   run fit the training data with inflated logits;
 //! - **own data**: each sample is trained on its own half of the data. Every example has 63 random signs and so
 //!   has every sample, which sees the examples that agree with it in most signs; the refiner is told the signs;
 //! - **repulsion**: samples nearer to each other, or to a training network, than training runs are to each other
@@ -19,7 +22,7 @@ use candle_core::Tensor;
 use std::sync::Arc;
 use weft_codec::{Codec, Decoder};
 use weft_core::{Condition, Monitor, Population, Schedule, Seed};
-use weft_net::{Device, PopulationLoss};
+use weft_net::{Device, Ensemble, PopulationLoss};
 use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, ResidualMlp, ResidualMlpConfig};
 
 /// Random signs of an example and of a sample; odd, so that a majority always exists.
@@ -36,6 +39,8 @@ pub struct RefinerConfig {
     pub mu: f64,
     /// Whether a sample's loss stops counting below a training run's.
     pub hinge: bool,
+    /// Strength of the shell around the training runs' mean function, in nats; 0 is none.
+    pub shell: f64,
     /// Strength of the repulsion, in nats; 0 is none.
     pub repulsion: f64,
     /// Whether each sample is trained on its own half of the data.
@@ -60,6 +65,7 @@ impl RefinerConfig {
     fn check(&self) -> Result<()> {
         let range = |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got }) };
         range("mu", "0 or more", self.mu >= 0.0 && self.mu.is_finite(), self.mu.to_string())?;
+        range("shell", "0 or more", self.shell >= 0.0 && self.shell.is_finite(), self.shell.to_string())?;
         range("repulsion", "0 or more", self.repulsion >= 0.0 && self.repulsion.is_finite(), self.repulsion.to_string())?;
         range("steps", "1 or more", self.steps > 0, self.steps.to_string())?;
         range("batch-networks", "2 or more", self.batch_networks >= 2, self.batch_networks.to_string())?;
@@ -114,6 +120,7 @@ pub struct RefinerTrainer {
     decode: Tensor,
     spacing: f64,
     levels: Levels,
+    ensemble: Ensemble,
     example_signs: Vec<u64>,
     seed: Seed,
     device: Device,
@@ -148,10 +155,11 @@ impl RefinerTrainer {
         let pool = proposal.sample(config.pool, condition, seed.fork("pool"))?;
         let pool_codes = data.codec.encode(pool.data())?;
         let levels = Levels::new(final_losses(&data.finals, &loss, seed.fork("levels")));
+        let ensemble = loss.ensemble(&some_of(&data.finals, seed.fork("ensemble")));
         let example_signs = signs(seed.fork("examples"), loss.num_examples());
         let spacing = mean_distance(&data.finals, seed.fork("spacing"));
         let decode = decode_tensor(&data.codec, device)?;
-        Ok(Self { config, network, optimizer, loss, data, pool, pool_codes, decode, spacing, levels, example_signs, seed, device: device.clone() })
+        Ok(Self { config, network, optimizer, loss, data, pool, pool_codes, decode, spacing, levels, ensemble, example_signs, seed, device: device.clone() })
     }
 
     /// Steps taken.
@@ -248,8 +256,7 @@ impl RefinerTrainer {
         let shift = self.network.forward(&codes, &conditioning, &theta)?;
         let refined = (rows + decode_shift(&shift, &self.decode)?)?;
         let examples = self.draw_examples(seed.fork("examples"), &sample_signs);
-        let losses = self.loss.cross_entropy(&refined, &examples)?;
-        let task = if config.hinge { (losses - Tensor::from_vec(levels, n, device)?)?.relu()? } else { losses };
+        let task = self.task(&refined, &examples, &levels)?;
         let mut loss = (task.mean_all()? + (shift.sqr()?.sum_all()? * (config.mu / (10.0 * n as f64)))?)?;
         if config.repulsion > 0.0 {
             loss = (loss + (self.repulsion(&refined, seed.fork("fixed"))? * config.repulsion)?)?;
@@ -264,6 +271,26 @@ impl RefinerTrainer {
             self.optimizer.update(gradient, rate)?;
         }
         Ok(value)
+    }
+
+    /// The task loss of each sample, `[n]`: cross-entropy, hinged or not, and the shell.
+    fn task(&self, refined: &Tensor, examples: &[u32], levels: &[f32]) -> Result<Tensor> {
+        let n = refined.dim(0)?;
+        let hinged = |losses: Tensor| -> Result<Tensor> {
+            let levels = Tensor::from_slice(levels, n, losses.device())?;
+            Ok(if self.config.hinge { (losses - levels)?.relu()? } else { losses })
+        };
+        if self.config.shell == 0.0 {
+            return hinged(self.loss.cross_entropy(refined, examples)?);
+        }
+        let (logits, losses) = self.loss.logits_and_losses(refined, examples)?;
+        let classes = logits.dim(2)?;
+        let mean: Vec<f32> =
+            examples.iter().flat_map(|&e| &self.ensemble.mean[e as usize * classes..(e as usize + 1) * classes]).copied().collect();
+        let mean = Tensor::from_vec(mean, logits.shape(), logits.device())?;
+        let centred = logits.broadcast_sub(&logits.mean_keepdim(2)?)?;
+        let strayed = ((centred - mean)?.sqr()?.sum(2)?.mean(1)? / self.ensemble.spread.max(1e-9))?;
+        Ok((hinged(losses)? + (strayed.affine(1.0, -1.0)?.relu()? * self.config.shell)?)?)
     }
 
     /// Each sample's batch of training examples, sample by sample.
@@ -425,6 +452,11 @@ fn final_losses(finals: &Population, loss: &PopulationLoss, seed: Seed) -> Vec<f
     let batch = seed.subset(2_048, loss.num_examples());
     let chosen: Vec<u32> = (0..finals.len()).flat_map(|_| batch.iter().copied()).collect();
     loss.gradients(finals.data(), &chosen).losses.into_iter().map(|l| l as f32).collect()
+}
+
+/// Up to 256 networks, whose mean function stands for all.
+fn some_of(finals: &Population, seed: Seed) -> Population {
+    finals.select(&seed.subset(256, finals.len()).into_iter().map(|i| i as usize).collect::<Vec<_>>())
 }
 
 /// The mean distance of up to 1,000 random pairs of canonical training networks.

@@ -146,7 +146,7 @@ impl Generator for TrivialGenerator {
 }
 
 /// Mean and standard deviation of each column of `[n, columns]`.
-fn column_moments(values: &[f32], columns: usize) -> (Vec<f32>, Vec<f32>) {
+pub(crate) fn column_moments(values: &[f32], columns: usize) -> (Vec<f32>, Vec<f32>) {
     let n = (values.len() / columns).max(1) as f64;
     let mut mean = vec![0.0f64; columns];
     for row in values.chunks_exact(columns) {

@@ -19,5 +19,5 @@ pub use engine::{Engine, Workspace};
 pub use error::{Error, Result};
 pub use evaluate::{Scores, accuracies, hidden_activity, logits, predictions, scores};
 pub use examples::{Batch, Examples};
-pub use loss::{Gradients, PopulationLoss};
+pub use loss::{Ensemble, Gradients, PopulationLoss};
 pub use train::{RunResult, Snapshot, initial_weights, train};

@@ -8,7 +8,7 @@ use crate::{Device, Engine, Examples, Result, Workspace};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
-use weft_core::{Architecture, Dataset, Part};
+use weft_core::{Architecture, Dataset, Part, Population};
 use weft_ops::kernels::cross_entropy_gradient;
 
 /// A population's loss and logits on training data, differentiable in the weights.
@@ -18,6 +18,15 @@ pub struct PopulationLoss {
     examples: Arc<Examples>,
     device: Device,
     on_device: Option<(Tensor, Tensor)>,
+}
+
+/// What networks say on average of each training example, and how far they stray from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ensemble {
+    /// Mean class-centred logits, `[examples, c]`.
+    pub mean: Vec<f32>,
+    /// Mean over networks and examples of the squared distance of class-centred logits to that mean.
+    pub spread: f64,
 }
 
 /// Losses and their gradients, outside a differentiable graph.
@@ -96,6 +105,21 @@ impl PopulationLoss {
         }
     }
 
+    /// The logits `[n, b, c]` and the mean cross-entropy `[n]` of each network on its own batch.
+    ///
+    /// # Shapes
+    /// As [`PopulationLoss::logits`].
+    ///
+    /// # Errors
+    /// If the shapes do not fit or a tensor operation fails.
+    pub fn logits_and_losses(&self, rows: &Tensor, chosen: &[u32]) -> Result<(Tensor, Tensor)> {
+        let logits = self.logits(rows, chosen)?;
+        let (n, b, _) = logits.dims3()?;
+        let labels = Tensor::new(self.labels(chosen), logits.device())?.reshape((n, b))?;
+        let losses = cross_entropy(&logits, &labels)?;
+        Ok((logits, losses))
+    }
+
     /// The mean cross-entropy of each network on its own batch, `[n]`.
     ///
     /// Forward and backward run in one pass over each network.
@@ -119,6 +143,40 @@ impl PopulationLoss {
                 Ok(cross_entropy(&self.logits(rows, chosen)?, &labels)?)
             }
         }
+    }
+
+    /// The mean function of networks on the training examples, on the CPU.
+    #[must_use]
+    pub fn ensemble(&self, networks: &Population) -> Ensemble {
+        let classes = self.engine.architecture().num_outputs();
+        let indices: Vec<u32> = (0..self.examples.len() as u32).collect();
+        let engine_rows: Vec<Vec<f32>> = networks
+            .rows()
+            .map(|row| {
+                let mut weights = vec![0.0; row.len()];
+                self.engine.engine_from_row(row, &mut weights);
+                weights
+            })
+            .collect();
+        let n = networks.len().max(1) as f32;
+        let chunks: Vec<(Vec<f32>, f64)> = indices
+            .par_chunks(256)
+            .map_init(Buffers::default, |buffers, chosen| {
+                let mut mean = vec![0.0f32; chosen.len() * classes];
+                let mut squares = 0.0f64;
+                for weights in &engine_rows {
+                    let batch = self.examples.batch(chosen, &mut buffers.scratch);
+                    let z = self.engine.forward(weights, batch, chosen.len(), &mut buffers.workspace);
+                    centre(z, classes);
+                    mean.iter_mut().zip(&*z).for_each(|(m, v)| *m += v / n);
+                    squares += z.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / f64::from(n);
+                }
+                let spread = squares - mean.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+                (mean, spread)
+            })
+            .collect();
+        let spread = chunks.iter().map(|(_, s)| s).sum::<f64>() / self.examples.len().max(1) as f64;
+        Ensemble { mean: chunks.into_iter().flat_map(|(mean, _)| mean).collect(), spread }
     }
 
     /// Losses and gradients of networks on their own batches, on the CPU.
@@ -241,6 +299,14 @@ impl CustomOp1 for LogitsOp {
                 buffers.vjp(&self.engine, &self.examples, network, gradient, |z| z.copy_from_slice(d_logits));
             });
         Ok(Some(Tensor::from_vec(gradient, (n, dim), rows.device())?))
+    }
+}
+
+/// Subtracts from each row of `[b, c]` its mean: softmax does not see it.
+fn centre(logits: &mut [f32], classes: usize) {
+    for row in logits.chunks_exact_mut(classes) {
+        let mean = row.iter().sum::<f32>() / classes as f32;
+        row.iter_mut().for_each(|v| *v -= mean);
     }
 }
 

@@ -63,7 +63,8 @@ pub fn residual(inputs: usize, width: usize, outputs: usize, activation: Activat
 /// If a width is 0.
 #[must_use]
 pub fn branches(inputs: usize, width: usize, outputs: usize, activation: Activation) -> Arc<Architecture> {
-    let tensors = declare(&[("left", width, inputs), ("right", width, inputs), ("head", outputs, width), ("skip", outputs, inputs)]);
+    let tensors =
+        declare(&[("left", width, inputs), ("right", width, inputs), ("head", outputs, width), ("skip", outputs, inputs)]);
     let nodes = vec![
         Node { op: Op::Input { features: inputs }, inputs: vec![] },
         linear(0, 0),
@@ -79,7 +80,9 @@ pub fn branches(inputs: usize, width: usize, outputs: usize, activation: Activat
 }
 
 fn declare(layers: &[(&str, usize, usize)]) -> Vec<(String, Vec<usize>)> {
-    let layer = |&(name, out, into): &(&str, usize, usize)| [(format!("{name}.weight"), vec![out, into]), (format!("{name}.bias"), vec![out])];
+    let layer = |&(name, out, into): &(&str, usize, usize)| {
+        [(format!("{name}.weight"), vec![out, into]), (format!("{name}.bias"), vec![out])]
+    };
     layers.iter().flat_map(layer).collect()
 }
 
@@ -188,7 +191,13 @@ mod tests {
 
     #[test]
     fn error_function() {
-        for (x, expected) in [(0.0, 0.0), (0.5, 0.520_499_877_813_046_5), (-1.0, -0.842_700_792_949_714_9), (3.0, 0.999_977_909_503_001_4), (7.0, 1.0)] {
+        for (x, expected) in [
+            (0.0, 0.0),
+            (0.5, 0.520_499_877_813_046_5),
+            (-1.0, -0.842_700_792_949_714_9),
+            (3.0, 0.999_977_909_503_001_4),
+            (7.0, 1.0),
+        ] {
             assert!((erf(x) - expected).abs() < 1e-13, "erf({x}) = {}", erf(x));
         }
     }

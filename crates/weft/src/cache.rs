@@ -140,11 +140,14 @@ pub(crate) fn open(output: &Path, key: StageKey) -> Result<State> {
 /// [`Error::Io`] if the stamp cannot be read.
 pub(crate) fn completed(output: &Path, key: &StageKey) -> Result<Option<Completed>> {
     let paths = Paths::new(output, key);
-    let Some(stamp) = read_optional(&paths.stamp)?.and_then(|text| toml::from_str::<StampFile>(&text).ok()) else { return Ok(None) };
+    let Some(stamp) = read_optional(&paths.stamp)?.and_then(|text| toml::from_str::<StampFile>(&text).ok()) else {
+        return Ok(None);
+    };
     let Ok(output) = stamp.output.parse() else { return Ok(None) };
-    let is_whole = |(name, digest): (&String, &String)| digest_of_file(&paths.folder.join(name)).is_ok_and(|d| d.to_string() == *digest);
+    let is_whole =
+        |(name, digest): (&String, &String)| digest_of_file(&paths.folder.join(name)).is_ok_and(|d| d.to_string() == *digest);
     let unchanged = stamp.key == key.digest().to_string() && stamp.files.iter().all(is_whole);
-    Ok(unchanged.then(|| Completed { folder: paths.folder, output, wall_secs: stamp.wall_secs }))
+    Ok(unchanged.then_some(Completed { folder: paths.folder, output, wall_secs: stamp.wall_secs }))
 }
 
 impl Running {
@@ -280,7 +283,9 @@ mod tests {
         let first = run(dir.path(), key(1, 8, b"zoo"));
         let State::Fresh(again) = open(dir.path(), key(1, 8, b"zoo")).unwrap() else { panic!("it should be reused") };
         assert_eq!(again, first);
-        for changed in [key(2, 8, b"zoo"), key(1, 9, b"zoo"), key(1, 8, b"another zoo"), key(1, 8, b"zoo").input("data", first.output)] {
+        for changed in
+            [key(2, 8, b"zoo"), key(1, 9, b"zoo"), key(1, 8, b"another zoo"), key(1, 8, b"zoo").input("data", first.output)]
+        {
             assert!(!is_fresh(dir.path(), &changed));
         }
     }

@@ -152,17 +152,18 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Config(ConfigError::Read { .. }) | Self::NotRun { .. } => Kind::Missing,
-            Self::NoCheckpoint { .. } | Self::NothingToImport { .. } => Kind::Missing,
-            Self::Zoo(weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. }) => Kind::Missing,
-            Self::Zoo(weft_zoo::Error::Occupied { .. }) => Kind::Conflict,
-            Self::Zoo(weft_zoo::Error::Interrupted)
+            Self::Config(ConfigError::Read { .. })
+            | Self::NotRun { .. }
+            | Self::NoCheckpoint { .. }
+            | Self::NothingToImport { .. }
+            | Self::Zoo(weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. }) => Kind::Missing,
+            Self::Foreign { .. } | Self::Misfit { .. } | Self::Zoo(weft_zoo::Error::Occupied { .. }) => Kind::Conflict,
+            Self::Interrupted { .. }
+            | Self::Zoo(weft_zoo::Error::Interrupted)
             | Self::Net(weft_net::Error::Interrupted)
             | Self::Gen(weft_gen::Error::Interrupted)
             | Self::Eval(weft_eval::Error::Stopped) => Kind::Interrupted,
-            Self::Foreign { .. } | Self::Misfit { .. } => Kind::Conflict,
             Self::FunctionChanged { .. } => Kind::Internal,
-            Self::Interrupted { .. } => Kind::Interrupted,
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Kind::Missing,
             _ => Kind::Input,
         }
@@ -175,14 +176,18 @@ impl Error {
             Self::Config(error) => error.hint(),
             Self::Foreign { path } => Some(format!("choose another output folder, or move `{}` away", path.display())),
             Self::Damaged { path, .. } => Some(format!("remove `{}` and run again: the stage is made anew", path.display())),
-            Self::Peer { .. } => Some("`python3 -m venv .venv && .venv/bin/pip install -r bench/requirements.txt`; run from the root".to_owned()),
+            Self::Peer { .. } => {
+                Some("`python3 -m venv .venv && .venv/bin/pip install -r bench/requirements.txt`; run from the root".to_owned())
+            }
             Self::NoCheckpoint { zoo, .. } => Some(format!("`weft zoo ls {}` lists them", zoo.display())),
             Self::Zoo(weft_zoo::Error::NotAZoo { .. }) => {
                 Some("`weft zoo import PATHS… -o ZOO` makes a zoo of checkpoint files".to_owned())
             }
             Self::Zoo(weft_zoo::Error::Corrupt { .. }) => Some("`weft zoo verify ZOO` lists all that is damaged".to_owned()),
             Self::NotRun { stage, .. } => Some(format!("`weft run RUN.toml --until {stage}` completes it")),
-            Self::Interrupted { .. } | Self::Zoo(weft_zoo::Error::Interrupted) => Some("the same command goes on where it stopped".to_owned()),
+            Self::Interrupted { .. } | Self::Zoo(weft_zoo::Error::Interrupted) => {
+                Some("the same command goes on where it stopped".to_owned())
+            }
             Self::FunctionChanged { .. } => Some("this is a defect: please report it with the checkpoint".to_owned()),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("free some space; the same command goes on where it stopped".to_owned())

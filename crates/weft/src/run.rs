@@ -30,7 +30,8 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in order.
-    pub const ALL: [Self; 7] = [Self::Zoo, Self::Canonicalize, Self::Encode, Self::Train, Self::Sample, Self::Evaluate, Self::Export];
+    pub const ALL: [Self; 7] =
+        [Self::Zoo, Self::Canonicalize, Self::Encode, Self::Train, Self::Sample, Self::Evaluate, Self::Export];
 
     /// The stage's name on the command line and in stamps.
     #[must_use]
@@ -52,7 +53,10 @@ impl std::str::FromStr for Stage {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|stage| stage.name() == text).ok_or_else(|| format!("`{text}` is not a stage; known: {}", known()))
+        Self::ALL
+            .into_iter()
+            .find(|stage| stage.name() == text)
+            .ok_or_else(|| format!("`{text}` is not a stage; known: {}", known()))
     }
 }
 

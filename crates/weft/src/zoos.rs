@@ -275,7 +275,8 @@ pub fn import(import: &Import, monitor: &Monitor) -> Result<ImportView> {
     let mut zoo = if Zoo::exists(&import.zoo) { Zoo::open(&import.zoo)? } else { create(import)? };
     let options = ImportOptions { test_fraction: import.test_fraction, licence: import.licence.clone() };
     let report = weft_zoo::import(&mut zoo, &import.paths, &options, monitor)?;
-    let faults = |refusals: Vec<weft_zoo::Refusal>| refusals.into_iter().map(|r| FileFault { path: r.path, reason: r.reason }).collect();
+    let faults =
+        |refusals: Vec<weft_zoo::Refusal>| refusals.into_iter().map(|r| FileFault { path: r.path, reason: r.reason }).collect();
     Ok(ImportView { zoo: import.zoo.clone(), read: report.read, skipped: faults(report.skipped), refused: faults(report.refused) })
 }
 

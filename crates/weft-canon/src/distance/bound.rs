@@ -79,12 +79,14 @@ struct ClusterSpace {
 
 impl Index {
     pub(super) fn build(quotient: &Quotient, references: &Prepared) -> Self {
-        let directions: Vec<Vec<f32>> = (0..quotient.layout.spaces.len()).map(|k| principal_directions(quotient, references, k)).collect();
+        let directions: Vec<Vec<f32>> =
+            (0..quotient.layout.spaces.len()).map(|k| principal_directions(quotient, references, k)).collect();
         let mut index = Self { directions, sketches: Vec::new(), sketch_norms: Vec::new(), extras: Vec::new(), panels: Vec::new() };
         index.sketches = index.sketch(quotient, references, 0..references.len);
         let width = index.sketches.len() / references.len.max(1);
         index.sketch_norms = (0..references.len).map(|i| squared_norm(&index.sketches[i * width..(i + 1) * width])).collect();
-        index.extras = (0..references.len).into_par_iter().map(|i| sorted_couplings(quotient, references.couplings_of(i))).collect();
+        index.extras =
+            (0..references.len).into_par_iter().map(|i| sorted_couplings(quotient, references.couplings_of(i))).collect();
         let bounded = quotient.is_exact() && quotient.layout.spaces.iter().all(|s| !s.sign);
         if let Some(groups) = references.groups.as_ref().filter(|_| bounded) {
             let mut members: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
@@ -194,7 +196,13 @@ impl Panel {
 
 impl Cluster {
     /// Lower bounds on the squared distances from a block of queries to the members, `[block, members]`.
-    pub(super) fn bounds(&self, quotient: &Quotient, block: &QueryBlock<'_>, references: &Prepared, inside: &[Vec<f32>]) -> Vec<f32> {
+    pub(super) fn bounds(
+        &self,
+        quotient: &Quotient,
+        block: &QueryBlock<'_>,
+        references: &Prepared,
+        inside: &[Vec<f32>],
+    ) -> Vec<f32> {
         let count = self.members.len();
         let mut gains = vec![0.0_f64; block.range.len() * count];
         for (k, space) in quotient.layout.spaces.iter().enumerate() {
@@ -220,7 +228,8 @@ impl Cluster {
         }
         let squared = |(at, gain): (usize, &f64)| {
             let (q, j) = (block.range.start + at / count, self.members[at % count] as usize);
-            let rest: f64 = block.queries.rest_of(q).iter().zip(references.rest_of(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+            let rest: f64 =
+                block.queries.rest_of(q).iter().zip(references.rest_of(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
             let norms = block.queries.norms[q] + references.norms[j];
             (norms * (1.0 - ROUNDING) - 2.0 * (gain + rest)) as f32
         };
@@ -347,7 +356,9 @@ fn orthonormalize(rows: &mut [f32], f: usize, first: usize) -> usize {
         }
         let after = norm(row);
         if after > 1e-4 * before {
-            row.iter_mut().for_each(|x| *x /= after);
+            for x in row.iter_mut() {
+                *x /= after;
+            }
             kept += 1;
         }
     }

@@ -86,7 +86,7 @@ impl Quotient {
     /// [`Error::Length`] or [`Error::NotFinite`] if they do not fit or a weight is not finite.
     pub fn prepare(&self, rows: &[f32], dead_units: Option<&[bool]>) -> Result<Prepared> {
         let dim = self.group.architecture().num_parameters();
-        let len = rows.len() / dim;
+        let len = rows.len() / dim.max(1);
         check_len("rows of weights", rows.len(), len * dim)?;
         if let Some(dead) = dead_units {
             check_len("mask of dead units", dead.len(), len * self.group.num_units())?;
@@ -104,7 +104,8 @@ impl Quotient {
         let mut targets = Vec::with_capacity(len.div_ceil(CHUNK));
         {
             let mut units: Vec<&mut [f32]> = prepared.units.iter_mut().map(Vec::as_mut_slice).collect();
-            let (mut couplings, mut rest, mut norms) = (&mut prepared.couplings[..], &mut prepared.rest[..], &mut prepared.norms[..]);
+            let (mut couplings, mut rest, mut norms) =
+                (&mut prepared.couplings[..], &mut prepared.rest[..], &mut prepared.norms[..]);
             let mut left = len;
             while left > 0 {
                 let n = left.min(CHUNK);
@@ -121,7 +122,7 @@ impl Quotient {
             let width = self.group.num_units();
             dead_units.map(|d| &d[chunk * CHUNK * width..(chunk * CHUNK + n) * width])
         };
-        targets.into_par_iter().zip(rows.par_chunks(CHUNK * dim)).enumerate().try_for_each(|(chunk, (target, rows))| {
+        targets.into_par_iter().zip(rows.par_chunks(CHUNK * dim.max(1))).enumerate().try_for_each(|(chunk, (target, rows))| {
             if let Some(index) = rows.iter().position(|w| !w.is_finite()) {
                 return Err(Error::NotFinite { index: index % dim });
             }
@@ -235,6 +236,7 @@ impl Quotient {
 }
 
 /// Splits `n` values off the front.
+#[expect(clippy::mut_mut, reason = "the slice itself is advanced")]
 fn take<'a, T>(slice: &mut &'a mut [T], n: usize) -> &'a mut [T] {
     let (head, tail) = std::mem::take(slice).split_at_mut(n);
     *slice = tail;

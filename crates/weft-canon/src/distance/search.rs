@@ -47,27 +47,6 @@ impl Quotient {
         blocks.into_par_iter().map_init(init, search).flatten_iter().collect()
     }
 
-    /// The same by visiting every pair: for tests and for measuring what pruning saves.
-    #[cfg(test)]
-    pub(crate) fn nearest_unpruned(&self, queries: &Prepared, references: &Prepared) -> Vec<(usize, f64)> {
-        let starts = self.starts();
-        let mut solver = PairSolver::new(self, &starts);
-        (0..queries.len)
-            .map(|q| {
-                let mut best = (usize::MAX, f64::INFINITY);
-                for j in 0..references.len {
-                    solver.fill_gains((queries, q), (references, j));
-                    solver.estimate((queries, q), (references, j));
-                    let distance = solver.exact((queries, q), (references, j)).sqrt();
-                    if distance < best.1 {
-                        best = (j, distance);
-                    }
-                }
-                best
-            })
-            .collect()
-    }
-
     /// Lower bounds on the squared distances of a block of queries to all references, `[block, references]`; infinite where excluded.
     fn block_bounds(
         &self,
@@ -121,7 +100,8 @@ impl Quotient {
         }
         let block = QueryBlock::new(self, index, queries, block.clone());
         for panel in &index.panels {
-            let open = |cluster: &Cluster, q: usize| cluster.members.iter().any(|&j| f64::from(bounds[q * n + j as usize]) <= best[q]);
+            let open =
+                |cluster: &Cluster, q: usize| cluster.members.iter().any(|&j| f64::from(bounds[q * n + j as usize]) <= best[q]);
             let is_open: Vec<bool> = panel.clusters.iter().map(|c| (0..best.len()).any(|q| open(c, q))).collect();
             if !is_open.contains(&true) {
                 continue;
@@ -140,7 +120,13 @@ impl Quotient {
     }
 
     /// Visits references in the order of their bounds until none can be nearer.
-    fn visit(&self, solver: &mut PairSolver<'_>, (queries, q): (&Prepared, usize), (references, index): (&Prepared, &Index), bounds: &[f32]) -> Best {
+    fn visit(
+        &self,
+        solver: &mut PairSolver<'_>,
+        (queries, q): (&Prepared, usize),
+        (references, index): (&Prepared, &Index),
+        bounds: &[f32],
+    ) -> Best {
         let mut order: Vec<u32> = (0..references.len as u32).filter(|&j| bounds[j as usize] < f32::INFINITY).collect();
         order.sort_unstable_by(|&i, &j| bounds[i as usize].total_cmp(&bounds[j as usize]).then(i.cmp(&j)));
         let mut best = Best { index: usize::MAX, squared: f64::INFINITY };
@@ -158,7 +144,7 @@ impl Quotient {
                 continue;
             }
             let squared = solver.exact((queries, q), (references, j));
-            if squared < best.squared || (squared == best.squared && j < best.index) {
+            if (squared, j) < (best.squared, best.index) {
                 best = Best { index: j, squared };
             }
         }
@@ -206,5 +192,93 @@ impl<'a> TightBound<'a> {
             }
         }
         queries.norms[q] + references.norms[j] - 2.0 * value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Group;
+    use crate::distance::QuotientOptions;
+    use weft_core::{Activation, Seed};
+    use weft_testkit::{branches, mlp, random_population, residual};
+
+    /// Visits every pair.
+    fn unpruned(quotient: &Quotient, queries: &Prepared, references: &Prepared) -> Vec<(usize, f64)> {
+        let starts = quotient.starts();
+        let mut solver = PairSolver::new(quotient, &starts);
+        let mut distance = |q, j| {
+            solver.fill_gains((queries, q), (references, j));
+            solver.estimate((queries, q), (references, j));
+            (j, solver.exact((queries, q), (references, j)).sqrt())
+        };
+        let mut nearest = |q| (0..references.len).map(|j| distance(q, j)).min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        (0..queries.len).map(&mut nearest).collect()
+    }
+
+    /// Twelve runs of five snapshots that move away from each run's first.
+    fn runs(group: &Group, seed: Seed) -> (Vec<f32>, Vec<u32>) {
+        let starts = random_population(group.architecture(), 12, seed);
+        let mut rows = Vec::new();
+        for i in 0..60_u64 {
+            let noise = seed.fork("move").index(i).normals(starts.dim());
+            let step = 0.02 * (i % 5) as f32;
+            rows.extend(starts.row(i as usize / 5).iter().zip(noise).map(|(w, z)| w + step * z));
+        }
+        (rows, (0..60).map(|i| i / 5).collect())
+    }
+
+    fn check(group: &Group, grouped: bool) {
+        let quotient = Quotient::new(group, QuotientOptions::default()).unwrap();
+        let (rows, run) = runs(group, Seed::new(1));
+        let mut references = quotient.prepare(&rows, None).unwrap();
+        if grouped {
+            references = references.with_groups(&run).unwrap();
+        }
+        // Some queries are near copies, the others are unrelated.
+        let (near, _) = runs(group, Seed::new(1));
+        let mut queries: Vec<f32> = near[..10 * group.architecture().num_parameters()].iter().map(|w| w * 1.02).collect();
+        queries.extend(random_population(group.architecture(), 23, Seed::new(2)).into_data());
+        let queries = quotient.prepare(&queries, None).unwrap();
+        assert_eq!(quotient.nearest(&queries, &references, None), unpruned(&quotient, &queries, &references));
+    }
+
+    #[test]
+    fn pruning_changes_nothing() {
+        for activation in [Activation::Relu, Activation::Tanh] {
+            for architecture in [
+                mlp(&[90, 8, 5], activation),
+                mlp(&[12, 6, 5, 3], activation),
+                residual(6, 5, 3, activation),
+                branches(7, 6, 3, activation),
+            ] {
+                let group = Group::derive(architecture);
+                check(&group, false);
+                check(&group, true);
+            }
+        }
+    }
+
+    #[test]
+    fn every_bound_is_below_its_distance() {
+        let group = Group::derive(mlp(&[90, 8, 5], Activation::Relu));
+        let quotient = Quotient::new(&group, QuotientOptions::default()).unwrap();
+        let (rows, run) = runs(&group, Seed::new(3));
+        let references = quotient.prepare(&rows, None).unwrap().with_groups(&run).unwrap();
+        let queries = quotient.prepare(random_population(&group.architecture().clone(), 7, Seed::new(4)).data(), None).unwrap();
+        let index = Index::build(&quotient, &references);
+        assert_eq!(index.panels.iter().map(|p| p.clusters.len()).sum::<usize>(), 12);
+        let starts = quotient.starts();
+        let mut solver = PairSolver::new(&quotient, &starts);
+        let bounds = quotient.block_bounds((&queries, 0..7), &references, &index, None, &mut solver);
+        let mut tightest = 0.0_f64;
+        for (at, &bound) in bounds.iter().enumerate() {
+            solver.fill_gains((&queries, at / 60), (&references, at % 60));
+            solver.estimate((&queries, at / 60), (&references, at % 60));
+            let squared = solver.exact((&queries, at / 60), (&references, at % 60));
+            assert!(f64::from(bound) <= squared, "pair {at}: bound {bound} above {squared}");
+            tightest = tightest.max(f64::from(bound) / squared);
+        }
+        assert!(tightest > 0.8, "the bounds should say something: at best {tightest} of the distance");
     }
 }

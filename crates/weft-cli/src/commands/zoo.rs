@@ -99,7 +99,8 @@ fn stats(zoo: &Path) -> anyhow::Result<Answer> {
         .splits
         .iter()
         .map(|s| {
-            let accuracy = s.accuracy_quantiles.map_or_else(|| vec!["–".to_owned(); 5], |q| q.iter().map(|a| format!("{a:.4}")).collect());
+            let accuracy =
+                s.accuracy_quantiles.map_or_else(|| vec!["–".to_owned(); 5], |q| q.iter().map(|a| format!("{a:.4}")).collect());
             let mean = s.accuracy_mean.map_or_else(|| "–".to_owned(), |m| format!("{m:.4} ± {:.4}", s.accuracy_std.unwrap_or(0.0)));
             [vec![s.split.to_owned(), s.runs.to_string(), s.checkpoints.to_string(), mean], accuracy].concat()
         })

@@ -48,12 +48,15 @@ impl Figure {
     }
 }
 
+/// One group of figures.
+type Measurement = fn(&stages::Bench) -> Result<Vec<Figure>>;
+
 /// Measures everything, one thing after the other.
 ///
 /// # Errors
 /// A stage that fails, a peer that cannot be run, or a stop.
 pub fn run(options: &Options, monitor: &Monitor) -> Result<Vec<Figure>> {
-    let measurements: [fn(&stages::Bench) -> Result<Vec<Figure>>; 7] = [
+    let measurements: [Measurement; 7] = [
         stages::machine,
         stages::train,
         stages::canonicalize,

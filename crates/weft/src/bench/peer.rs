@@ -57,8 +57,8 @@ impl Peer {
     fn answer(&mut self) -> Result<Answer> {
         let mut line = String::new();
         self.answers.read_line(&mut line).map_err(Error::io("read from", Path::new(SCRIPT)))?;
-        let answer: Answer = serde_json::from_str(&line)
-            .map_err(|_| Error::Peer { reason: format!("it answered `{}`", line.trim()) })?;
+        let answer: Answer =
+            serde_json::from_str(&line).map_err(|_| Error::Peer { reason: format!("it answered `{}`", line.trim()) })?;
         match answer.error {
             Some(reason) => Err(Error::Peer { reason }),
             None => Ok(answer),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use weft_canon::{Canonicalizer, Group, Matching};
 use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
 use weft_core::{
-    Activation, Architecture, Condition, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Provenance, Recipe, Record,
-    Schedule, Seed, Split,
+    Activation, Architecture, Condition, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Provenance, Recipe,
+    Record, Schedule, Seed, Split,
 };
 use weft_gen::{FlowConfig, FlowTrainer, Generator as _, Sampler, SamplerConfig, TrainingSet};
 use weft_net::Device;
@@ -151,16 +151,16 @@ fn flow_config(width: usize, blocks: usize) -> FlowConfig {
     }
 }
 
-fn training_set(networks: Population) -> Result<TrainingSet> {
+fn training_set(networks: &Population) -> Result<TrainingSet> {
     let kind = CodecKind::Pca { rank: Rank::Fixed(99), solver: Solver::Auto };
-    let codec = Codec::fit(&networks, &CodecConfig { kind, normalize: Normalization::Off }, Seed::new(4))?;
+    let codec = Codec::fit(networks, &CodecConfig { kind, normalize: Normalization::Off }, Seed::new(4))?;
     let conditions = vec![Condition::unknown(); networks.len()];
-    Ok(TrainingSet::new(Arc::new(codec), &networks, networks.clone(), networks.clone(), conditions)?)
+    Ok(TrainingSet::new(Arc::new(codec), networks, networks.clone(), networks.clone(), conditions)?)
 }
 
 /// Stage 4: 1,000 networks of H1.
 pub(super) fn sample(bench: &Bench) -> Result<Vec<Figure>> {
-    let set = training_set(random(&bench.h1, NETWORKS)?)?;
+    let set = training_set(&random(&bench.h1, NETWORKS)?)?;
     let mut trainer = FlowTrainer::new(flow_config(512, 4), set, Seed::new(5), &Device::cpu())?;
     let (train_secs, _) = secs(|| Ok(trainer.advance(4, &Monitor::silent())?))?;
     let flow = trainer.finish(SamplerConfig { sampler: Sampler::Heun, steps: 25, guidance_scale: 1.0 })?;
@@ -177,7 +177,7 @@ pub(super) fn flow_memory(bench: &Bench) -> Result<Vec<Figure>> {
     let architecture = Arc::new(Architecture::mlp("784-378-10", &[784, 378, 10], Activation::Relu)?);
     let networks = random(&architecture, bench.options.size(NETWORKS).max(100))?;
     let (count, dim) = (networks.len(), networks.dim());
-    let mut trainer = FlowTrainer::new(flow_config(512, 4), training_set(networks)?, Seed::new(7), &Device::cpu())?;
+    let mut trainer = FlowTrainer::new(flow_config(512, 4), training_set(&networks)?, Seed::new(7), &Device::cpu())?;
     trainer.advance(4, &Monitor::silent())?;
     let peak = crate::stages::peak_memory().unwrap_or(0) as f64 / f64::from(1 << 30);
     let note = format!("peak of this whole process after training the flow on {count} networks of {dim} parameters");

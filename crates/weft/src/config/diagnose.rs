@@ -81,7 +81,9 @@ impl ConfigError {
 pub(super) fn explain(text: &str, error: &toml::de::Error) -> (String, Option<String>) {
     let message = error.message();
     let words = quoted(message);
-    if let (true, [found, known @ ..]) = (message.starts_with("unknown field") || message.starts_with("unknown variant"), &words[..]) {
+    if let (true, [found, known @ ..]) =
+        (message.starts_with("unknown field") || message.starts_with("unknown variant"), &words[..])
+    {
         let is_value = error.span().is_some_and(|span| text[in_bounds(text, span)].starts_with(['"', '\'']));
         let noun = if is_value { "value" } else { "key" };
         return (format!("unknown {noun} `{found}`"), Some(suggest(found, known, noun)));

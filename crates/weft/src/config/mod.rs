@@ -26,7 +26,8 @@ pub use encode::{Align, CanonicalizeConfig, CodecConfig, IdentityConfig, Normali
 pub use evaluate::{BaselineName, BaselinesConfig, EvaluateConfig, ExportConfig};
 pub use generate::{FlowConfig, GeneratorConfig, SampleConfig, SamplerConfig, StepsConfig};
 pub use recipe::{
-    AdamConfig, CosineConfig, DurationConfig, LogSpacedConfig, OptimizerConfig, RecipeConfig, ScheduleConfig, SgdConfig, SnapshotsConfig,
+    AdamConfig, CosineConfig, DurationConfig, LogSpacedConfig, OptimizerConfig, RecipeConfig, ScheduleConfig, SgdConfig,
+    SnapshotsConfig,
 };
 pub use refiner::RefinerConfig;
 pub use zoo::{ExistingZooConfig, TrainZooConfig, ZooConfig};

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 /// A residual network on codes, trained through the decoder and the networks that it makes.
 ///
 /// Its loss a sample is `CE(run(decode(z + r(z)), batch))`, with a hinge at the zoo's own loss, an anchor
-/// `μ·|r(z)|²/10` to the proposal, and a repulsion between fellow samples.
+/// `μ·|r(z)|²/10` to the proposal, a shell around the training runs' mean function, and a repulsion between
+/// fellow samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RefinerConfig {
@@ -26,6 +27,8 @@ pub struct RefinerConfig {
     pub blocks: usize,
     /// Whether a sample's loss stops counting below the zoo's own.
     pub hinge: bool,
+    /// Strength, in nats, of the shell around the training runs' mean function; 0 is none.
+    pub shell: f64,
     /// Strength of the repulsion between fellow samples; 0 is none.
     pub repulsion: f64,
     /// Whether every sample is trained on its own resampled data, as independent runs are.
@@ -45,6 +48,7 @@ impl Default for RefinerConfig {
             width: 512,
             blocks: 4,
             hinge: true,
+            shell: 0.0,
             repulsion: 0.0,
             own_data: false,
             pool: 4_096,
@@ -58,6 +62,7 @@ impl RefinerConfig {
         weft_gen::RefinerConfig {
             mu: self.mu,
             hinge: self.hinge,
+            shell: self.shell,
             repulsion: self.repulsion,
             own_data: self.own_data,
             steps: self.steps,
@@ -72,6 +77,7 @@ impl RefinerConfig {
 
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         require("refiner.mu", "0 or more", self.mu >= 0.0 && self.mu.is_finite(), self.mu)?;
+        require("refiner.shell", "0 or more", self.shell >= 0.0 && self.shell.is_finite(), self.shell)?;
         require("refiner.repulsion", "0 or more", self.repulsion >= 0.0 && self.repulsion.is_finite(), self.repulsion)?;
         require("refiner.steps", "1 or more", self.steps >= 1, self.steps)?;
         require("refiner.batch-networks", "2 or more", self.batch_networks >= 2, self.batch_networks)?;

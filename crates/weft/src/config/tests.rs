@@ -47,11 +47,27 @@ fn a_misspelt_key_is_named_with_its_place_and_its_neighbor() {
         "heldout-runs",
         "run.toml:12:1: unknown key `heldout-runs`\nhint: did you mean `held-out-runs`? keys here: `runs`, `held-out-runs`, `runs-at-once`, `licence`, `recipe`",
     );
-    check("[data.digits]", "[data.digit]", "run.toml:5:7: unknown key `digit`\nhint: did you mean `digits`? keys here: `digits`, `idx`, `npz`");
-    check("optimizer.sgd = {}", "optimizer.sdg = {}", "run.toml:18:11: unknown key `sdg`\nhint: did you mean `sgd`? keys here: `sgd`, `adam`, `adamw`");
-    check("optimizer.sgd = {}", "optimizer.sgd = { momentun = 0.5 }", "run.toml:18:19: unknown key `momentun`\nhint: did you mean `momentum`? keys here: `momentum`");
+    check(
+        "[data.digits]",
+        "[data.digit]",
+        "run.toml:5:7: unknown key `digit`\nhint: did you mean `digits`? keys here: `digits`, `idx`, `npz`",
+    );
+    check(
+        "optimizer.sgd = {}",
+        "optimizer.sdg = {}",
+        "run.toml:18:11: unknown key `sdg`\nhint: did you mean `sgd`? keys here: `sgd`, `adam`, `adamw`",
+    );
+    check(
+        "optimizer.sgd = {}",
+        "optimizer.sgd = { momentun = 0.5 }",
+        "run.toml:18:19: unknown key `momentun`\nhint: did you mean `momentum`? keys here: `momentum`",
+    );
     check("[data.digits]", "[data.digits]\nsize = 8", "run.toml:6:1: unknown key `size`\nhint: there is no key here");
-    check("[zoo.train]", "[canonicalize]\nalign = \"maen\"\n[zoo.train]", "run.toml:11:9: unknown value `maen`\nhint: did you mean `mean`? values here: `mean`, `anchor`, `none`");
+    check(
+        "[zoo.train]",
+        "[canonicalize]\nalign = \"maen\"\n[zoo.train]",
+        "run.toml:11:9: unknown value `maen`\nhint: did you mean `mean`? values here: `mean`, `anchor`, `none`",
+    );
 }
 
 #[test]
@@ -60,8 +76,16 @@ fn wrong_types_and_missing_keys_have_a_place() {
     check("runs = 4", "runs = \"four\"", "run.toml:11:8: invalid type: string \"four\", expected usize");
     check("runs = 4", "runs = -4", "run.toml:11:8: invalid value: integer `-4`, expected usize");
     check("name = \"tiny\"\n", "", "run.toml:1:1: missing key `name`");
-    check("hidden = [16]", "hidden = [16]\nactivation = \"rleu\"", "run.toml:9:14: `rleu` is not a activation; known: relu, tanh, gelu, silu, sigmoid");
-    check("output = \"out\"", "output = \"out\"\ndevice = \"gpu\"", "run.toml:4:10: `gpu` is not a device; known: auto, cpu, cuda:0, cuda:1, …");
+    check(
+        "hidden = [16]",
+        "hidden = [16]\nactivation = \"rleu\"",
+        "run.toml:9:14: `rleu` is not a activation; known: relu, tanh, gelu, silu, sigmoid",
+    );
+    check(
+        "output = \"out\"",
+        "output = \"out\"\ndevice = \"gpu\"",
+        "run.toml:4:10: `gpu` is not a device; known: auto, cpu, cuda:0, cuda:1, …",
+    );
     check("runs = 4", "runs = 4\nruns = 5", "run.toml:12:1: duplicate key");
     check(
         "[data.digits]",
@@ -73,19 +97,33 @@ fn wrong_types_and_missing_keys_have_a_place() {
 #[test]
 fn values_out_of_range_have_a_place() {
     let check = |from: &str, to: &str, expected: &str| assert_eq!(refusal(parse(&RUN.replace(from, to))), expected);
-    check("held-out-runs = 2", "held-out-runs = 0", "run.toml:12:1: `zoo.train.held-out-runs` must be 1 or more: they are the yardstick, got 0");
-    check("[architecture.mlp]\nhidden = [16]", "", "run.toml:9:6: `zoo.train` needs an `[architecture.mlp]` or `[architecture.file]` to train");
+    check(
+        "held-out-runs = 2",
+        "held-out-runs = 0",
+        "run.toml:12:1: `zoo.train.held-out-runs` must be 1 or more: they are the yardstick, got 0",
+    );
+    check(
+        "[architecture.mlp]\nhidden = [16]",
+        "",
+        "run.toml:9:6: `zoo.train` needs an `[architecture.mlp]` or `[architecture.file]` to train",
+    );
     check(
         "[data.digits]",
         "[data.digits]\n[sample.condition]\nacuracy = 0.9",
         "run.toml:6:9: `sample.condition` names `acuracy`, which the generator is not trained on; it knows `validation-accuracy`, `step`",
     );
-    check("[data.digits]", "[data.digits]\n[evaluate]\nthresholds = [1.0, 0.5]", "run.toml:7:1: `evaluate.thresholds` must be positive and increasing, at least one, got [1.0, 0.5]");
+    check(
+        "[data.digits]",
+        "[data.digits]\n[evaluate]\nthresholds = [1.0, 0.5]",
+        "run.toml:7:1: `evaluate.thresholds` must be positive and increasing, at least one, got [1.0, 0.5]",
+    );
 }
 
 #[test]
 fn overrides_are_checked_by_the_same_types() {
-    let config = set(&["zoo.train.runs=8", "generator.flow.width=64", "run.device=cpu", "sampler.rk4.steps=7", "codec.pca.rank.fixed=5"]).unwrap();
+    let config =
+        set(&["zoo.train.runs=8", "generator.flow.width=64", "run.device=cpu", "sampler.rk4.steps=7", "codec.pca.rank.fixed=5"])
+            .unwrap();
     assert_eq!((config.run.device, config.sampler.steps().steps), (DeviceConfig::Cpu, 7));
     assert!(matches!(config.zoo, ZooConfig::Train(TrainZooConfig { runs: 8, .. })));
     assert!(matches!(config.codec, CodecConfig::Pca(PcaConfig { rank: RankConfig::Fixed(5), .. })));
@@ -99,12 +137,20 @@ fn overrides_are_checked_by_the_same_types() {
     check("run..seed=1", "expected `dotted.key=value`");
     check("sample.count=0", "`sample.count` must be 1 or more, got 0");
     check("run.seed.x=1", "invalid type: map, expected u64");
-    check("generater.flow.width=1", "unknown key `generater`\nhint: did you mean `generator`? keys here: `run`, `data`, `architecture`, `zoo`, `canonicalize`, `codec`, `generator`, `sampler`, `sample`, `refiner`, `baselines`, `evaluate`, `export`");
+    check(
+        "generater.flow.width=1",
+        "unknown key `generater`\nhint: did you mean `generator`? keys here: `run`, `data`, `architecture`, `zoo`, `canonicalize`, `codec`, `generator`, `sampler`, `sample`, `refiner`, `baselines`, `evaluate`, `export`",
+    );
 }
 
 #[test]
 fn a_resolved_config_parses_to_itself() {
-    let texts = [RUN, QUICKSTART, include_str!("../../../../configs/h1-mnist-mlp.toml"), include_str!("../../../../configs/h2-mnist-mlp.toml")];
+    let texts = [
+        RUN,
+        QUICKSTART,
+        include_str!("../../../../configs/h1-mnist-mlp.toml"),
+        include_str!("../../../../configs/h2-mnist-mlp.toml"),
+    ];
     for text in texts {
         let config = parse(text).unwrap();
         let written = config.to_toml();

@@ -69,7 +69,11 @@ impl Job<'_> {
         let finals = self.raw.records(&Filter { split: Some(Split::Train), final_only: true, ..Filter::default() })?;
         if finals.len() < 2 {
             let got = finals.len().to_string();
-            return Err(Error::Range { what: "the number of training runs with a last network", expected: "2 or more".to_owned(), got });
+            return Err(Error::Range {
+                what: "the number of training runs with a last network",
+                expected: "2 or more".to_owned(),
+                got,
+            });
         }
         let raw_finals = self.raw.load(&finals, Purpose::Fit)?;
         self.session.monitor.note(format!("canonicalize: {group}"));
@@ -159,7 +163,8 @@ impl Job<'_> {
         entries: Vec<Entry>,
         gathered: &mut Gathered,
     ) -> Result<()> {
-        let unscored: Vec<usize> = (0..entries.len()).filter(|&i| !entries[i].record().metrics.contains_key("validation-accuracy")).collect();
+        let unscored: Vec<usize> =
+            (0..entries.len()).filter(|&i| !entries[i].record().metrics.contains_key("validation-accuracy")).collect();
         let scores = weft_net::scores(&canonical.select(&unscored), &self.session.dataset, Part::Validation)?;
         let scores: BTreeMap<usize, weft_net::Scores> = unscored.into_iter().zip(scores).collect();
         let (mut kept, mut records) = (Vec::new(), Vec::new());

@@ -1,7 +1,7 @@
 //! The data set and the architecture that a run file names.
 
-use crate::config::{ArchitectureConfig, DataConfig};
 use crate::Result;
+use crate::config::{ArchitectureConfig, DataConfig};
 use std::path::Path;
 use weft_core::{Architecture, Dataset};
 

@@ -120,7 +120,7 @@ fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2])
 
 /// Powers of two below the full rank, and the full rank.
 fn ranks(full: usize) -> Vec<usize> {
-    let mut ranks: Vec<usize> = (0..).map(|p| 1 << p).take_while(|&rank| rank < full).collect();
+    let mut ranks: Vec<usize> = std::iter::successors(Some(1), |rank| Some(rank * 2)).take_while(|&rank| rank < full).collect();
     ranks.push(full);
     ranks
 }

@@ -18,8 +18,8 @@ pub(crate) use sample::on_demand;
 
 use crate::cache::{self, Completed, Running, StageKey, State};
 use crate::config::RunConfig;
-use crate::run::{Stage, StageOutcome};
 use crate::report::Report;
+use crate::run::{Stage, StageOutcome};
 use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -85,7 +85,12 @@ impl<'a> Session<'a> {
     }
 
     /// A key that holds what every stage depends on: its upstream, the data, the seed and the kind of processor.
-    pub(crate) fn key(&self, (name, folder): (&'static str, &'static str), version: u32, upstream: &[(&str, &Completed)]) -> StageKey {
+    pub(crate) fn key(
+        &self,
+        (name, folder): (&'static str, &'static str),
+        version: u32,
+        upstream: &[(&str, &Completed)],
+    ) -> StageKey {
         let processor = if self.device.is_cpu() { "cpu" } else { "gpu" };
         let key = StageKey::new(name, folder, version)
             .setting("seed", &self.config.run.seed)

@@ -31,14 +31,22 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
     let (all, finals) = (canonical.records(&train(false))?, canonical.records(&train(true))?);
     let raw_finals = raw.records(&train(true))?;
     let place: BTreeMap<_, _> = raw_finals.iter().enumerate().map(|(i, entry)| (entry.record().digest, i)).collect();
-    let order: Vec<usize> =
-        finals.iter().filter_map(|e| e.record().provenance.parents.first()).filter_map(|digest| place.get(digest).copied()).collect();
+    let order: Vec<usize> = finals
+        .iter()
+        .filter_map(|e| e.record().provenance.parents.first())
+        .filter_map(|digest| place.get(digest).copied())
+        .collect();
     let raw_finals = raw.load(&raw_finals, Purpose::Fit)?.select(&order);
     let conditions = all.iter().map(|entry| entry.record().condition()).collect();
     let condition = default_condition(session.config, &finals.iter().map(|e| e.record().condition()).collect::<Vec<_>>());
     let codec = Arc::new(encode::codec_of(done.of(Stage::Encode))?);
-    let set =
-        TrainingSet::new(codec, &canonical.load(&all, Purpose::Fit)?, canonical.load(&finals, Purpose::Fit)?, raw_finals, conditions)?;
+    let set = TrainingSet::new(
+        codec,
+        &canonical.load(&all, Purpose::Fit)?,
+        canonical.load(&finals, Purpose::Fit)?,
+        raw_finals,
+        conditions,
+    )?;
     Ok(Learnt { set, condition })
 }
 
@@ -106,7 +114,9 @@ pub(super) fn refiners(config: &RunConfig) -> Vec<RefinerPlan> {
     }));
     if config.evaluate.ablation {
         let variants = ablations(chosen).into_iter().enumerate();
-        plans.extend(variants.map(|(i, (settings, config))| flow(format!("refiner-ablation-{i}"), Role::Ablation(settings), config)));
+        plans.extend(
+            variants.map(|(i, (settings, config))| flow(format!("refiner-ablation-{i}"), Role::Ablation(settings), config)),
+        );
     }
     plans
 }
@@ -114,10 +124,12 @@ pub(super) fn refiners(config: &RunConfig) -> Vec<RefinerPlan> {
 /// The chosen settings changed one at a time.
 fn ablations(chosen: &RefinerConfig) -> Vec<(String, RefinerConfig)> {
     let with = |on: bool, what: &str| if on { format!("without {what}") } else { format!("with {what}") };
-    let repulsion = if chosen.repulsion > 0.0 { 0.0 } else { 1.0 };
+    let other = |strength: f64| if strength > 0.0 { 0.0 } else { 1.0 };
+    let (shell, repulsion) = (other(chosen.shell), other(chosen.repulsion));
     vec![
         (with(chosen.hinge, "hinge"), RefinerConfig { hinge: !chosen.hinge, ..chosen.clone() }),
         (with(chosen.own_data, "own data"), RefinerConfig { own_data: !chosen.own_data, ..chosen.clone() }),
+        (with(chosen.shell > 0.0, "shell"), RefinerConfig { shell, ..chosen.clone() }),
         (with(chosen.repulsion > 0.0, "repulsion"), RefinerConfig { repulsion, ..chosen.clone() }),
         (format!("μ = {}", 3.0 * chosen.mu), RefinerConfig { mu: 3.0 * chosen.mu, ..chosen.clone() }),
         (format!("μ = {}", chosen.mu / 3.0), RefinerConfig { mu: chosen.mu / 3.0, ..chosen.clone() }),
@@ -131,7 +143,8 @@ pub(super) fn baselines(config: &BaselinesConfig) -> Vec<Trivial> {
 
 /// Writes a model.
 pub(super) fn write_artifact(path: &Path, artifact: &Artifact) -> Result<()> {
-    let tensors: Vec<_> = artifact.tensors.iter().map(|(name, (shape, values))| (name.clone(), shape.clone(), values.as_slice())).collect();
+    let tensors: Vec<_> =
+        artifact.tensors.iter().map(|(name, (shape, values))| (name.clone(), shape.clone(), values.as_slice())).collect();
     Ok(weft_zoo::write_tensors(path, &tensors, &artifact.metadata)?)
 }
 

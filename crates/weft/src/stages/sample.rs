@@ -8,7 +8,7 @@
 //! ```
 
 use super::models::{self, Learnt, Models};
-use super::{Done, Session, export, read_json, write_json};
+use super::{Done, Session, canonicalize, export, read_json, write_json};
 use crate::cache::{Completed, Running};
 use crate::run::Stage;
 use crate::{Error, Result, SampleRequest};
@@ -17,8 +17,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-use weft_core::{Architecture, Condition, Population, Seed};
+use weft_canon::Group;
+use weft_canon::distance::{Quotient, QuotientOptions};
+use weft_core::{Architecture, Condition, Digest, Population, Seed, Split};
 use weft_gen::Generator;
+use weft_zoo::{Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
 const VERSION: u32 = 1;
@@ -113,7 +116,8 @@ pub(super) fn describe(condition: &Condition) -> BTreeMap<String, String> {
 pub(super) fn sets(session: &Session, generator: &dyn Generator, condition: &Condition) -> Result<(Vec<Population>, f64)> {
     let config = &session.config.sample;
     let since = Instant::now();
-    let sets = (0..config.seeds).map(|i| generator.sample(config.count, condition, seed_of(session, i))).collect::<Result<Vec<_>, _>>()?;
+    let sets =
+        (0..config.seeds).map(|i| generator.sample(config.count, condition, seed_of(session, i))).collect::<Result<Vec<_>, _>>()?;
     Ok((sets, since.elapsed().as_secs_f64() / (config.seeds * config.count) as f64))
 }
 
@@ -141,8 +145,9 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest)
         ("weft".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ]);
     let mut written = Vec::with_capacity(networks.len());
-    for (i, row) in networks.rows().enumerate() {
+    for ((i, row), parent) in networks.rows().enumerate().zip(parents(&networks, done)?) {
         session.check_stop(Stage::Sample)?;
+        metadata.insert("parents".to_owned(), parent.to_string());
         let path = request.folder.join(format!("{i:05}.safetensors"));
         weft_zoo::write_checkpoint(&path, &architecture, row, &metadata)?;
         written.push(path);
@@ -150,4 +155,18 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest)
     }
     session.monitor.finish();
     Ok(written)
+}
+
+/// The nearest training network of each sample, as its digest in the canonical zoo.
+fn parents(networks: &Population, done: &Done) -> Result<Vec<Digest>> {
+    let zoo = Zoo::open(&canonicalize::zoo_of(done.of(Stage::Canonicalize)))?;
+    let entries = zoo.records(&Filter { split: Some(Split::Train), ..Filter::default() })?;
+    let train = zoo.load(&entries, Purpose::Transform)?;
+    let group = Group::derive(train.architecture().clone());
+    // Without a gauge at the output there is no common shift of the logits to center.
+    let quotient = Quotient::new(&group, QuotientOptions::default())
+        .or_else(|_| Quotient::new(&group, QuotientOptions { center_outputs: false, ..QuotientOptions::default() }))?;
+    let (queries, references) = (quotient.prepare(networks.data(), None)?, quotient.prepare(train.data(), None)?);
+    let nearest = quotient.nearest(&queries, &references, None);
+    Ok(nearest.into_iter().map(|(index, _)| entries[index].record().digest).collect())
 }

@@ -168,12 +168,11 @@ impl Job<'_> {
             return read_json(&figures);
         }
         let saved = state.exists().then(|| models::read_artifact(&state)).transpose()?;
-        let mut training = match saved.as_ref().and_then(|saved| saved.metadata.get("training")) {
-            Some(text) => serde_json::from_str(text).map_err(|e| Error::Damaged { path: state.clone(), reason: e.to_string() })?,
-            None => {
-                let curve = TrainingCurve { name: self.file.clone(), loss: self.loss.to_owned(), points: Vec::new() };
-                ModelTraining { file: self.file.clone(), curve, ..ModelTraining::default() }
-            }
+        let mut training = if let Some(text) = saved.as_ref().and_then(|saved| saved.metadata.get("training")) {
+            serde_json::from_str(text).map_err(|e| Error::Damaged { path: state.clone(), reason: e.to_string() })?
+        } else {
+            let curve = TrainingCurve { name: self.file.clone(), loss: self.loss.to_owned(), points: Vec::new() };
+            ModelTraining { file: self.file.clone(), curve, ..ModelTraining::default() }
         };
         let monitor = self.session.monitor;
         monitor.start(&format!("train {}", self.file), self.steps, "steps");
@@ -204,7 +203,8 @@ impl Job<'_> {
         let (chunk, every) = ((self.steps / POINTS).max(1), self.session.config.generator.flow().checkpoint_steps);
         let save = |trainer: &T, training: &mut ModelTraining| -> Result<()> {
             training.secs = before + since.elapsed().as_secs_f64();
-            let text = serde_json::to_string(training).map_err(|e| Error::Damaged { path: state.to_owned(), reason: e.to_string() })?;
+            let text =
+                serde_json::to_string(training).map_err(|e| Error::Damaged { path: state.to_owned(), reason: e.to_string() })?;
             models::write_artifact(state, &trainer.save().with_text("training", text))
         };
         while trainer.step() < self.steps {

@@ -35,7 +35,7 @@ pub(crate) fn tiny(output: &Path, more: &[&str]) -> RunConfig {
     ]
     .map(str::to_owned)
     .to_vec();
-    overrides.push(format!("run.output={output:?}"));
+    overrides.push(format!("run.output='{}'", output.display()));
     overrides.extend(more.iter().map(|&o| o.to_owned()));
     RunConfig::quickstart(&overrides).expect("the overrides are valid")
 }

@@ -8,7 +8,7 @@
 //! - a **hinge**: a sample's loss stops counting below a level drawn from the training runs' own losses, so that
 //!   samples stop where training runs stop instead of being pulled to one optimum;
 //! - a **shell**: a sample's logits may stray from the training runs' mean logits as far as those runs do, no
-//!   further: `max(0, ‖f − f̄‖²/s² − 1)`, on training inputs. Loss alone lets a network that is unlike any training
+//!   further: `max(0, ‖f − f̄‖²/s² − 1)`, on inputs between training examples. Loss alone lets a network that is unlike any training
 //!   run fit the training data with inflated logits;
 //! - **own data**: each sample is trained on its own half of the data. Every example has 63 random signs and so
 //!   has every sample, which sees the examples that agree with it in most signs; the refiner is told the signs;
@@ -29,6 +29,8 @@ use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, ResidualMlp, Residual
 const SIGNS: usize = 63;
 /// Conditioning features: the signs and the loss level.
 const CONDITIONING: usize = SIGNS + 1;
+/// Inputs between training examples on which functions are compared.
+const SHELL_INPUTS: usize = 8_192;
 /// Training networks drawn as fixed points of the repulsion, each step.
 const FIXED_POINTS: usize = 64;
 
@@ -114,13 +116,13 @@ pub struct RefinerTrainer {
     network: ResidualMlp,
     optimizer: FlatOptimizer,
     loss: PopulationLoss,
+    between: Option<(PopulationLoss, Ensemble)>,
     data: TrainingSet,
     pool: Population,
     pool_codes: Vec<f32>,
     decode: Tensor,
     spacing: f64,
     levels: Levels,
-    ensemble: Ensemble,
     example_signs: Vec<u64>,
     seed: Seed,
     device: Device,
@@ -155,11 +157,11 @@ impl RefinerTrainer {
         let pool = proposal.sample(config.pool, condition, seed.fork("pool"))?;
         let pool_codes = data.codec.encode(pool.data())?;
         let levels = Levels::new(final_losses(&data.finals, &loss, seed.fork("levels")));
-        let ensemble = loss.ensemble(&some_of(&data.finals, seed.fork("ensemble")));
+        let between = (config.shell > 0.0).then(|| shell_inputs(&loss, &data.finals, seed.fork("shell"))).transpose()?;
         let example_signs = signs(seed.fork("examples"), loss.num_examples());
         let spacing = mean_distance(&data.finals, seed.fork("spacing"));
         let decode = decode_tensor(&data.codec, device)?;
-        Ok(Self { config, network, optimizer, loss, data, pool, pool_codes, decode, spacing, levels, ensemble, example_signs, seed, device: device.clone() })
+        Ok(Self { config, network, optimizer, loss, between, data, pool, pool_codes, decode, spacing, levels, example_signs, seed, device: device.clone() })
     }
 
     /// Steps taken.
@@ -256,7 +258,7 @@ impl RefinerTrainer {
         let shift = self.network.forward(&codes, &conditioning, &theta)?;
         let refined = (rows + decode_shift(&shift, &self.decode)?)?;
         let examples = self.draw_examples(seed.fork("examples"), &sample_signs);
-        let task = self.task(&refined, &examples, &levels)?;
+        let task = self.task(&refined, &examples, &levels, seed.fork("shell"))?;
         let mut loss = (task.mean_all()? + (shift.sqr()?.sum_all()? * (config.mu / (10.0 * n as f64)))?)?;
         if config.repulsion > 0.0 {
             loss = (loss + (self.repulsion(&refined, seed.fork("fixed"))? * config.repulsion)?)?;
@@ -274,23 +276,21 @@ impl RefinerTrainer {
     }
 
     /// The task loss of each sample, `[n]`: cross-entropy, hinged or not, and the shell.
-    fn task(&self, refined: &Tensor, examples: &[u32], levels: &[f32]) -> Result<Tensor> {
+    fn task(&self, refined: &Tensor, examples: &[u32], levels: &[f32], seed: Seed) -> Result<Tensor> {
         let n = refined.dim(0)?;
-        let hinged = |losses: Tensor| -> Result<Tensor> {
-            let levels = Tensor::from_slice(levels, n, losses.device())?;
-            Ok(if self.config.hinge { (losses - levels)?.relu()? } else { losses })
-        };
-        if self.config.shell == 0.0 {
-            return hinged(self.loss.cross_entropy(refined, examples)?);
-        }
-        let (logits, losses) = self.loss.logits_and_losses(refined, examples)?;
+        let losses = self.loss.cross_entropy(refined, examples)?;
+        let levels = Tensor::from_slice(levels, n, losses.device())?;
+        let task = if self.config.hinge { (losses - levels)?.relu()? } else { losses };
+        let Some((between, ensemble)) = &self.between else { return Ok(task) };
+        let chosen = seed.indices(n * self.config.batch_examples, between.num_examples());
+        let logits = between.logits(refined, &chosen)?;
         let classes = logits.dim(2)?;
         let mean: Vec<f32> =
-            examples.iter().flat_map(|&e| &self.ensemble.mean[e as usize * classes..(e as usize + 1) * classes]).copied().collect();
+            chosen.iter().flat_map(|&e| &ensemble.mean[e as usize * classes..(e as usize + 1) * classes]).copied().collect();
         let mean = Tensor::from_vec(mean, logits.shape(), logits.device())?;
         let centred = logits.broadcast_sub(&logits.mean_keepdim(2)?)?;
-        let strayed = ((centred - mean)?.sqr()?.sum(2)?.mean(1)? / self.ensemble.spread.max(1e-9))?;
-        Ok((hinged(losses)? + (strayed.affine(1.0, -1.0)?.relu()? * self.config.shell)?)?)
+        let strayed = ((centred - mean)?.sqr()?.sum(2)?.mean(1)? / ensemble.spread.max(1e-9))?;
+        Ok((task + (strayed.affine(1.0, -1.0)?.relu()? * self.config.shell)?)?)
     }
 
     /// Each sample's batch of training examples, sample by sample.
@@ -454,9 +454,12 @@ fn final_losses(finals: &Population, loss: &PopulationLoss, seed: Seed) -> Vec<f
     loss.gradients(finals.data(), &chosen).losses.into_iter().map(|l| l as f32).collect()
 }
 
-/// Up to 256 networks, whose mean function stands for all.
-fn some_of(finals: &Population, seed: Seed) -> Population {
-    finals.select(&seed.subset(256, finals.len()).into_iter().map(|i| i as usize).collect::<Vec<_>>())
+/// Inputs between training examples, and what up to 256 training runs say of them.
+fn shell_inputs(loss: &PopulationLoss, finals: &Population, seed: Seed) -> Result<(PopulationLoss, Ensemble)> {
+    let between = loss.between_examples(SHELL_INPUTS, seed.fork("inputs"))?;
+    let chosen: Vec<usize> = seed.fork("runs").subset(256, finals.len()).into_iter().map(|i| i as usize).collect();
+    let ensemble = between.ensemble(&finals.select(&chosen));
+    Ok((between, ensemble))
 }
 
 /// The mean distance of up to 1,000 random pairs of canonical training networks.

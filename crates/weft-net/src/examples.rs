@@ -115,19 +115,26 @@ impl Examples {
         }
     }
 
+    /// Writes an example's values into `out`, `[i]`.
+    ///
+    /// # Panics
+    /// If the example does not exist or `out` has another length.
+    pub fn read(&self, example: usize, out: &mut [f32]) {
+        match &self.values {
+            Values::Dense(values) => out.copy_from_slice(&values[example * self.num_features..(example + 1) * self.num_features]),
+            Values::Sparse(rows) => {
+                out.fill(0.0);
+                let (columns, values) = rows.row(example);
+                columns.iter().zip(values).for_each(|(&c, &v)| out[usize::from(c)] = v);
+            }
+        }
+    }
+
     /// All values, `[b, i]`.
     #[must_use]
     pub fn to_dense(&self) -> Vec<f32> {
-        match &self.values {
-            Values::Dense(values) => values.clone(),
-            Values::Sparse(rows) => {
-                let mut out = vec![0.0; rows.len() * self.num_features];
-                for (example, row) in out.chunks_exact_mut(self.num_features).enumerate() {
-                    let (columns, values) = rows.row(example);
-                    columns.iter().zip(values).for_each(|(&c, &v)| row[usize::from(c)] = v);
-                }
-                out
-            }
-        }
+        let mut out = vec![0.0; self.len() * self.num_features];
+        out.chunks_exact_mut(self.num_features).enumerate().for_each(|(example, row)| self.read(example, row));
+        out
     }
 }

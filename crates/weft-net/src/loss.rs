@@ -8,7 +8,7 @@ use crate::{Device, Engine, Examples, Result, Workspace};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
-use weft_core::{Architecture, Dataset, Part, Population};
+use weft_core::{Architecture, Dataset, Part, Population, Seed};
 use weft_ops::kernels::cross_entropy_gradient;
 
 /// A population's loss and logits on training data, differentiable in the weights.
@@ -53,6 +53,36 @@ impl PopulationLoss {
             Some((x, Tensor::new(examples.labels(), device.candle())?))
         };
         Ok(Self { engine: Arc::new(Engine::new(architecture)), examples: Arc::new(examples), device: device.clone(), on_device })
+    }
+
+    /// The same networks on `count` inputs that lie on segments between pairs of training inputs, without labels.
+    ///
+    /// They extend the inputs on which functions are compared beyond the training examples themselves (mixup,
+    /// Zhang et al. 2018).
+    ///
+    /// # Errors
+    /// If the device's memory does not hold them.
+    pub fn between_examples(&self, count: usize, seed: Seed) -> Result<Self> {
+        let features = self.engine.architecture().num_inputs();
+        let ends = seed.fork("ends").indices(2 * count, self.examples.len());
+        let places = seed.fork("places").uniforms(count);
+        let mut scratch = [vec![0.0; features], vec![0.0; features]];
+        let mut mixed = Vec::with_capacity(count * features);
+        for (ends, place) in ends.chunks_exact(2).zip(places) {
+            for (row, &end) in scratch.iter_mut().zip(ends) {
+                self.examples.read(end as usize, row);
+            }
+            mixed.extend(scratch[0].iter().zip(&scratch[1]).map(|(a, b)| place * a + (1.0 - place) * b));
+        }
+        let examples = Examples::unlabelled(&mixed, features);
+        let on_device = match &self.on_device {
+            None => None,
+            Some((x, _)) => {
+                let labels = Tensor::zeros(count, candle_core::DType::U32, x.device())?;
+                Some((Tensor::from_vec(mixed, (count, features), x.device())?, labels))
+            }
+        };
+        Ok(Self { engine: self.engine.clone(), examples: Arc::new(examples), device: self.device.clone(), on_device })
     }
 
     /// The number of training examples to draw batches from.
@@ -103,21 +133,6 @@ impl PopulationLoss {
                 Ok(tensor_logits(architecture, &split_rows(architecture, rows)?, &x_nbi)?)
             }
         }
-    }
-
-    /// The logits `[n, b, c]` and the mean cross-entropy `[n]` of each network on its own batch.
-    ///
-    /// # Shapes
-    /// As [`PopulationLoss::logits`].
-    ///
-    /// # Errors
-    /// If the shapes do not fit or a tensor operation fails.
-    pub fn logits_and_losses(&self, rows: &Tensor, chosen: &[u32]) -> Result<(Tensor, Tensor)> {
-        let logits = self.logits(rows, chosen)?;
-        let (n, b, _) = logits.dims3()?;
-        let labels = Tensor::new(self.labels(chosen), logits.device())?.reshape((n, b))?;
-        let losses = cross_entropy(&logits, &labels)?;
-        Ok((logits, losses))
     }
 
     /// The mean cross-entropy of each network on its own batch, `[n]`.

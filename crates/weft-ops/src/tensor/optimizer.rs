@@ -51,7 +51,7 @@ impl FlatOptimizer {
     /// # Errors
     /// If the device's memory does not hold them.
     pub fn variable(&self, device: &candle_core::Device) -> crate::Result<Var> {
-        Ok(Var::from_tensor(&Tensor::from_slice(&self.theta, self.theta.len(), device)?)?)
+        Ok(Var::from_slice(&self.theta, self.theta.len(), device)?)
     }
 
     /// Takes one step and returns the gradient's norm before clipping.

@@ -5,7 +5,7 @@
 //! Shape legend: `b` rows, `i` inputs, `c` conditioning features, `w` width, `o` outputs.
 
 use super::residual_cpu::{Pass, Saved};
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Storage, Tensor};
 use std::ops::Range;
 use std::sync::Mutex;
 use weft_core::Seed;
@@ -185,15 +185,27 @@ impl CustomOp3 for Fused {
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let rows = x.dim(0)?;
-        let values = |t: &Tensor| t.contiguous()?.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>();
-        let (x_values, c_values, theta_values, dy) = (values(x)?, values(condition)?, values(theta)?, values(dy)?);
-        let pass = Pass { network: &self.network, theta: &theta_values, rows };
-        let saved = self.saved.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let saved = saved.unwrap_or_else(|| pass.forward(&x_values, &c_values).1);
-        let (dx, d_theta) = pass.backward(&x_values, &c_values, saved, dy);
+        let (x_in, dy) = (x.contiguous()?, dy.contiguous()?);
+        let (dx, d_theta) = with_values([&x_in, condition, theta, &dy], |[x, condition, theta, dy]| {
+            let pass = Pass { network: &self.network, theta, rows };
+            let saved = self.saved.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            let saved = saved.unwrap_or_else(|| pass.forward(x, condition).1);
+            pass.backward(x, condition, saved, dy)
+        })?;
         let dx = Tensor::from_vec(dx, x.shape(), x.device())?;
         Ok((Some(dx), None, Some(Tensor::from_vec(d_theta, theta.shape(), theta.device())?)))
     }
+}
+
+/// Lends the values of contiguous CPU tensors without a copy.
+fn with_values<T>(tensors: [&Tensor; 4], work: impl FnOnce([&[f32]; 4]) -> T) -> candle_core::Result<T> {
+    let guards = tensors.map(Tensor::storage_and_layout);
+    let mut values = [[].as_slice(); 4];
+    for (slot, (storage, layout)) in values.iter_mut().zip(&guards) {
+        let Storage::Cpu(storage) = &**storage else { candle_core::bail!("residual-mlp: a tensor is not on the CPU") };
+        *slot = contiguous(storage, layout)?;
+    }
+    Ok(work(values))
 }
 
 fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {

@@ -72,11 +72,11 @@ impl Pass<'_> {
     }
 
     /// Returns the gradients of `x` and of the parameters.
-    pub(super) fn backward(&self, x: &[f32], condition: &[f32], saved: Saved, dy: Vec<f32>) -> (Vec<f32>, Vec<f32>) {
+    pub(super) fn backward(&self, x: &[f32], condition: &[f32], saved: Saved, dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let net = self.network;
         let width = net.config().width;
         let mut d_theta = vec![0.0; self.theta.len()];
-        let mut dh = self.affine_backward(&saved.last, &net.output, &dy, &mut d_theta);
+        let mut dh = self.affine_backward(&saved.last, &net.output, dy, &mut d_theta);
         let mut de = vec![0.0; dh.len()];
         for (block, saved) in net.blocks.iter().zip(saved.blocks).rev() {
             let mut d_hidden = self.affine_backward(&saved.active, &block.down, &dh, &mut d_theta);

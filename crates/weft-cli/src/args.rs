@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Learns from trained networks and samples new ones.
 #[derive(Debug, Parser)]
-#[command(name = "weft", version, about, propagate_version = true, max_term_width = 110)]
+#[command(name = "weft", version, propagate_version = true, max_term_width = 110)]
 pub(crate) struct Arguments {
     /// How data are printed on stdout.
     #[arg(long, value_enum, global = true, default_value_t = Format::Human)]
@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     /// Print nothing on stderr but errors.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Print the whole chain of causes, and each task as it begins.
+    /// Print each task as it begins.
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
     #[command(subcommand)]

@@ -3,7 +3,7 @@
 use crate::output::Printer;
 use crate::table::duration;
 use anyhow::Context as _;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,13 +97,21 @@ impl Progress {
 fn summary(task: &Task) -> String {
     let secs = task.since.elapsed().as_secs_f64();
     let rate = task.done as f64 / secs.max(1e-9);
+    format!("{}: {} {} in {} ({})", task.name, task.done, task.unit, duration(secs), per_second(rate))
+}
+
+fn per_second(rate: f64) -> String {
     let digits = if rate < 10.0 { 2 } else { 0 };
-    format!("{}: {} {} in {} ({rate:.digits$}/s)", task.name, task.done, task.unit, duration(secs))
+    format!("{rate:.digits$}/s")
 }
 
 fn style(unit: &str) -> ProgressStyle {
-    let template = format!("{{msg}} {{wide_bar:.cyan}} {{pos}}/{{len}} {unit} · {{per_sec}} · {{eta}} left");
-    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let template = format!("{{msg}} {{wide_bar:.cyan}} {{pos}}/{{len}} {unit} · {{rate}} · {{eta}} left");
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        // A bar that cannot be drawn is no reason to stop.
+        let _ = out.write_str(&per_second(state.per_sec()));
+    };
+    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", rate)
 }
 
 #[cfg(test)]

@@ -23,6 +23,11 @@ fn pad(cell: &str, width: usize) -> String {
     if is_number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
 }
 
+/// A number of things, for people.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
 /// A size in bytes, for people.
 pub(crate) fn bytes(size: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -59,6 +64,7 @@ mod tests {
         let sizes = [(0, "0 B"), (1536, "1.5 KiB"), (600_000_000, "572.2 MiB")];
         assert!(sizes.iter().all(|&(size, expected)| bytes(size) == expected));
         let times = [(0.5, "0.50 s"), (65.04, "65.0 s"), (125.0, "2 min 05 s")];
+        assert_eq!([0, 1, 2].map(|n| count(n, "shard")), ["0 shards", "1 shard", "2 shards"]);
         assert!(times.iter().all(|&(secs, expected)| duration(secs) == expected));
     }
 }

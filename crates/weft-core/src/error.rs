@@ -88,7 +88,7 @@ pub enum Error {
     #[error("`{0}` is not a digest (64 hexadecimal digits)")]
     Digest(String),
     /// A word is not one of a closed set.
-    #[error("`{got}` is not a {what}; known: {known}")]
+    #[error("unknown {what} `{got}`; known: {known}")]
     Word {
         /// What the word should name.
         what: &'static str,

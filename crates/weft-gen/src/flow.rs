@@ -56,7 +56,8 @@ pub struct FlowConfig {
 
 impl FlowConfig {
     fn check(&self) -> Result<()> {
-        let range = |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got }) };
+        let range =
+            |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got }) };
         range("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width.to_string())?;
         range("blocks", "at most 256", self.blocks <= 256, self.blocks.to_string())?;
         range("batch-size", "1 or more", self.batch_size > 0, self.batch_size.to_string())?;
@@ -74,7 +75,13 @@ impl FlowConfig {
 
     fn network(&self, code_len: usize, schema: &Schema) -> ResidualMlp {
         let conditioning = 2 * TIME_FREQUENCIES + 1 + schema.encoded_len();
-        ResidualMlp::new(ResidualMlpConfig { inputs: code_len, conditioning, width: self.width, blocks: self.blocks, outputs: code_len })
+        ResidualMlp::new(ResidualMlpConfig {
+            inputs: code_len,
+            conditioning,
+            width: self.width,
+            blocks: self.blocks,
+            outputs: code_len,
+        })
     }
 }
 
@@ -102,7 +109,11 @@ impl FlowTrainer {
         config.check()?;
         let schema = Schema::fit(&config.conditions, &data.conditions);
         if let Some(absent) = config.conditions.iter().find(|name| !schema.fields.iter().any(|f| &f.name == *name)) {
-            return Err(Error::Setting { setting: "conditions", expected: "fields that training checkpoints have", got: absent.clone() });
+            return Err(Error::Setting {
+                setting: "conditions",
+                expected: "fields that training checkpoints have",
+                got: absent.clone(),
+            });
         }
         let mut encoded = Vec::new();
         for condition in data.conditions.iter() {
@@ -172,6 +183,12 @@ impl FlowTrainer {
         Ok(total / f64::from(count.max(1)))
     }
 
+    /// Floating-point operations of the whole training.
+    #[must_use]
+    pub fn flops(&self) -> f64 {
+        3.0 * self.network.flops_per_row() * self.config.batch_size as f64 * self.config.steps as f64
+    }
+
     /// Ends training; samples come from the moving average.
     ///
     /// # Errors
@@ -207,7 +224,8 @@ impl FlowTrainer {
         let theta = self.optimizer.variable(device)?;
         let (skips, scales): (Vec<f32>, Vec<f32>) = times.iter().map(|&t| precondition(t)).unzip();
         let linear = x_t.broadcast_mul(&Tensor::from_vec(skips, (b, 1), device)?)?;
-        let learned = self.network.forward(&x_t, &conditioning, &theta)?.broadcast_mul(&Tensor::from_vec(scales, (b, 1), device)?)?;
+        let learned =
+            self.network.forward(&x_t, &conditioning, &theta)?.broadcast_mul(&Tensor::from_vec(scales, (b, 1), device)?)?;
         let loss = ((linear + learned)? - (data - noise)?)?.sqr()?.mean_all()?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         if !value.is_finite() {
@@ -346,13 +364,22 @@ impl Flow {
     ///
     /// # Errors
     /// [`Error::Artifact`] if the state lacks something or does not fit the codec.
-    pub fn load(saved: &Artifact, codec: Arc<Codec>, architecture: Arc<Architecture>, sampler: SamplerConfig, device: &Device) -> Result<Self> {
+    pub fn load(
+        saved: &Artifact,
+        codec: Arc<Codec>,
+        architecture: Arc<Architecture>,
+        sampler: SamplerConfig,
+        device: &Device,
+    ) -> Result<Self> {
         let names: String = saved.text("fields")?;
         let fields = names.split('\n').filter(|n| !n.is_empty()).map(|name| load_field(saved, name)).collect::<Result<Vec<_>>>()?;
         let schema = Schema { fields };
         let (width, blocks): (usize, usize) = (saved.text("width")?, saved.text("blocks")?);
         if !(1..=16_384).contains(&width) || blocks > 256 {
-            return Err(Error::Artifact { entry: "width".to_owned(), reason: format!("{width} with {blocks} blocks is out of range") });
+            return Err(Error::Artifact {
+                entry: "width".to_owned(),
+                reason: format!("{width} with {blocks} blocks is out of range"),
+            });
         }
         let k = codec.code_len();
         let conditioning = 2 * TIME_FREQUENCIES + 1 + schema.encoded_len();
@@ -361,7 +388,18 @@ impl Flow {
         let dropped = saved.tensors.get("residual-std").is_none_or(|(_, v)| v.is_empty());
         let residual_std = if dropped { Vec::new() } else { saved.vector("residual-std", architecture.num_parameters())? };
         let spread = Spread { mean: saved.vector("code-mean", k)?, std: saved.vector("code-std", k)? };
-        Ok(Self { network, theta, schema, spread, codec, architecture, residual_std, sampler, device: device.clone(), name: "flow".to_owned() })
+        Ok(Self {
+            network,
+            theta,
+            schema,
+            spread,
+            codec,
+            architecture,
+            residual_std,
+            sampler,
+            device: device.clone(),
+            name: "flow".to_owned(),
+        })
     }
 
     /// Samples codes, `[n, k]`.
@@ -428,6 +466,9 @@ impl Generator for Flow {
 
     fn flops_per_sample(&self) -> f64 {
         let decode = 2.0 * (self.codec.code_len() * self.codec.dim()) as f64;
-        self.sampler.evaluations() as f64 * self.network.flops_per_row() + decode
+        // Guidance runs the network twice, wherever there is a condition to be guided by.
+        let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && !self.schema.fields.is_empty();
+        let passes = if guided { 2.0 } else { 1.0 };
+        passes * self.sampler.evaluations() as f64 * self.network.flops_per_row() + decode
     }
 }

@@ -65,7 +65,8 @@ pub struct RefinerConfig {
 
 impl RefinerConfig {
     fn check(&self) -> Result<()> {
-        let range = |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got }) };
+        let range =
+            |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got }) };
         range("mu", "0 or more", self.mu >= 0.0 && self.mu.is_finite(), self.mu.to_string())?;
         range("shell", "0 or more", self.shell >= 0.0 && self.shell.is_finite(), self.shell.to_string())?;
         range("repulsion", "0 or more", self.repulsion >= 0.0 && self.repulsion.is_finite(), self.repulsion.to_string())?;
@@ -161,7 +162,22 @@ impl RefinerTrainer {
         let example_signs = signs(seed.fork("examples"), loss.num_examples());
         let spacing = mean_distance(&data.finals, seed.fork("spacing"));
         let decode = decode_tensor(&data.codec, device)?;
-        Ok(Self { config, network, optimizer, loss, between, data, pool, pool_codes, decode, spacing, levels, example_signs, seed, device: device.clone() })
+        Ok(Self {
+            config,
+            network,
+            optimizer,
+            loss,
+            between,
+            data,
+            pool,
+            pool_codes,
+            decode,
+            spacing,
+            levels,
+            example_signs,
+            seed,
+            device: device.clone(),
+        })
     }
 
     /// Steps taken.
@@ -235,7 +251,9 @@ impl RefinerTrainer {
     #[must_use]
     pub fn flops(&self) -> f64 {
         let d = self.data.finals.dim() as f64;
-        let run = 6.0 * d * self.config.batch_examples as f64;
+        // The shell runs the networks once more, on as many inputs between examples.
+        let passes = if self.between.is_some() { 2.0 } else { 1.0 };
+        let run = passes * 6.0 * d * self.config.batch_examples as f64;
         let refine = 3.0 * self.network.flops_per_row() + 4.0 * self.decode.elem_count() as f64;
         self.config.steps as f64 * self.config.batch_networks as f64 * (run + refine)
     }
@@ -247,7 +265,8 @@ impl RefinerTrainer {
         let (n, k) = (config.batch_networks, self.data.code_len());
         let device = self.device.candle();
         let chosen = seed.fork("pool").indices(n, self.pool.len());
-        let codes: Vec<f32> = chosen.iter().flat_map(|&i| &self.pool_codes[i as usize * k..(i as usize + 1) * k]).copied().collect();
+        let codes: Vec<f32> =
+            chosen.iter().flat_map(|&i| &self.pool_codes[i as usize * k..(i as usize + 1) * k]).copied().collect();
         let rows: Vec<f32> = chosen.iter().flat_map(|&i| self.pool.row(i as usize)).copied().collect();
         let sample_signs = signs(seed.fork("signs"), n);
         let levels = draw_levels(&self.levels, seed.fork("levels"), n);
@@ -377,7 +396,10 @@ impl Refiner {
     pub fn load(saved: &Artifact, codec: Arc<Codec>, device: &Device) -> Result<Self> {
         let (width, blocks): (usize, usize) = (saved.text("width")?, saved.text("blocks")?);
         if !(1..=16_384).contains(&width) || blocks > 256 {
-            return Err(Error::Artifact { entry: "width".to_owned(), reason: format!("{width} with {blocks} blocks is out of range") });
+            return Err(Error::Artifact {
+                entry: "width".to_owned(),
+                reason: format!("{width} with {blocks} blocks is out of range"),
+            });
         }
         let k = codec.code_len();
         let network = ResidualMlp::new(ResidualMlpConfig { inputs: k, conditioning: CONDITIONING, width, blocks, outputs: k });

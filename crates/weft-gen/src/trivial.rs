@@ -137,7 +137,9 @@ impl Generator for TrivialGenerator {
         let (d, k, n) = (self.data.finals.dim() as f64, self.data.code_len() as f64, self.data.finals.len() as f64);
         match self.kind {
             Trivial::Nearest | Trivial::Mean => 0.0,
-            Trivial::NoiseCopies { .. } | Trivial::WeightGaussian | Trivial::InterpolationRaw | Trivial::InterpolationAligned => 3.0 * d,
+            Trivial::NoiseCopies { .. } | Trivial::WeightGaussian | Trivial::InterpolationRaw | Trivial::InterpolationAligned => {
+                3.0 * d
+            }
             Trivial::SoupRaw { k } | Trivial::SoupAligned { k } => k as f64 * d,
             Trivial::PcaGaussian => 3.0 * n * k + 2.0 * k * d,
             Trivial::Kde => 2.0 * k * d,

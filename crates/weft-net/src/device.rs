@@ -24,11 +24,10 @@ impl Device {
     pub fn open(name: &str) -> Result<Self> {
         let fail = |reason: String| Error::from(weft_ops::Error::Device { device: name.to_owned(), reason });
         match name {
-            "cpu" => Ok(Self::cpu()),
             "auto" if candle_core::utils::cuda_is_available() => {
                 Ok(candle_core::Device::new_cuda(0).map_or_else(|_| Self::cpu(), Self))
             }
-            "auto" => Ok(Self::cpu()),
+            "cpu" | "auto" => Ok(Self::cpu()),
             _ => {
                 let index = name.strip_prefix("cuda:").and_then(|n| n.parse::<usize>().ok());
                 let index = index.ok_or_else(|| fail("known devices are `auto`, `cpu` and `cuda:N`".to_owned()))?;
@@ -224,4 +223,101 @@ fn keep(
         result.snapshots.push(Snapshot { step, row: population.row(i).to_vec(), train_loss: losses[i], validation: scores[i] });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use weft_core::{Dataset, Duration, Inputs, Node, Part, Schedule};
+
+    const OPTIMIZERS: [Optimizer; 4] = [Optimizer::SGD, Optimizer::Sgd { momentum: 0.9 }, Optimizer::ADAM, Optimizer::ADAMW];
+
+    /// Noisy points of three classes, half of their values zero.
+    fn dataset() -> Dataset {
+        let (n, features, classes) = (150, 10, 3);
+        let labels: Vec<u32> = (0..n).map(|i| (i % classes) as u32).collect();
+        let values = Seed::new(1).normals(n * features).into_iter().enumerate().map(|(at, noise)| {
+            let signal = if (at % features) % classes == (at / features) % classes { 1.0 } else { 0.0 };
+            (noise + signal).max(0.0)
+        });
+        Dataset::new("points", Inputs::Floats(values.collect()), labels, classes, [90, 30]).unwrap()
+    }
+
+    /// An MLP, and a residual network that lacks a bias.
+    fn architectures() -> [Arc<Architecture>; 2] {
+        let tensors = [("a", vec![6, 10]), ("a.bias", vec![6]), ("b", vec![6, 6]), ("c", vec![3, 6]), ("c.bias", vec![3])];
+        let nodes = vec![
+            Node { op: Op::Input { features: 10 }, inputs: vec![] },
+            Node { op: Op::Linear { weight: 0, bias: Some(1) }, inputs: vec![0] },
+            Node { op: Op::Activation(Activation::Silu), inputs: vec![1] },
+            Node { op: Op::Linear { weight: 2, bias: None }, inputs: vec![2] },
+            Node { op: Op::Add, inputs: vec![1, 3] },
+            Node { op: Op::Linear { weight: 3, bias: Some(4) }, inputs: vec![4] },
+        ];
+        let tensors = tensors.map(|(name, shape)| (name.to_owned(), shape)).to_vec();
+        [
+            Arc::new(Architecture::mlp("mlp", &[10, 8, 8, 3], Activation::Relu).unwrap()),
+            Arc::new(Architecture::new("residual", tensors, nodes).unwrap()),
+        ]
+    }
+
+    fn recipe(optimizer: Optimizer) -> Recipe {
+        let adaptive = matches!(optimizer, Optimizer::Adam { .. } | Optimizer::AdamW { .. });
+        Recipe {
+            optimizer,
+            learning_rate: if adaptive { 0.01 } else { 0.1 },
+            schedule: Schedule::Cosine { warmup_steps: 4 },
+            weight_decay: 0.02,
+            batch_size: 16,
+            duration: Duration::Steps(20),
+            snapshot_steps: vec![1, 7],
+        }
+    }
+
+    fn seeds() -> Vec<Seed> {
+        (0..3).map(|i| Seed::new(2).index(i)).collect()
+    }
+
+    fn lock_step(architecture: &Arc<Architecture>, recipe: &Recipe, monitor: &Monitor<'_>) -> Result<Vec<RunResult>> {
+        let data = dataset();
+        let [examples, validation] =
+            [Part::Train, Part::Validation].map(|p| Examples::new(architecture, &data, data.range(p)).unwrap());
+        train(architecture, [&examples, &validation], recipe, &seeds(), (&Device::cpu(), monitor))
+    }
+
+    #[test]
+    fn lock_step_ends_where_the_engine_does() {
+        for (architecture, optimizer) in architectures().iter().flat_map(|a| OPTIMIZERS.map(|o| (a, o))) {
+            let recipe = recipe(optimizer);
+            let engine = crate::train(architecture, &dataset(), &recipe, &seeds(), &Device::cpu(), &Monitor::silent()).unwrap();
+            let lock_step = lock_step(architecture, &recipe, &Monitor::silent()).unwrap();
+            assert_eq!(lock_step.len(), 3);
+            for (network, (a, b)) in engine.iter().zip(&lock_step).enumerate() {
+                let steps = |run: &RunResult| run.snapshots.iter().map(|s| s.step).collect::<Vec<_>>();
+                assert_eq!((steps(a), steps(b)), (vec![1, 7, 20], vec![1, 7, 20]));
+                for (a, b) in a.snapshots.iter().zip(&b.snapshots) {
+                    let place = format!("`{}`, {optimizer:?}, network {network}, step {}", architecture.name(), a.step);
+                    let apart = a.row.iter().zip(&b.row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(apart < 2e-5, "{place}: a weight differs by {apart}");
+                    assert!((a.train_loss - b.train_loss).abs() < 1e-5, "{place}: {} and {}", a.train_loss, b.train_loss);
+                    assert!((a.validation.loss - b.validation.loss).abs() < 1e-5, "{place}: validation loss");
+                    assert!((a.validation.accuracy - b.validation.accuracy).abs() < 1e-9, "{place}: validation accuracy");
+                }
+                let moved = a.snapshots[2].row.iter().zip(&a.snapshots[0].row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(moved > 0.01, "training hardly moves: {moved}");
+            }
+        }
+    }
+
+    #[test]
+    fn lock_step_stops_when_asked_and_names_divergence() {
+        let [mlp, _] = architectures();
+        let stop = AtomicBool::new(true);
+        let error = lock_step(&mlp, &recipe(Optimizer::SGD), &Monitor::new(&|_| {}, &stop)).unwrap_err();
+        assert!(matches!(error, Error::Interrupted), "{error}");
+        let wild = Recipe { learning_rate: 1e30, ..recipe(Optimizer::SGD) };
+        let error = lock_step(&mlp, &wild, &Monitor::silent()).unwrap_err();
+        assert!(matches!(error, Error::Diverged { .. }), "{error}");
+    }
 }

@@ -68,6 +68,9 @@ impl Engine {
     ///
     /// # Shapes
     /// `weights` `[D]` in engine layout; returns the outputs `[b, c]`, to be changed to their gradient in place.
+    ///
+    /// # Panics
+    /// If `weights` is not of the architecture or the batch does not have `examples` rows.
     pub fn forward<'w>(&self, weights: &[f32], batch: Batch<'_>, examples: usize, workspace: &'w mut Workspace) -> &'w mut [f32] {
         let nodes = self.architecture.nodes();
         workspace.values.resize(nodes.len(), Vec::new());
@@ -79,12 +82,12 @@ impl Engine {
                 Op::Input { .. } => {}
                 Op::Linear { .. } => self.linear_forward(node, weights, batch, done, y),
                 Op::Activation(activation) => {
-                    y.copy_from_slice(&self.dense_input(node.inputs[0], batch, done));
+                    y.copy_from_slice(&dense_input(node.inputs[0], batch, done));
                     activate(activation, y);
                 }
                 Op::Add => {
-                    y.copy_from_slice(&self.dense_input(node.inputs[0], batch, done));
-                    let other = self.dense_input(node.inputs[1], batch, done);
+                    y.copy_from_slice(&dense_input(node.inputs[0], batch, done));
+                    let other = dense_input(node.inputs[1], batch, done);
                     y.iter_mut().zip(other.iter()).for_each(|(a, b)| *a += b);
                 }
             }
@@ -112,7 +115,6 @@ impl Engine {
             let (before, rest) = gradients.split_at_mut(at);
             let dy = &rest[0];
             match node.op {
-                Op::Input { .. } => {}
                 Op::Linear { .. } => self.linear_backward(node, weights, batch, (&*values, dy, before), (gradient, transposed)),
                 Op::Activation(activation) if node.inputs[0] > 0 => {
                     let from = node.inputs[0];
@@ -120,7 +122,7 @@ impl Engine {
                     activate_backward(activation, &values[from], &values[at], &mut dx);
                     before[from].iter_mut().zip(&dx).for_each(|(a, b)| *a += b);
                 }
-                Op::Activation(_) => {}
+                Op::Input { .. } | Op::Activation(_) => {}
                 Op::Add => {
                     for &from in node.inputs.iter().filter(|&&i| i > 0) {
                         before[from].iter_mut().zip(dy).for_each(|(a, b)| *a += b);
@@ -199,21 +201,21 @@ impl Engine {
             matmul([examples, width_in, width], dy, false, transposed, &mut before[from]);
         }
     }
+}
 
-    /// A node's values, or the batch itself made dense.
-    fn dense_input<'a>(&self, node: usize, batch: Batch<'a>, done: &'a [Vec<f32>]) -> std::borrow::Cow<'a, [f32]> {
-        match (node, batch) {
-            (0, Batch::Dense(x)) => x.into(),
-            (0, Batch::Sparse(rows, examples)) => {
-                let features = rows.num_features();
-                let mut dense = vec![0.0; examples.len() * features];
-                for (out, &example) in dense.chunks_exact_mut(features).zip(examples) {
-                    let (columns, values) = rows.row(example as usize);
-                    columns.iter().zip(values).for_each(|(&c, &v)| out[usize::from(c)] = v);
-                }
-                dense.into()
+/// A node's values, or the batch itself made dense.
+fn dense_input<'a>(node: usize, batch: Batch<'a>, done: &'a [Vec<f32>]) -> std::borrow::Cow<'a, [f32]> {
+    match (node, batch) {
+        (0, Batch::Dense(x)) => x.into(),
+        (0, Batch::Sparse(rows, examples)) => {
+            let features = rows.num_features();
+            let mut dense = vec![0.0; examples.len() * features];
+            for (out, &example) in dense.chunks_exact_mut(features).zip(examples) {
+                let (columns, values) = rows.row(example as usize);
+                columns.iter().zip(values).for_each(|(&c, &v)| out[usize::from(c)] = v);
             }
-            _ => done[node].as_slice().into(),
+            dense.into()
         }
+        _ => done[node].as_slice().into(),
     }
 }

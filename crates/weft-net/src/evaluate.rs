@@ -78,7 +78,7 @@ pub(crate) fn score_all(population: &Population, examples: &Examples) -> Vec<Sco
     out
 }
 
-/// Which hidden units are ever active (output above 0) on the inputs: `[network][activation node][unit]`.
+/// Which hidden units are ever active (output other than 0) on the inputs: `[network][activation node][unit]`.
 ///
 /// # Shapes
 /// `inputs` `[b, i]`.

@@ -70,7 +70,9 @@ impl Examples {
         let sparse = (filled as f64) < MAX_SPARSE_DENSITY * (dense.len() * num_features) as f64;
         let values = match SparseRows::new(num_features) {
             Ok(mut rows) if sparse => {
-                dense.iter().for_each(|row| rows.push(row));
+                for row in &dense {
+                    rows.push(row);
+                }
                 Values::Sparse(rows)
             }
             _ => Values::Dense(dense.concat()),

@@ -321,7 +321,9 @@ impl CustomOp1 for LogitsOp {
 fn centre(logits: &mut [f32], classes: usize) {
     for row in logits.chunks_exact_mut(classes) {
         let mean = row.iter().sum::<f32>() / classes as f32;
-        row.iter_mut().for_each(|v| *v -= mean);
+        for v in row.iter_mut() {
+            *v -= mean;
+        }
     }
 }
 

@@ -22,7 +22,7 @@ fn dataset(features: usize, classes: usize, sparse: bool) -> Dataset {
             if sparse && v < 0.5 && signal == 0.0 { 0.0 } else { v * 0.5 + signal }
         })
         .collect();
-    Dataset::new("points", Inputs::Floats(values), labels, classes, [160, 40]).unwrap()
+    Dataset::new("points", Inputs::Floats(values), labels, classes, [160, 40]).expect("240 examples make up three parts")
 }
 
 /// A residual network: input → 5 → (tanh → 5) + skip → 3, with a bias missing.
@@ -44,7 +44,7 @@ fn residual(features: usize, classes: usize, activation: Activation) -> Arc<Arch
         node(Op::Add, vec![1, 3]),
         node(Op::Linear { weight: 3, bias: Some(4) }, vec![4]),
     ];
-    Arc::new(Architecture::new("residual", tensors, nodes).unwrap())
+    Arc::new(Architecture::new("residual", tensors, nodes).expect("the shapes fit"))
 }
 
 proptest! {
@@ -137,7 +137,7 @@ fn training_learns_and_is_independent_of_threads_and_neighbours() {
     let rows: Vec<f32> = all.iter().flat_map(|r| r.snapshots[2].row.clone()).collect();
     let population = Population::new(arch.clone(), rows).unwrap();
     let accuracies = weft_net::accuracies(&population, &data, Part::Validation).unwrap();
-    assert_eq!(accuracies[3], all[3].snapshots[2].validation.accuracy);
+    assert_eq!(accuracies, all.iter().map(|r| r.snapshots[2].validation.accuracy).collect::<Vec<_>>());
 }
 
 #[test]
@@ -173,4 +173,79 @@ fn misfits_and_divergence_are_named() {
     let error = weft_net::train(&arch, &data, &wild, &[Seed::new(1)], &Device::cpu(), &Monitor::silent()).unwrap_err();
     assert!(error.to_string().contains("diverged"), "{error}");
     assert!(Device::open("tpu").unwrap_err().to_string().contains("known devices"));
+}
+
+/// A network without hidden units whose outputs are its two inputs.
+fn mirror() -> (Arc<Architecture>, Vec<f32>) {
+    let arch = Architecture::mlp("mirror", &[2, 2], Activation::Relu).expect("two widths make a network");
+    (Arc::new(arch), vec![1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+}
+
+#[test]
+fn inputs_between_examples_lie_on_segments() {
+    let (arch, row) = mirror();
+    let data = dataset(2, 2, false);
+    let loss = PopulationLoss::new(arch, &data, &Device::cpu()).unwrap();
+    let draw = |seed: u64| {
+        let between = loss.between_examples(50, Seed::new(seed)).unwrap();
+        assert_eq!(between.num_examples(), 50);
+        let rows = Tensor::from_slice(&row, (1, 6), &candle_core::Device::Cpu).unwrap();
+        let all: Vec<u32> = (0..50).collect();
+        between.logits(&rows, &all).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let inputs = draw(1);
+    assert_eq!(inputs, draw(1));
+    assert_ne!(inputs, draw(2));
+    let train = data.gather(data.range(Part::Train));
+    let on_a_segment = |x: &[f32]| {
+        train.chunks_exact(2).any(|a| {
+            train.chunks_exact(2).any(|b| {
+                let [to_x, to_b] = [[x[0] - a[0], x[1] - a[1]], [b[0] - a[0], b[1] - a[1]]];
+                let inside = to_x[0] * to_b[0] + to_x[1] * to_b[1] >= -1e-6;
+                inside
+                    && (to_x[0] * to_b[1] - to_x[1] * to_b[0]).abs() < 1e-5
+                    && to_x[0].hypot(to_x[1]) <= to_b[0].hypot(to_b[1]) + 1e-5
+            })
+        })
+    };
+    assert!(inputs.chunks_exact(2).all(on_a_segment));
+    let copies = inputs.chunks_exact(2).filter(|x| train.chunks_exact(2).any(|t| t == *x)).count();
+    assert!(copies < 5, "{copies} of 50 inputs are training examples");
+}
+
+#[test]
+fn an_ensemble_is_the_mean_of_centred_logits() {
+    let data = dataset(9, 3, true);
+    let arch = Arc::new(Architecture::mlp("m", &[9, 5, 3], Activation::Relu).unwrap());
+    let loss = PopulationLoss::new(arch.clone(), &data, &Device::cpu()).unwrap();
+    let networks = Population::new(arch.clone(), Seed::new(2).normals(6 * arch.num_parameters())).unwrap();
+    let (n, examples) = (networks.len(), loss.num_examples());
+    let mut z: Vec<f64> = weft_net::logits(&networks, &data.gather(data.range(Part::Train))).into_iter().map(f64::from).collect();
+    for row in z.chunks_exact_mut(3) {
+        let mean = row.iter().sum::<f64>() / 3.0;
+        for v in row {
+            *v -= mean;
+        }
+    }
+    let mean: Vec<f64> = (0..examples * 3).map(|k| (0..n).map(|i| z[i * examples * 3 + k]).sum::<f64>() / n as f64).collect();
+    let squares: f64 = z.iter().enumerate().map(|(k, v)| (v - mean[k % (examples * 3)]).powi(2)).sum();
+    let ensemble = loss.ensemble(&networks);
+    for (got, expected) in ensemble.mean.iter().zip(&mean) {
+        assert!((f64::from(*got) - expected).abs() < 1e-5, "{got} {expected}");
+    }
+    let spread = squares / (n * examples) as f64;
+    assert!((ensemble.spread / spread - 1.0).abs() < 1e-4, "{} {spread}", ensemble.spread);
+    assert!(loss.ensemble(&networks.select(&[0])).spread.abs() < 1e-4, "one network does not stray from itself");
+}
+
+#[test]
+fn units_that_never_fire_are_found() {
+    let arch = Arc::new(Architecture::mlp("m", &[2, 3, 2], Activation::Relu).unwrap());
+    // Units: x₀ − 10 (never on inputs below 10), x₁, and −x₁.
+    let row = vec![1., 0., 0., 1., 0., -1., -10., 0., 0., 1., 1., 1., 1., 1., 1., 0., 0.];
+    let population = Population::new(arch, [row.clone(), row].concat()).unwrap();
+    let active = weft_net::hidden_activity(&population, &[1.0, 2.0, 3.0, 0.5]);
+    assert_eq!(active, vec![vec![vec![false, true, false]]; 2]);
+    let active = weft_net::hidden_activity(&population, &[11.0, 2.0, 3.0, -0.5]);
+    assert_eq!(active, vec![vec![vec![true, true, true]]; 2]);
 }

@@ -209,6 +209,18 @@ pub enum Error {
     Interrupted,
 }
 
+impl Error {
+    /// Whether the disk had no room left, for a file or for the catalogue.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Catalogue { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+}
+
 /// A breach of the safetensors format, found before any tensor is believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -63,7 +63,8 @@ pub fn import(zoo: &mut Zoo, paths: &[PathBuf], options: &ImportOptions, monitor
     let files = find_checkpoints(paths)?;
     let mut report = ImportReport::default();
     let mut done = files.len();
-    monitor.start("import checkpoints", 2 * done as u64, "files");
+    // Every file is read twice: to see what it is, and to append it once its run's split is decided.
+    monitor.start("import checkpoints", 2 * done as u64, "reads");
     let candidates = examine(zoo, files, &mut report, monitor)?;
     let plan = plan(zoo, candidates, options, &mut report)?;
     let block = (BLOCK_BYTES / (4 * zoo.architecture().num_parameters())).max(1);

@@ -173,6 +173,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            _ if self.is_disk_full() => Some("free some space; the same command goes on where it stopped".to_owned()),
             Self::Config(error) => error.hint(),
             Self::Foreign { path } => Some(format!("choose another output folder, or move `{}` away", path.display())),
             Self::Damaged { path, .. } => Some(format!("remove `{}` and run again: the stage is made anew", path.display())),
@@ -183,16 +184,24 @@ impl Error {
             Self::Zoo(weft_zoo::Error::NotAZoo { .. }) => {
                 Some("`weft zoo import PATHS… -o ZOO` makes a zoo of checkpoint files".to_owned())
             }
-            Self::Zoo(weft_zoo::Error::Corrupt { .. }) => Some("`weft zoo verify ZOO` lists all that is damaged".to_owned()),
+            Self::Zoo(weft_zoo::Error::Corrupt { shard: path, .. } | weft_zoo::Error::Header { path, .. }) => {
+                let zoo = path.parent().filter(|folder| folder.ends_with("shards")).and_then(Path::parent)?;
+                Some(format!("`weft zoo verify {}` lists all that is damaged", zoo.display()))
+            }
             Self::NotRun { stage, .. } => Some(format!("`weft run RUN.toml --until {stage}` completes it")),
             Self::Interrupted { .. } | Self::Zoo(weft_zoo::Error::Interrupted) => {
                 Some("the same command goes on where it stopped".to_owned())
             }
             Self::FunctionChanged { .. } => Some("this is a defect: please report it with the checkpoint".to_owned()),
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Some("free some space; the same command goes on where it stopped".to_owned())
-            }
             _ => None,
+        }
+    }
+
+    fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Zoo(error) => error.is_disk_full(),
+            _ => false,
         }
     }
 
@@ -216,7 +225,13 @@ mod tests {
         let io = |kind: std::io::ErrorKind| Error::io("read", Path::new("x"))(kind.into());
         assert_eq!(io(std::io::ErrorKind::NotFound).kind(), Kind::Missing);
         assert!(io(std::io::ErrorKind::StorageFull).hint().is_some_and(|h| h.contains("space")));
+        let zoo = |source: std::io::Error| weft_zoo::Error::Io { doing: "write", path: "x".into(), source };
+        let full = Error::Zoo(zoo(std::io::ErrorKind::StorageFull.into()));
+        assert!(full.hint().is_some_and(|h| h.contains("space")));
         assert_eq!(io(std::io::ErrorKind::NotFound).to_string(), "cannot read `x`");
+        let digest = weft_core::Digest::of_bytes(b"x");
+        let corrupt = weft_zoo::Error::Corrupt { shard: "my/shards/a".into(), row: 0, expected: digest, got: digest };
+        assert_eq!(Error::Zoo(corrupt).hint().unwrap(), "`weft zoo verify my` lists all that is damaged");
         assert_eq!(Error::Interrupted { stage: "zoo" }.kind(), Kind::Interrupted);
         assert_eq!(Error::Foreign { path: "x".into() }.kind(), Kind::Conflict);
     }

@@ -2,7 +2,7 @@
 
 use crate::config::RunConfig;
 use crate::stages::{Done, Session, on_demand};
-use crate::{Result, Stage};
+use crate::{Error, Result, Stage};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use weft_core::Monitor;
@@ -27,10 +27,24 @@ pub struct SampleRequest {
 /// # Errors
 /// A condition that the generator was not trained on, or a run whose generator cannot be trained.
 pub fn sample(config: &RunConfig, request: &SampleRequest, monitor: &Monitor) -> Result<Vec<PathBuf>> {
+    check_fields(config, request)?;
     let session = Session::open(config, monitor)?;
     let mut done = Done::default();
     for stage in Stage::ALL.into_iter().filter(|&stage| stage <= Stage::Train) {
         session.stage(stage, &mut done).map_err(|error| error.during(stage.name()))?;
     }
     on_demand(&session, &done, request)
+}
+
+/// Refuses fields that no generator of this run file can know, before a stage runs for them.
+fn check_fields(config: &RunConfig, request: &SampleRequest) -> Result<()> {
+    let known = config.generator.conditions();
+    match request.condition.keys().find(|field| !known.contains(field)) {
+        None => Ok(()),
+        Some(field) => {
+            let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            Err(Error::Core(weft_core::Error::UnknownField { field: field.clone(), known }))
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::output::Answer;
-use crate::table::{bytes, table};
+use crate::table::{bytes, count, table};
 use anyhow::Context as _;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ pub(super) fn dispatch(command: args::Zoo, monitor: &Monitor) -> anyhow::Result<
         args::Zoo::Stats { zoo } => stats(&zoo),
         args::Zoo::Export { zoo, output, selection } => {
             let written = zoos::export(&zoo, &self::selection(selection)?, &output, monitor)?;
-            let human = format!("{} networks in {}\n", written.len(), output.display());
+            let human = format!("{} in {}\n", count(written.len(), "network"), output.display());
             Ok(Answer { human, json: json!({ "files": written }), done: true })
         }
         args::Zoo::Verify { zoo } => verify(&zoo, monitor),
@@ -36,7 +36,7 @@ fn import(arguments: args::Import, monitor: &Monitor) -> anyhow::Result<Answer> 
     let activation = arguments.activation.parse().map_err(weft::Error::Core)?;
     let args::Import { paths, output: zoo, architecture, test_fraction, licence, .. } = arguments;
     let view = zoos::import(&Import { paths, zoo, architecture, activation, test_fraction, licence }, monitor)?;
-    let mut human = format!("{} networks into {}\n", view.read, view.zoo.display());
+    let mut human = format!("{} into {}\n", count(view.read, "network"), view.zoo.display());
     describe(&mut human, "skipped", &view.skipped);
     describe(&mut human, "refused", &view.refused);
     let done = view.refused.is_empty();
@@ -45,7 +45,10 @@ fn import(arguments: args::Import, monitor: &Monitor) -> anyhow::Result<Answer> 
 
 fn describe(text: &mut String, what: &str, faults: &[FileFault]) {
     for fault in faults {
-        let _ = writeln!(text, "{what}: {}: {}", fault.path.display(), fault.reason);
+        let path = fault.path.display().to_string();
+        // A reason that names the file already needs no other name before it.
+        let name = if fault.reason.contains(&path) { String::new() } else { format!("{path}: ") };
+        let _ = writeln!(text, "{what}: {name}{}", fault.reason);
     }
 }
 
@@ -85,14 +88,14 @@ fn show(zoo: &Path, digest: &str) -> anyhow::Result<Answer> {
 fn stats(zoo: &Path) -> anyhow::Result<Answer> {
     let view = zoos::stats(zoo)?;
     let mut human = format!(
-        "{}: {} checkpoints of {} runs, {} ({} parameters), {} in {} shards\ndigest {}\n",
+        "{}: {} of {}, {} ({}), {} in {}\ndigest {}\n",
         view.name,
-        view.checkpoints,
-        view.runs,
+        count(view.checkpoints, "checkpoint"),
+        count(view.runs, "run"),
         view.architecture,
-        view.num_parameters,
+        count(view.num_parameters, "parameter"),
         bytes(view.num_bytes),
-        view.shards,
+        count(view.shards, "shard"),
         view.digest
     );
     let rows: Vec<_> = view
@@ -113,11 +116,12 @@ fn verify(zoo: &Path, monitor: &Monitor) -> anyhow::Result<Answer> {
     let view = zoos::verify(zoo, monitor)?;
     let mut human = String::new();
     for path in &view.removed {
-        let _ = writeln!(human, "removed: {}: left by a process that was killed", path.display());
+        let _ = writeln!(human, "removed: {}: left by an append that did not end", path.display());
     }
     describe(&mut human, "damaged", &view.faults);
-    let verdict = if view.faults.is_empty() { "clean".to_owned() } else { format!("{} faults", view.faults.len()) };
-    let _ = writeln!(human, "{} checkpoints in {} shards: {verdict}", view.checkpoints, view.shards);
+    let verdict = if view.faults.is_empty() { "clean".to_owned() } else { count(view.faults.len(), "fault") };
+    let (checkpoints, shards) = (count(view.checkpoints, "checkpoint"), count(view.shards, "shard"));
+    let _ = writeln!(human, "{checkpoints} in {shards}: {verdict}");
     let done = view.faults.is_empty();
     Ok(Answer { human, json: serde_json::to_value(&view).context("a verification")?, done })
 }

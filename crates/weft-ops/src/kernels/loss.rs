@@ -23,7 +23,9 @@ pub fn cross_entropy_gradient(logits: &mut [f32], labels: &[u32]) -> f64 {
         }
         total += f64::from(sum.ln()) - f64::from(shifted);
         let factor = scale / sum;
-        row.iter_mut().for_each(|value| *value *= factor);
+        for value in row.iter_mut() {
+            *value *= factor;
+        }
         row[label as usize] -= scale;
     }
     total / labels.len() as f64

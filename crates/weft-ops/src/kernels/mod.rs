@@ -3,6 +3,8 @@
 //! Each picks the widest vector unit of the machine at run time (AVX-512, AVX2 with FMA, NEON, or scalar code).
 //! Every sum is taken in a fixed order, so that a result depends on the machine's vector width alone.
 
+#![expect(clippy::inline_always, reason = "vector code must inline into the function that is compiled for the vector unit")]
+
 mod activation;
 mod dense;
 mod loss;

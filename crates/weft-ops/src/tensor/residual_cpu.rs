@@ -156,9 +156,13 @@ fn normalize(h: &[f32], e: &[f32], normal: &mut [f32]) -> f32 {
     }
     let count = normal.len() as f32;
     let mean = lanes_sum(normal, |v| v) / count;
-    normal.iter_mut().for_each(|v| *v -= mean);
+    for v in normal.iter_mut() {
+        *v -= mean;
+    }
     let inverse = 1.0 / (lanes_sum(normal, |v| v * v) / count + EPSILON).sqrt();
-    normal.iter_mut().for_each(|v| *v *= inverse);
+    for v in normal.iter_mut() {
+        *v *= inverse;
+    }
     inverse
 }
 

@@ -76,6 +76,9 @@ impl Drop for Peer {
 
 /// Both loops against ours.
 pub(super) fn pytorch(bench: &Bench) -> Result<Vec<Figure>> {
+    if !Path::new(SCRIPT).is_file() {
+        return Err(Error::Peer { reason: format!("there is no `{SCRIPT}` in the current folder") });
+    }
     let mut figures = Vec::new();
     for (kind, networks, steps) in [("batched", NETWORKS, 50), ("sequential", 1, 400)] {
         let steps = bench.options.size(steps).max(5);

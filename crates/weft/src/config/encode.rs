@@ -119,9 +119,12 @@ impl CodecConfig {
         }
     }
 
-    /// The codec crate's form of it.
+    /// The codec crate's form of it, for this many networks of this many weights.
+    ///
+    /// A fixed rank is an upper limit: `n` networks around their mean span at most `n − 1` directions.
     #[must_use]
-    pub(crate) fn to_codec(&self) -> weft_codec::CodecConfig {
+    pub(crate) fn to_codec(&self, num_networks: usize, dim: usize) -> weft_codec::CodecConfig {
+        let limit = num_networks.saturating_sub(1).min(dim);
         let normalization = |normalize| match normalize {
             NormalizeConfig::Off => weft_codec::Normalization::Off,
             NormalizeConfig::PerTensor => weft_codec::Normalization::PerTensor,
@@ -133,7 +136,7 @@ impl CodecConfig {
             }
             Self::Pca(pca) => {
                 let rank = match pca.rank {
-                    RankConfig::Fixed(rank) => weft_codec::Rank::Fixed(rank),
+                    RankConfig::Fixed(rank) => weft_codec::Rank::Fixed(rank.min(limit).max(1)),
                     RankConfig::KeptVariance(fraction) => weft_codec::Rank::KeptVariance(fraction),
                 };
                 let kind = weft_codec::CodecKind::Pca { rank, solver: weft_codec::Solver::Auto };

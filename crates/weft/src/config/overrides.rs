@@ -19,23 +19,34 @@ const ALTERNATIVES: [&str; 11] = [
 ];
 
 /// Applies overrides in order to a configuration that was read from `text`.
+///
+/// They need to make sense together, not each on its own: another data set may take two keys. If they do not, the
+/// first one is named after which it was so.
 pub(super) fn apply(config: RunConfig, text: &str, overrides: &[String]) -> Result<RunConfig, ConfigError> {
     if overrides.is_empty() {
         return Ok(config);
     }
     let mut table: Table = toml::from_str(text).map_err(|e| ConfigError::at("run file", text, &e))?;
-    let mut config = config;
+    let mut valid = Ok(config);
     for text in overrides {
         let refuse = |what: String, hint| ConfigError::Override { text: text.clone(), what, hint };
         set(&mut table, text).map_err(|what| refuse(what, None))?;
         let written = toml::to_string(&table).map_err(|e| refuse(e.to_string(), None))?;
-        config = toml::from_str(&written).map_err(|e| {
-            let (what, hint) = diagnose::explain(&written, &e);
-            refuse(what, hint)
-        })?;
-        config.check().map_err(|(key, reason)| refuse(format!("`{key}` {reason}"), None))?;
+        let now = toml::from_str::<RunConfig>(&written)
+            .map_err(|e| {
+                let (what, hint) = diagnose::explain(&written, &e);
+                refuse(what, hint)
+            })
+            .and_then(|config| match config.check() {
+                Ok(()) => Ok(config),
+                Err((key, reason)) => Err(refuse(format!("`{key}` {reason}"), None)),
+            });
+        valid = match (valid, now) {
+            (Err(first), Err(_)) => Err(first),
+            (_, now) => now,
+        };
     }
-    Ok(config)
+    valid
 }
 
 fn set(table: &mut Table, text: &str) -> Result<(), String> {

@@ -79,7 +79,7 @@ fn wrong_types_and_missing_keys_have_a_place() {
     check(
         "hidden = [16]",
         "hidden = [16]\nactivation = \"rleu\"",
-        "run.toml:9:14: `rleu` is not a activation; known: relu, tanh, gelu, silu, sigmoid",
+        "run.toml:9:14: unknown activation `rleu`; known: relu, tanh, gelu, silu, sigmoid",
     );
     check(
         "output = \"out\"",
@@ -129,6 +129,11 @@ fn overrides_are_checked_by_the_same_types() {
     assert!(matches!(config.codec, CodecConfig::Pca(PcaConfig { rank: RankConfig::Fixed(5), .. })));
     let config = set(&["zoo.train.recipe.duration.steps=9", "zoo.existing.path=my-zoo"]).unwrap();
     assert_eq!(config.zoo, ZooConfig::Existing(ExistingZooConfig { path: "my-zoo".into() }));
+
+    let config = set(&["data.idx.path=mnist", "data.idx.name=mnist"]).unwrap();
+    assert!(matches!(config.data, DataConfig::Idx(IdxConfig { validation: 5_000, .. })));
+    let first = refusal(set(&["data.idx.path=mnist", "run.sede=1", "run.seed=2"]));
+    assert!(first.starts_with("`--set data.idx.path=mnist`: missing key `name`"), "{first}");
 
     let check = |text: &str, expected: &str| assert_eq!(refusal(set(&[text])), format!("`--set {text}`: {expected}"));
     check("run.sede=1", "unknown key `sede`\nhint: did you mean `seed`? keys here: `name`, `seed`, `output`, `device`");

@@ -43,7 +43,7 @@ fn fit(session: &Session, zoo: &Zoo, running: Running) -> Result<Completed> {
     let train = zoo.records(&Filter { split: Some(Split::Train), ..Filter::default() })?;
     monitor.start("encode", train.len() as u64, "networks");
     let rows = zoo.load(&train, Purpose::Fit)?;
-    let codec = Codec::fit(&rows, &session.config.codec.to_codec(), session.seed.fork("codec"))?;
+    let codec = Codec::fit(&rows, &session.config.codec.to_codec(rows.len(), rows.dim()), session.seed.fork("codec"))?;
     session.check_stop(Stage::Encode)?;
     let residual = codec.residual_variance(rows.data())?;
     drop(rows);

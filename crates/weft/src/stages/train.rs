@@ -11,6 +11,7 @@
 use super::models::{self, Learnt, Models, RefinerPlan};
 use super::{Done, Session, read_json, write_json};
 use crate::cache::{Completed, Running};
+use crate::config::{FlowConfig, ZooConfig};
 use crate::report::data::TrainingCurve;
 use crate::run::Stage;
 use crate::{Error, Result};
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use weft_core::{Monitor, Seed};
-use weft_gen::{Artifact, FlowTrainer, Generator as _, RefinerTrainer};
+use weft_gen::{Artifact, FlowTrainer, RefinerTrainer, TrainingSet};
 use weft_net::PopulationLoss;
 
 /// Raised when the stage's code changes what it writes.
@@ -69,17 +70,15 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
     let job = |file: &str, loss: &'static str, steps| Job { session, folder: folder.clone(), file: file.to_owned(), loss, steps };
 
     let flow = job("flow", "velocity MSE", config.steps);
+    let settings = weft_gen::FlowConfig { conditions: conditions(session, &set), ..config.to_flow() };
     let mut trainings = vec![flow.run(
         |saved| match saved {
-            Some(saved) => FlowTrainer::resume(config.to_flow(), set.clone(), seed.fork("flow"), device, saved),
-            None => FlowTrainer::new(config.to_flow(), set.clone(), seed.fork("flow"), device),
+            Some(saved) => FlowTrainer::resume(settings, set.clone(), seed.fork("flow"), device, saved),
+            None => FlowTrainer::new(settings, set.clone(), seed.fork("flow"), device),
         },
         |trainer: FlowTrainer| {
-            let sampler = session.config.sampler.to_sampler();
-            let flow = trainer.finish(sampler)?;
-            let decode = 2.0 * (set.code_len() * set.codec.dim()) as f64;
-            let forward = (flow.flops_per_sample() - decode) / sampler.evaluations() as f64;
-            Ok((flow.save(), 3.0 * forward * (config.batch_size as u64 * config.steps) as f64))
+            let flops = trainer.flops();
+            Ok((trainer.finish(session.config.sampler.to_sampler())?.save(), flops))
         },
     )?];
     let models = Models::new(session, &folder, set.clone());
@@ -109,6 +108,23 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
     write_json(&folder.join("training.json"), &trainings)?;
     let files: Vec<String> = trainings.iter().map(|t| format!("{}.safetensors", t.file)).collect();
     running.complete(&files.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The fields that the flow is conditioned on. Checkpoints from elsewhere may lack those that are the default, such as
+/// `step`: the flow does without. That none has a field which a run file asks for is an error of its own.
+fn conditions(session: &Session, set: &TrainingSet) -> Vec<String> {
+    let default = FlowConfig::default().conditions;
+    let is_imported = matches!(session.config.zoo, ZooConfig::Existing(_));
+    let mut fields = session.config.generator.conditions().to_vec();
+    fields.retain(|field| {
+        let is_known = set.conditions.iter().any(|condition| condition.get(field).is_some());
+        let is_kept = is_known || !is_imported || !default.contains(field);
+        if !is_kept {
+            session.monitor.note(format!("train: no training checkpoint says its `{field}`; the flow does without"));
+        }
+        is_kept
+    });
+    fields
 }
 
 /// Something that is trained step by step and can be saved between any two.

@@ -73,14 +73,20 @@ impl Job<'_> {
         let total = self.config.runs + self.config.held_out_runs;
         let complete = zoo.runs()?;
         let monitor = self.session.monitor;
-        monitor.start("train zoo", total as u64, "networks");
-        for first in (0..total).step_by(self.config.runs_at_once) {
-            let block = first..(first + self.config.runs_at_once).min(total);
-            // A block goes in as a whole or not at all.
-            if !complete.contains(&run_name(first)) {
-                self.train_block(&mut zoo, block.clone())?;
-            }
-            monitor.progress(block.end as u64);
+        let at_once = self.config.runs_at_once;
+        let blocks = (0..total).step_by(at_once).map(|first| first..(first + at_once).min(total));
+        // A block goes in as a whole or not at all.
+        let missing: Vec<_> = blocks.filter(|block| !complete.contains(&run_name(block.start))).collect();
+        let num_missing = missing.iter().map(ExactSizeIterator::len).sum::<usize>();
+        if num_missing < total {
+            monitor.note(format!("zoo: {} of {total} networks are there, goes on", total - num_missing));
+        }
+        monitor.start("train zoo", num_missing as u64, "networks");
+        let mut done = 0;
+        for block in missing {
+            self.train_block(&mut zoo, block.clone(), done)?;
+            done += block.len() as u64;
+            monitor.progress(done);
         }
         monitor.finish();
         let digest = zoo.digest()?;
@@ -88,10 +94,11 @@ impl Job<'_> {
         running.complete_as(&["zoo.toml"], digest)
     }
 
-    fn train_block(&self, zoo: &mut Zoo, block: Range<usize>) -> Result<()> {
+    /// Trains a block and appends it; `done` networks were trained before.
+    fn train_block(&self, zoo: &mut Zoo, block: Range<usize>, done: u64) -> Result<()> {
         self.session.check_stop(Stage::Zoo)?;
         let since = Instant::now();
-        let runs = self.train_runs(block.clone())?;
+        let runs = self.train_runs(block.clone(), done)?;
         let train_secs = since.elapsed().as_secs_f64() / block.len() as f64;
         let dim = self.architecture.num_parameters();
         let mut rows = Vec::with_capacity(runs.iter().map(|r| r.snapshots.len()).sum::<usize>() * dim);
@@ -103,13 +110,13 @@ impl Job<'_> {
         append(zoo, &Population::new(self.architecture.clone(), rows)?, &records)
     }
 
-    fn train_runs(&self, block: Range<usize>) -> Result<Vec<RunResult>> {
-        let (session, first) = (self.session, block.start as u64);
+    fn train_runs(&self, block: Range<usize>, before: u64) -> Result<Vec<RunResult>> {
+        let session = self.session;
         let seeds: Vec<Seed> = block.map(|run| session.seed.fork("zoo").index(run as u64)).collect();
         // Inside a block, networks are counted from the block's first.
         let sink = |event: Event| {
             if let Event::Progress { done } = event {
-                session.monitor.progress(first + done);
+                session.monitor.progress(before + done);
             }
         };
         let monitor = Monitor::new(&sink, session.monitor.stop_flag());

@@ -1,17 +1,6 @@
 //! What the program prints where, and how it exits.
 
-use std::process::{Command, Output};
-
-fn weft(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_weft")).args(arguments).env("NO_COLOR", "1").output().expect("the program runs")
-}
-
-/// Exit status, stdout and stderr.
-fn outcome(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = weft(arguments);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
+use crate::outcome;
 
 #[test]
 fn refusals_say_what_why_and_what_to_do() {

@@ -1,0 +1,196 @@
+//! Flow training and sampling: bit-for-bit resumption, what it learns, conditions, guidance, files.
+
+use crate::support::{RANK, flow_config, flow_trainer, heun, moments, random_set, train_flow, two_clusters, vector};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use weft_core::{Condition, Event, Monitor, Population, Seed};
+use weft_gen::{Error, Flow, FlowConfig, FlowTrainer, Generator, Sampler, SamplerConfig};
+use weft_net::Device;
+
+fn resume(saved: &weft_gen::Artifact) -> FlowTrainer {
+    let config = flow_config(&["accuracy", "step"]);
+    FlowTrainer::resume(config, random_set(), Seed::new(7), &Device::cpu(), saved).expect("a state of this configuration")
+}
+
+#[test]
+fn a_resumed_run_is_the_uninterrupted_run() {
+    let whole = train_flow(flow_trainer(), 20);
+    let first = train_flow(flow_trainer(), 7);
+    assert_eq!(first.step(), 7);
+    let resumed = train_flow(resume(&first.save()), 20);
+    assert_eq!(resumed.save(), whole.save());
+    let (a, b) = [whole, resumed].map(|t| t.finish(heun(8, 1.0)).expect("the codec knows its rows")).into();
+    let samples = |flow: &Flow| flow.sample(6, &Condition::unknown(), Seed::new(1)).expect("an unknown condition is fine");
+    assert_eq!(samples(&a), samples(&b));
+    // A run does not go past its end.
+    assert_eq!(train_flow(flow_trainer(), 1_000).step(), 20);
+}
+
+#[test]
+fn an_interrupt_comes_after_a_whole_step() {
+    let stop = AtomicBool::new(false);
+    let sink = |event| {
+        if event == (Event::Progress { done: 5 }) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let mut trainer = flow_trainer();
+    let error = trainer.advance(20, &Monitor::new(&sink, &stop)).expect_err("the monitor asked for a stop");
+    assert!(matches!(error, Error::Interrupted), "{error}");
+    assert_eq!(trainer.step(), 5);
+    assert_eq!(train_flow(resume(&trainer.save()), 20).save(), train_flow(flow_trainer(), 20).save());
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of a few threads");
+        pool.install(|| train_flow(flow_trainer(), 4).save())
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn an_untrained_flow_is_the_gaussian_with_the_moments_of_the_codes() {
+    let data = random_set();
+    let trainer =
+        FlowTrainer::new(flow_config(&[]), data.clone(), Seed::new(7), &Device::cpu()).expect("the settings are in range");
+    let flow = trainer.finish(SamplerConfig { sampler: Sampler::Rk4, steps: 24, guidance_scale: 1.0 }).expect("a codec");
+    let codes = flow.sample_codes(4_000, &Condition::unknown(), Seed::new(2)).expect("an unknown condition is fine");
+    let (mean, std) = moments(&data.final_codes, RANK);
+    let (got_mean, got_std) = moments(&codes, RANK);
+    for i in 0..RANK {
+        assert!((got_mean[i] - mean[i]).abs() < 0.08 * std[i], "code {i}: mean {} for {}", got_mean[i], mean[i]);
+        assert!((got_std[i] / std[i] - 1.0).abs() < 0.06, "code {i}: deviation {} for {}", got_std[i], std[i]);
+    }
+}
+
+/// A flow that has learned the two clusters, once for all tests.
+fn clusters() -> Flow {
+    static FLOW: OnceLock<Flow> = OnceLock::new();
+    FLOW.get_or_init(|| {
+        let config = FlowConfig { steps: 1_200, batch_size: 256, warmup_steps: 50, weight_decay: 0.0, ..flow_config(&["side"]) };
+        let mut trainer = FlowTrainer::new(config, two_clusters(), Seed::new(9), &Device::cpu()).expect("settings in range");
+        let first = trainer.advance(50, &Monitor::silent()).expect("training goes through");
+        trainer.advance(1_150, &Monitor::silent()).expect("training goes through");
+        let last = trainer.advance(1_200, &Monitor::silent()).expect("training goes through");
+        assert!(last < 0.8 * first, "the loss fell from {first} to {last} only");
+        trainer.finish(heun(32, 1.0)).expect("codes are weights")
+    })
+    .clone()
+}
+
+fn draw(flow: &Flow, condition: &Condition) -> Population {
+    flow.sample(1_000, condition, Seed::new(4)).expect("a known condition")
+}
+
+fn side(value: f64) -> Condition {
+    Condition::unknown().with("side", value)
+}
+
+/// The fractions of samples within 1 of the left and of the right cluster's center.
+fn shares(samples: &Population) -> [f64; 2] {
+    [-2.0f32, 2.0].map(|center| {
+        let near = samples.rows().filter(|row| (row[0] - center).hypot(row[1]) < 1.0).count();
+        near as f64 / samples.len() as f64
+    })
+}
+
+#[test]
+fn learns_two_clusters() {
+    let [left, right] = shares(&draw(&clusters(), &Condition::unknown()));
+    assert!(left + right > 0.95, "{left} and {right} of the samples are in the clusters");
+    assert!((left - right).abs() < 0.15, "{left} and {right} of the samples are in the clusters");
+}
+
+#[test]
+fn follows_its_condition() {
+    let flow = clusters();
+    assert!(shares(&draw(&flow, &side(1.0)))[1] > 0.95);
+    assert!(shares(&draw(&flow, &side(-1.0)))[0] > 0.95);
+}
+
+#[test]
+fn guidance_extrapolates_from_unknown_to_known() {
+    let flow = clusters();
+    let at = |scale| draw(&flow.clone().with_sampler(heun(32, scale)), &side(1.0));
+    // Scale 0 leaves the unconditional velocity, 1 the conditional one; nothing known is the same at any scale.
+    assert_eq!(at(0.0), draw(&flow, &Condition::unknown()));
+    assert_eq!(at(1.0), draw(&flow, &side(1.0)));
+    let free = flow.clone().with_sampler(heun(32, 3.0));
+    assert_eq!(draw(&free, &Condition::unknown()), draw(&flow, &Condition::unknown()));
+    let share = |samples: &Population| samples.rows().filter(|row| row[0] > 0.0).count();
+    let [none, half, whole] = [0.0, 0.5, 1.0].map(|scale| share(&at(scale)));
+    assert!(none < half && half <= whole, "{none}, {half} and {whole} of 1,000 on the right");
+    assert_ne!(at(3.0), at(1.0));
+}
+
+#[test]
+fn conditions_that_it_was_not_trained_on_are_errors() {
+    let flow = train_flow(flow_trainer(), 1).finish(heun(4, 1.0)).expect("a codec");
+    let names: Vec<&str> = flow.schema().fields.iter().map(|f| f.name.as_str()).collect();
+    assert_eq!(names, ["accuracy", "step"]);
+    let sample = |condition: Condition| flow.sample(2, &condition, Seed::new(1));
+    let error = sample(Condition::unknown().with("acuracy", 0.9)).expect_err("a misspelled field");
+    assert_eq!(error.to_string(), "unknown condition field `acuracy`; known fields: `accuracy`, `step`");
+    assert!(sample(Condition::unknown().with("accuracy", 40.0)).is_err(), "far outside of the training range");
+    assert!(sample(Condition::unknown().with("accuracy", f64::NAN)).is_err());
+    let part = sample(Condition::unknown().with("accuracy", 0.9)).expect("one field of two may be unknown");
+    assert_eq!(part.len(), 2);
+    let trainer = FlowTrainer::new(flow_config(&["loss"]), random_set(), Seed::new(7), &Device::cpu());
+    let error = trainer.expect_err("no training checkpoint knows its loss");
+    assert!(error.to_string().contains("`conditions`") && error.to_string().contains("loss"), "{error}");
+}
+
+#[test]
+fn a_saved_flow_samples_the_same() {
+    let data = random_set();
+    for residual_noise in [false, true] {
+        let config = FlowConfig { residual_noise, ..flow_config(&["accuracy"]) };
+        let trainer = FlowTrainer::new(config, data.clone(), Seed::new(7), &Device::cpu()).expect("the settings are in range");
+        let flow = train_flow(trainer, 5).finish(heun(6, 2.0)).expect("the codec knows its rows");
+        let saved = flow.save();
+        let loaded = Flow::load(&saved, data.codec.clone(), data.architecture().clone(), heun(6, 2.0), &Device::cpu());
+        let loaded = loaded.expect("its own state");
+        assert_eq!(loaded.schema(), flow.schema());
+        assert_eq!(loaded.save(), saved);
+        let condition = Condition::unknown().with("accuracy", 0.8);
+        let samples = |flow: &Flow| flow.sample(5, &condition, Seed::new(3)).expect("a known condition");
+        assert_eq!(samples(&loaded), samples(&flow));
+        assert_eq!(vector(&saved, "residual-std").len(), if residual_noise { data.finals.dim() } else { 0 });
+        assert!((loaded.flops_per_sample() - flow.flops_per_sample()).abs() < 0.5);
+    }
+}
+
+#[test]
+fn costs_count_evaluations_and_guidance() {
+    let data = random_set();
+    let trainer = |steps| {
+        let config = FlowConfig { steps, ..flow_config(&["accuracy"]) };
+        FlowTrainer::new(config, data.clone(), Seed::new(7), &Device::cpu()).expect("the settings are in range")
+    };
+    assert!((trainer(40).flops() / trainer(20).flops() - 2.0).abs() < 1e-9);
+    let trained = trainer(20).flops() / (20.0 * 64.0);
+    let flow = trainer(20).finish(heun(5, 1.0)).expect("the codec knows its rows");
+    // Forward and backward of a row cost three forward passes; Heun's rule runs two a step.
+    let decode = 2.0 * (RANK * data.finals.dim()) as f64;
+    let cost = |sampler| flow.clone().with_sampler(sampler).flops_per_sample() - decode;
+    assert!((cost(heun(5, 1.0)) / (10.0 * trained / 3.0) - 1.0).abs() < 1e-9);
+    assert!((cost(heun(5, 2.0)) / cost(heun(5, 1.0)) - 2.0).abs() < 1e-9, "guidance runs the network twice");
+    assert!((cost(SamplerConfig { sampler: Sampler::Rk4, ..heun(5, 1.0) }) / cost(heun(5, 1.0)) - 2.0).abs() < 1e-9);
+}
+
+#[test]
+fn residual_noise_gives_weights_back_the_variance_that_the_codec_drops() {
+    let data = random_set();
+    let spread = |residual_noise| {
+        let config = FlowConfig { residual_noise, ..flow_config(&[]) };
+        let trainer = FlowTrainer::new(config, data.clone(), Seed::new(7), &Device::cpu()).expect("the settings are in range");
+        let flow = trainer.finish(heun(24, 1.0)).expect("the codec knows its rows");
+        let samples = flow.sample(2_000, &Condition::unknown(), Seed::new(3)).expect("an unknown condition is fine");
+        moments(samples.data(), samples.dim()).1.iter().map(|s| s * s).sum::<f64>()
+    };
+    let dropped: f32 = data.codec.residual_variance(data.finals.data()).expect("its own rows").iter().sum();
+    let added = spread(true) - spread(false);
+    assert!((added / f64::from(dropped) - 1.0).abs() < 0.1, "variance {added} added, {dropped} dropped");
+}

@@ -1,0 +1,9 @@
+//! Generators on tiny networks: one binary, a module a subject.
+
+mod flow;
+mod golden;
+mod hostile;
+mod refiner;
+mod samplers;
+mod support;
+mod trivial;

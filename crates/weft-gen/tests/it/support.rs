@@ -1,0 +1,177 @@
+//! Small training sets, settings and statistics that the tests share.
+
+use std::sync::Arc;
+use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
+use weft_core::{Activation, Condition, Dataset, Inputs, Monitor, Population, Seed};
+use weft_gen::trivial::{Trivial, TrivialGenerator};
+use weft_gen::{Artifact, FlowConfig, FlowTrainer, RefinerConfig, RefinerTrainer, Sampler, SamplerConfig, TrainingSet};
+use weft_net::{Device, PopulationLoss};
+
+/// Networks of the random training set.
+pub(crate) const NETWORKS: usize = 12;
+/// Code length of its codec.
+pub(crate) const RANK: usize = 6;
+
+/// A codec of one kind or the other, fitted on these rows.
+pub(crate) fn codec(rows: &Population, pca: Option<usize>) -> Arc<Codec> {
+    let kind = pca.map_or(CodecKind::Identity, |rank| CodecKind::Pca { rank: Rank::Fixed(rank), solver: Solver::Auto });
+    let config = CodecConfig { kind, normalize: Normalization::PerTensor };
+    Arc::new(Codec::fit(rows, &config, Seed::new(0)).expect("these rows vary in every direction that is asked for"))
+}
+
+/// Random networks without meaning: two snapshots of each of [`NETWORKS`] runs, with known conditions.
+pub(crate) fn random_set() -> TrainingSet {
+    let architecture = weft_testkit::mlp(&[2, 4, 2], Activation::Relu);
+    let finals = weft_testkit::random_population(&architecture, NETWORKS, Seed::new(1));
+    let raw = weft_testkit::random_population(&architecture, NETWORKS, Seed::new(2));
+    let mut all = finals.clone();
+    all.data_mut().iter_mut().for_each(|w| *w *= 0.5);
+    all.extend(&finals).expect("one architecture");
+    let conditions = (0..2 * NETWORKS).map(|i| {
+        let condition = Condition::unknown().with("accuracy", 0.5 + 0.02 * i as f64);
+        condition.with("step", if i < NETWORKS { 50.0 } else { 100.0 })
+    });
+    TrainingSet::new(codec(&all, Some(RANK)), &all, finals, raw, conditions.collect()).expect("the codec fits its own rows")
+}
+
+/// Two tight clusters at `±2` in a space of two weights; the field `side` says which, `−1` or `1`.
+pub(crate) fn two_clusters() -> TrainingSet {
+    let architecture = weft_testkit::mlp(&[1, 1], Activation::Relu);
+    let side = |i: usize| if i.is_multiple_of(2) { 1.0f32 } else { -1.0 };
+    let noise = Seed::new(3).normals(2 * 200);
+    let rows = noise.chunks_exact(2).enumerate().flat_map(|(i, g)| [2.0 * side(i) + 0.2 * g[0], 0.2 * g[1]]).collect();
+    let finals = Population::new(architecture, rows).expect("two weights a network");
+    let conditions = (0..finals.len()).map(|i| Condition::unknown().with("side", f64::from(side(i)))).collect();
+    TrainingSet::new(Arc::new(Codec::raw(2)), &finals, finals.clone(), finals.clone(), conditions).expect("codes are weights")
+}
+
+/// A flow that is trained in a second.
+pub(crate) fn flow_config(conditions: &[&str]) -> FlowConfig {
+    FlowConfig {
+        width: 48,
+        blocks: 2,
+        steps: 20,
+        batch_size: 64,
+        learning_rate: 3e-3,
+        warmup_steps: 5,
+        weight_decay: 0.01,
+        clip_norm: 1.0,
+        ema_decay: 0.99,
+        conditions: conditions.iter().map(|&c| c.to_owned()).collect(),
+        condition_dropout: 0.2,
+        residual_noise: false,
+    }
+}
+
+/// A sampler that leaves no error to speak of.
+pub(crate) fn heun(steps: usize, guidance_scale: f64) -> SamplerConfig {
+    SamplerConfig { sampler: Sampler::Heun, steps, guidance_scale }
+}
+
+/// A flow in training on the random set.
+pub(crate) fn flow_trainer() -> FlowTrainer {
+    FlowTrainer::new(flow_config(&["accuracy", "step"]), random_set(), Seed::new(7), &Device::cpu())
+        .expect("the settings are in range")
+}
+
+/// Points of three classes in eight dimensions.
+pub(crate) fn points() -> Dataset {
+    let (examples, features, classes) = (360, 8, 3);
+    let labels: Vec<u32> = (0..examples).map(|i| (i % classes) as u32).collect();
+    let values = Seed::new(4).normals(examples * features).into_iter().enumerate().map(|(at, noise)| {
+        let (example, feature) = (at / features, at % features);
+        noise + if feature % classes == example % classes { 2.0 } else { 0.0 }
+    });
+    Dataset::new("points", Inputs::Floats(values.collect()), labels, classes, [240, 60]).expect("three parts of whole examples")
+}
+
+/// Networks that were trained on [`points`] from one start, so that they need no alignment; a codec of this rank, or the identity.
+pub(crate) fn trained_set(pca: Option<usize>) -> TrainingSet {
+    let architecture = weft_testkit::mlp(&[8, 6, 3], Activation::Relu);
+    let loss = PopulationLoss::new(architecture.clone(), &points(), &Device::cpu()).expect("the architecture fits the points");
+    let (n, seed) = (24, Seed::new(5));
+    let mut rows = weft_testkit::random_row(&architecture, seed.fork("start")).repeat(n);
+    let noise = seed.fork("noise").normals(rows.len());
+    rows.iter_mut().zip(noise).for_each(|(w, g)| *w += 0.3 * g);
+    for step in 0..150 {
+        let chosen = seed.fork("step").index(step).indices(24 * n, loss.num_examples());
+        let gradient = loss.gradients(&rows, &chosen).gradient;
+        rows.iter_mut().zip(gradient).for_each(|(w, g)| *w -= 0.2 * g);
+    }
+    let finals = Population::new(architecture, rows).expect("rows of whole networks");
+    let conditions = vec![Condition::unknown(); finals.len()];
+    TrainingSet::new(codec(&finals, pca), &finals, finals.clone(), finals.clone(), conditions).expect("the codec fits its own rows")
+}
+
+/// A refiner that is trained in a second.
+pub(crate) fn refiner_config() -> RefinerConfig {
+    RefinerConfig {
+        mu: 0.01,
+        hinge: false,
+        shell: 0.0,
+        repulsion: 0.0,
+        own_data: false,
+        steps: 20,
+        batch_networks: 16,
+        batch_examples: 32,
+        learning_rate: 3e-3,
+        width: 48,
+        blocks: 1,
+        pool: 1_024,
+    }
+}
+
+/// Noisy copies of training networks: proposals with something left to mend.
+pub(crate) fn noisy(data: &TrainingSet, scale: f64) -> TrivialGenerator {
+    TrivialGenerator::new(Trivial::NoiseCopies { scale }, data.clone())
+}
+
+/// A refiner of rather noisy copies in training.
+pub(crate) fn refiner_trainer(config: RefinerConfig, data: &TrainingSet) -> RefinerTrainer {
+    refiner_of_copies(config, data, 0.4)
+}
+
+/// A refiner of copies with this much noise in training.
+pub(crate) fn refiner_of_copies(config: RefinerConfig, data: &TrainingSet, scale: f64) -> RefinerTrainer {
+    let loss =
+        PopulationLoss::new(data.architecture().clone(), &points(), &Device::cpu()).expect("the architecture fits the points");
+    let proposal = noisy(data, scale);
+    let trainer = RefinerTrainer::new(config, (&proposal, &Condition::unknown()), data.clone(), loss, Seed::new(8), &Device::cpu());
+    trainer.expect("the settings are in range")
+}
+
+/// Trains to the step, without a monitor.
+pub(crate) fn train_flow(mut trainer: FlowTrainer, until: u64) -> FlowTrainer {
+    trainer.advance(until, &Monitor::silent()).expect("training on clean data goes through");
+    trainer
+}
+
+/// Trains to the step, without a monitor.
+pub(crate) fn train_refiner(mut trainer: RefinerTrainer, until: u64) -> RefinerTrainer {
+    trainer.advance(until, &Monitor::silent()).expect("training on clean data goes through");
+    trainer
+}
+
+/// A vector of a saved state.
+pub(crate) fn vector(saved: &Artifact, name: &str) -> Vec<f32> {
+    saved.tensors[name].1.clone()
+}
+
+/// Mean and standard deviation of each column of `[n, columns]`, in `f64`.
+pub(crate) fn moments(values: &[f32], columns: usize) -> (Vec<f64>, Vec<f64>) {
+    let n = (values.len() / columns) as f64;
+    let column = |c: usize| values.iter().skip(c).step_by(columns).map(|&v| f64::from(v));
+    let mean: Vec<f64> = (0..columns).map(|c| column(c).sum::<f64>() / n).collect();
+    let std = (0..columns).map(|c| (column(c).map(|v| (v - mean[c]).powi(2)).sum::<f64>() / n).sqrt()).collect();
+    (mean, std)
+}
+
+/// The Euclidean distance of two rows.
+pub(crate) fn distance(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
+}
+
+/// The distance of a row to the nearest of a population.
+pub(crate) fn nearest(row: &[f32], among: &Population) -> f64 {
+    among.rows().map(|other| distance(row, other)).fold(f64::INFINITY, f64::min)
+}

@@ -3,7 +3,8 @@
 use serde_json::Value;
 use std::fmt::Write as _;
 
-const START: &str = "<!-- figures: written by `cargo run -p xtask -- readme weft-quickstart` -->\n";
+/// Begins the line after which figures stand; the rest of the line says what writes them.
+const START: &str = "<!-- figures";
 const END: &str = "<!-- /figures -->";
 
 /// Baselines that stand for their kind: copies, averages and noise.
@@ -11,7 +12,8 @@ const BASELINES: [&str; 4] = ["nearest", "interpolation-aligned", "soup-16-align
 
 /// Replaces what stands between the marks; `None` without marks.
 pub(crate) fn between_marks(readme: &str, table: &str) -> Option<String> {
-    let start = readme.find(START)? + START.len();
+    let mark = readme.find(START)?;
+    let start = mark + readme[mark..].find('\n')? + 1;
     let end = start + readme[start..].find(END)?;
     Some(format!("{}{table}{}", &readme[..start], &readme[end..]))
 }
@@ -64,8 +66,8 @@ mod tests {
         assert!(table.contains("| **flow + refiner** | 50.00 % | 1.00 | 0.25 | 2.00 |"), "{table}");
         assert!(table.contains("held-out runs") && !table.contains("kde"), "{table}");
         assert!(table.ends_with("took 7 s and 5 MB (2 threads).\n"), "{table}");
-        let readme = format!("a\n{START}old\n{END}\nb\n");
-        assert_eq!(between_marks(&readme, "new\n"), Some(format!("a\n{START}new\n{END}\nb\n")));
+        let readme = format!("a\n{START}: by hand -->\nold\n{END}\nb\n");
+        assert_eq!(between_marks(&readme, "new\n"), Some(format!("a\n{START}: by hand -->\nnew\n{END}\nb\n")));
         assert_eq!(between_marks("a", "new"), None);
         assert!(of_report("{}").is_err());
     }

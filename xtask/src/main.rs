@@ -1,10 +1,12 @@
 //! Chores of the workspace: `cargo run -p xtask -- readme weft-quickstart` brings the README's picture and figures up to
-//! date with the output of a quickstart.
+//! date with the output of a quickstart; `cargo run -p xtask -- results PAGE REPORT…` writes the tables of
+//! `docs/results/PAGE.md` from the `report.json` of runs of one run file under different seeds.
 //!
 //! The house style is enforced by `tests/tidy.rs`.
 
 mod figures;
 mod picture;
+mod results;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -14,7 +16,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["readme", output] => readme(Path::new(output)),
-        _ => Err("usage: cargo run -p xtask -- readme OUTPUT-OF-A-QUICKSTART".to_owned()),
+        ["results", page, ref reports @ ..] if !reports.is_empty() => results(page, reports),
+        _ => Err("usage: cargo run -p xtask -- readme OUTPUT-OF-A-QUICKSTART | results PAGE REPORT...".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,6 +38,15 @@ fn readme(output: &Path) -> Result<(), String> {
     let readme = figures::between_marks(&read(&root.join("README.md"))?, &table).ok_or("the README has no marks for figures")?;
     write(&root.join("docs/images/quickstart.svg"), &svg)?;
     write(&root.join("README.md"), &readme)
+}
+
+/// Writes the tables between the marks of a results page.
+fn results(page: &str, reports: &[&str]) -> Result<(), String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask lies in the workspace")?;
+    let path = root.join("docs/results").join(format!("{page}.md"));
+    let reports = reports.iter().map(|report| read(Path::new(report))).collect::<Result<Vec<_>, _>>()?;
+    let filled = figures::between_marks(&read(&path)?, &results::tables(&reports)?).ok_or("the page has no marks for figures")?;
+    write(&path, &filled)
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -201,20 +201,40 @@ impl WithSimd for Backward<'_> {
         for (&example, dy) in self.examples.iter().zip(self.dy.chunks_exact(width)) {
             let (columns, values) = self.rows.row(example as usize);
             let mut at = 0;
+            while at + 2 * lanes <= width {
+                let dy = [load(simd, &dy[at..at + lanes]), load(simd, &dy[at + lanes..at + 2 * lanes])];
+                let (low, high) = self.d_bias[at..at + 2 * lanes].split_at_mut(lanes);
+                add_to(simd, [low, high], dy, None);
+                for (&column, &value) in columns.iter().zip(values) {
+                    let row = &mut self.d_weight[usize::from(column) * width + at..][..2 * lanes];
+                    let (low, high) = row.split_at_mut(lanes);
+                    add_to(simd, [low, high], dy, Some(value));
+                }
+                at += 2 * lanes;
+            }
             while at < width {
                 let end = width.min(at + lanes);
-                let dy = load(simd, &dy[at..end]);
-                let bias = &mut self.d_bias[at..end];
-                let sum = simd.add_f32s(load(simd, bias), dy);
-                store(simd, bias, sum);
+                let dy = [load(simd, &dy[at..end])];
+                add_to(simd, [&mut self.d_bias[at..end]], dy, None);
                 for (&column, &value) in columns.iter().zip(values) {
-                    let row = &mut self.d_weight[usize::from(column) * width + at..][..end - at];
-                    let sum = simd.mul_add_f32s(simd.splat_f32s(value), dy, load(simd, row));
-                    store(simd, row, sum);
+                    add_to(simd, [&mut self.d_weight[usize::from(column) * width + at..][..end - at]], dy, Some(value));
                 }
                 at = end;
             }
         }
+    }
+}
+
+/// Adds `value · dy`, or `dy` itself, to up to one vector each.
+#[inline(always)]
+fn add_to<S: Simd, const N: usize>(simd: S, to: [&mut [f32]; N], dy: [S::f32s; N], value: Option<f32>) {
+    for (to, dy) in to.into_iter().zip(dy) {
+        let old = load(simd, to);
+        let sum = match value {
+            Some(value) => simd.mul_add_f32s(simd.splat_f32s(value), dy, old),
+            None => simd.add_f32s(old, dy),
+        };
+        store(simd, to, sum);
     }
 }
 

@@ -160,12 +160,13 @@ impl WithSimd for Adam<'_> {
     }
 }
 
-/// `1/√x` for `x ≥ 0`, finite at 0 (relative error below 3e-7 for normal numbers).
+/// `1/√x` for `x ≥ 1e-36`, and a finite number below (relative error below 3e-7).
 ///
 /// The hardware's root and division take most of a step's time when moments are in cache; a guess from the exponent
 /// bits and three Newton steps take a third of it.
 #[inline(always)]
 fn inverse_root<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let x = simd.max_f32s(x, simd.splat_f32s(1e-36));
     let halved = simd.wrapping_dyn_shr_u32s(simd.transmute_u32s_f32s(x), simd.splat_u32s(1));
     let mut y = simd.transmute_f32s_u32s(simd.sub_u32s(simd.splat_u32s(0x5f37_59df), halved));
     let (negative_half, three_halves) = (simd.mul_f32s(x, simd.splat_f32s(-0.5)), simd.splat_f32s(1.5));
@@ -215,6 +216,21 @@ mod tests {
             }
         }
         w
+    }
+
+    #[test]
+    fn weights_without_gradient_stay_and_tiny_gradients_move_them() {
+        let kernel = OptimizerKernel { optimizer: Optimizer::ADAM, weight_decay: 0.0 };
+        let mut weights = vec![1.0f32; 4];
+        let mut state = OptimizerState::new(Optimizer::ADAM, 4);
+        for _ in 0..50 {
+            let mut gradient = vec![0.0, 1e-30, 1e-12, 1e12];
+            kernel.step(&mut state, &mut weights, &mut gradient, 0.01, 1.0);
+        }
+        let expected = |g: f64| 1.0 - 50.0 * 0.01 * g / (g + 1e-8);
+        for (w, g) in weights.iter().zip([0.0, 1e-30, 1e-12, 1e12]) {
+            assert!((f64::from(*w) - expected(g)).abs() < 1e-4, "gradient {g}: {w}, expected {}", expected(g));
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod error;
 mod group;
 mod layout;
 mod matching;
-mod product;
+pub mod product;
 
 pub use assign::{Assigner, assign};
 pub use balance::{Balanced, balance};

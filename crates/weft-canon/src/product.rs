@@ -1,8 +1,8 @@
 //! Safe matrix products in `f32`, on the calling thread, so that results never depend on the number of threads.
 
 /// A strided view of a matrix.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
     data: &'a [f32],
     rows: usize,
     cols: usize,
@@ -12,18 +12,27 @@ pub(crate) struct View<'a> {
 
 impl<'a> View<'a> {
     /// A row-major matrix.
-    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    ///
+    /// # Panics
+    /// If the data hold fewer than `rows · cols` values.
+    #[must_use]
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
         Self::strided(data, rows, cols, cols)
     }
 
     /// A row-major matrix whose rows start `row_stride` values apart.
-    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+    ///
+    /// # Panics
+    /// If the last row reaches past the data.
+    #[must_use]
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len(), "a view lies inside its data");
         Self { data, rows, cols, row_stride, col_stride: 1 }
     }
 
     /// The transpose.
-    pub(crate) fn t(self) -> Self {
+    #[must_use]
+    pub fn t(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 }
@@ -32,7 +41,10 @@ impl<'a> View<'a> {
 ///
 /// # Shapes
 /// `[m, k] · [k, n] → [m, n]`
-pub(crate) fn multiply(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn multiply(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
     assert_eq!(a.cols, b.rows, "inner lengths agree");
     let (m, n, k) = (a.rows, b.cols, a.cols);
     assert_eq!(target.len(), m * n, "the target has the product's shape");

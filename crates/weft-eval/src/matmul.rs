@@ -1,7 +1,7 @@
 //! Inner products of rows, on one thread: callers parallelize over blocks of rows, so that no sum's order depends
 //! on the number of threads.
 
-use gemm::Parallelism;
+use weft_canon::product::{View, multiply};
 
 /// Writes the inner products of the rows of `a` and `b` into `out`.
 ///
@@ -10,7 +10,7 @@ use gemm::Parallelism;
 pub(crate) fn inner_products(a: &[f32], b: &[f32], k: usize, out: &mut [f32]) {
     let (m, n) = (a.len() / k, b.len() / k);
     assert_eq!((m * k, n * k, m * n), (a.len(), b.len(), out.len()), "matrices of other shapes");
-    product(out, (a, [k, 1]), (b, [1, k]), [m, n, k]);
+    multiply(out, View::new(a, m, k), View::new(b, n, k).t(), false);
 }
 
 /// Writes the second moments `aᵀ·a` of the columns of `a` into `out`.
@@ -20,42 +20,7 @@ pub(crate) fn inner_products(a: &[f32], b: &[f32], k: usize, out: &mut [f32]) {
 pub(crate) fn gram_of_columns(a: &[f32], k: usize, out: &mut [f32]) {
     let m = a.len() / k;
     assert_eq!((m * k, k * k), (a.len(), out.len()), "matrices of other shapes");
-    product(out, (a, [1, k]), (a, [k, 1]), [k, k, m]);
-}
-
-/// `out = a·b` for matrices with given row and column strides; `out` is row-major and of length `m·n`, as the callers
-/// have checked, like the lengths of `a` and `b`.
-fn product(
-    out: &mut [f32],
-    (a, [a_row, a_col]): (&[f32], [usize; 2]),
-    (b, [b_row, b_col]): (&[f32], [usize; 2]),
-    [m, n, k]: [usize; 3],
-) {
-    // SAFETY: each caller has asserted that `out` holds m·n values and that the strides with m, n and k reach every
-    // value of `a` and `b` and none beyond; `out` is borrowed mutably, so nothing aliases it.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            false,
-            a.as_ptr(),
-            a_col as isize,
-            a_row as isize,
-            b.as_ptr(),
-            b_col as isize,
-            b_row as isize,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
+    multiply(out, View::new(a, m, k).t(), View::new(a, m, k), false);
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use weft_ops::tensor::FlatOptimizer;
 
 /// Named tensors with metadata; the façade writes it as one safetensors file.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -26,6 +27,34 @@ impl Artifact {
     pub fn with_text(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.metadata.insert(key.to_owned(), value.to_string());
         self
+    }
+
+    /// Adds the whole state of an optimizer.
+    #[must_use]
+    pub(crate) fn with_optimizer(self, optimizer: &FlatOptimizer) -> Self {
+        self.with_vector("theta", &optimizer.theta)
+            .with_vector("average", &optimizer.average)
+            .with_vector("first-moment", &optimizer.first)
+            .with_vector("second-moment", &optimizer.second)
+            .with_text("step", optimizer.step)
+    }
+
+    /// Restores an optimizer of as many parameters; on an error it is left as it was.
+    pub(crate) fn restore_optimizer(&self, optimizer: &mut FlatOptimizer) -> Result<()> {
+        let vector = |name| self.vector(name, optimizer.theta.len());
+        let [theta, average, first, second] =
+            [vector("theta")?, vector("average")?, vector("first-moment")?, vector("second-moment")?];
+        optimizer.step = self.text("step")?;
+        (optimizer.theta, optimizer.average, optimizer.first, optimizer.second) = (theta, average, first, second);
+        Ok(())
+    }
+
+    /// Refuses a state that was saved under another configuration, seed or training set.
+    pub(crate) fn check_fingerprint(&self, expected: &str) -> Result<()> {
+        match self.text::<String>("fingerprint")? {
+            found if found == expected => Ok(()),
+            found => Err(Error::Artifact { entry: "fingerprint".to_owned(), reason: format!("is {found}, expected {expected}") }),
+        }
     }
 
     /// The vector of that name, of that length, with finite values.

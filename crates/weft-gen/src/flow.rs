@@ -133,31 +133,15 @@ impl FlowTrainer {
     /// As [`FlowTrainer::new`], or a state that is not of this configuration and seed.
     pub fn resume(config: FlowConfig, data: TrainingSet, seed: Seed, device: &Device, saved: &Artifact) -> Result<Self> {
         let mut trainer = Self::new(config, data, seed, device)?;
-        let expected = trainer.fingerprint();
-        let found: String = saved.text("fingerprint")?;
-        if found != expected {
-            return Err(Error::Artifact { entry: "fingerprint".to_owned(), reason: format!("is {found}, expected {expected}") });
-        }
-        let len = trainer.network.num_parameters();
-        trainer.optimizer.theta = saved.vector("theta", len)?;
-        trainer.optimizer.average = saved.vector("average", len)?;
-        trainer.optimizer.first = saved.vector("first-moment", len)?;
-        trainer.optimizer.second = saved.vector("second-moment", len)?;
-        trainer.optimizer.step = saved.text("step")?;
+        saved.check_fingerprint(&trainer.fingerprint())?;
+        saved.restore_optimizer(&mut trainer.optimizer)?;
         Ok(trainer)
     }
 
     /// The whole state of training, to be saved.
     #[must_use]
     pub fn save(&self) -> Artifact {
-        let o = &self.optimizer;
-        Artifact::default()
-            .with_vector("theta", &o.theta)
-            .with_vector("average", &o.average)
-            .with_vector("first-moment", &o.first)
-            .with_vector("second-moment", &o.second)
-            .with_text("step", o.step)
-            .with_text("fingerprint", self.fingerprint())
+        Artifact::default().with_optimizer(&self.optimizer).with_text("fingerprint", self.fingerprint())
     }
 
     /// Steps taken.

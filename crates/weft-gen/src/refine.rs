@@ -189,14 +189,7 @@ impl RefinerTrainer {
     /// The state of training, to be saved; the proposal's pool follows from the seed.
     #[must_use]
     pub fn save(&self) -> Artifact {
-        let o = &self.optimizer;
-        Artifact::default()
-            .with_vector("theta", &o.theta)
-            .with_vector("average", &o.average)
-            .with_vector("first-moment", &o.first)
-            .with_vector("second-moment", &o.second)
-            .with_text("step", o.step)
-            .with_text("fingerprint", self.fingerprint())
+        Artifact::default().with_optimizer(&self.optimizer).with_text("fingerprint", self.fingerprint())
     }
 
     /// Continues from a saved state.
@@ -204,16 +197,8 @@ impl RefinerTrainer {
     /// # Errors
     /// A state that is not of this configuration, proposal and seed.
     pub fn restore(&mut self, saved: &Artifact) -> Result<()> {
-        let (expected, found) = (self.fingerprint(), saved.text::<String>("fingerprint")?);
-        if found != expected {
-            return Err(Error::Artifact { entry: "fingerprint".to_owned(), reason: format!("is {found}, expected {expected}") });
-        }
-        let len = self.network.num_parameters();
-        self.optimizer.theta = saved.vector("theta", len)?;
-        self.optimizer.average = saved.vector("average", len)?;
-        self.optimizer.first = saved.vector("first-moment", len)?;
-        self.optimizer.second = saved.vector("second-moment", len)?;
-        self.optimizer.step = saved.text("step")?;
+        saved.check_fingerprint(&self.fingerprint())?;
+        saved.restore_optimizer(&mut self.optimizer)?;
         Ok(())
     }
 

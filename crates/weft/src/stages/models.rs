@@ -131,8 +131,8 @@ fn ablations(chosen: &RefinerConfig) -> Vec<(String, RefinerConfig)> {
         (with(chosen.own_data, "own data"), RefinerConfig { own_data: !chosen.own_data, ..chosen.clone() }),
         (with(chosen.shell > 0.0, "shell"), RefinerConfig { shell, ..chosen.clone() }),
         (with(chosen.repulsion > 0.0, "repulsion"), RefinerConfig { repulsion, ..chosen.clone() }),
-        (format!("μ = {}", 3.0 * chosen.mu), RefinerConfig { mu: 3.0 * chosen.mu, ..chosen.clone() }),
-        (format!("μ = {}", chosen.mu / 3.0), RefinerConfig { mu: chosen.mu / 3.0, ..chosen.clone() }),
+        (format!("μ = {:.1e}", 3.0 * chosen.mu), RefinerConfig { mu: 3.0 * chosen.mu, ..chosen.clone() }),
+        (format!("μ = {:.1e}", chosen.mu / 3.0), RefinerConfig { mu: chosen.mu / 3.0, ..chosen.clone() }),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! What can be wrong with files and zoos.
 
+use crate::onnx::OnnxFault;
 use std::path::{Path, PathBuf};
 use weft_core::Digest;
 
@@ -27,6 +28,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         fault: HeaderFault,
+    },
+    /// An ONNX model that is not read, or cannot take the weights that it should.
+    #[error("ONNX model `{}`: {fault}", path.display())]
+    Onnx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: OnnxFault,
     },
     /// A checkpoint that does not fit the architecture.
     #[error("`{}`, tensor `{tensor}`: {fault}", path.display())]

@@ -63,7 +63,7 @@ fn each<const N: usize>(bytes: &[u8], out: &mut [f32], convert: impl Fn([u8; N])
 }
 
 /// IEEE 754 half precision: 1 sign, 5 exponent and 10 fraction bits.
-fn f16_to_f32(half: u16) -> f32 {
+pub(crate) fn f16_to_f32(half: u16) -> f32 {
     let sign = if half & 0x8000 == 0 { 1.0 } else { -1.0 };
     let (exponent, fraction) = ((half >> 10) & 0x1f, f32::from(half & 0x3ff));
     let magnitude = match exponent {

@@ -7,6 +7,7 @@
 //!   `PyTorch` users expect; [`import`] brings many into a zoo.
 //! - [`read_tensors`], [`write_tensors`]: any other artifact that consists of tensors.
 //! - [`architecture_from_toml`], [`recipe_to_json`]: the formats of domain types, which know none themselves.
+//! - [`onnx`]: ONNX models, whose graph becomes an architecture; and weights back into the model they came from.
 //! - [`data`]: labelled data sets.
 //!
 //! Every reader here treats its file as hostile: it checks a header in full before it believes any of it,
@@ -20,6 +21,7 @@ mod format;
 mod header;
 mod import;
 mod mapped;
+pub mod onnx;
 mod tensors;
 mod zoo;
 

@@ -77,9 +77,11 @@ fn payloads(model: &ModelProto, network: &OnnxNetwork, row: &[f32], folder: &mut
         }
         payloads.insert(name.to_owned(), field_of(tensor, is_external, &bytes));
     }
-    match changes.keys().find(|name| !model.graph.iter().flat_map(stored).any(|(stored, _)| stored == *name)) {
+    match changes.keys().find(|name| !model.graph.iter().flat_map(stored).any(|(stored, _)| stored == **name)) {
         None => Ok(payloads),
-        Some(name) => Err(OnnxFault::Origin { tensor: changes[name].parameter.to_owned(), reason: "no tensor of the model holds it" }),
+        Some(name) => {
+            Err(OnnxFault::Origin { tensor: changes[name].parameter.to_owned(), reason: "no tensor of the model holds it" })
+        }
     }
 }
 
@@ -116,15 +118,17 @@ fn changes<'a>(network: &'a OnnxNetwork, row: &[f32]) -> Result<BTreeMap<&'a str
 }
 
 /// The place of a parameter, and the values there now and then; nothing if it does not change and has no place.
-fn stored_values<'a>(parameter: &'a Constant, values: &[f32], name: &str) -> Result<Option<(&'a str, Vec<f32>, Vec<f32>)>, OnnxFault> {
+fn stored_values<'a>(
+    parameter: &'a Constant,
+    values: &[f32],
+    name: &str,
+) -> Result<Option<(&'a str, Vec<f32>, Vec<f32>)>, OnnxFault> {
     let now = parameter.floats().map_or(&[][..], |now| now);
     let fail = |reason| OnnxFault::Origin { tensor: name.to_owned(), reason };
     match &parameter.origin {
         None if same_bits(now, values) => Ok(None),
         None => Err(fail("the graph computes it from other constants")),
-        Some(origin) => {
-            Ok(Some((&origin.tensor, origin.stored(now).map_err(fail)?, origin.stored(values).map_err(fail)?)))
-        }
+        Some(origin) => Ok(Some((&origin.tensor, origin.stored(now).map_err(fail)?, origin.stored(values).map_err(fail)?))),
     }
 }
 

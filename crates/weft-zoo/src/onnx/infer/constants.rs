@@ -84,7 +84,9 @@ impl<'a> Inference<'a> {
         }
         let shape: Vec<i64> = match self.operand(node, 0)? {
             Operand::Constant(constant) => constant.shape.iter().map(|&axis| axis as i64).collect(),
-            Operand::Value(id) => std::iter::once(self.batch).chain(self.shape(id).iter().copied()).map(|axis| axis as i64).collect(),
+            Operand::Value(id) => {
+                std::iter::once(self.batch).chain(self.shape(id).iter().copied()).map(|axis| axis as i64).collect()
+            }
         };
         Ok(Constant::ints(vec![shape.len()], shape))
     }

@@ -151,7 +151,8 @@ fn input_shape(input: &ValueInfoProto) -> Result<(usize, Vec<usize>), OnnxFault>
     let [batch, rest @ ..] = dims else { return Err(fail("it has no axes; the first must be the batch")) };
     let size = |value: Option<i64>| value.and_then(|value| usize::try_from(value).ok()).filter(|&size| size > 0);
     let shape: Option<Vec<usize>> = rest.iter().map(|dim| size(dim.dim_value)).collect();
-    let shape = shape.ok_or_else(|| fail("an axis other than the first, the batch, has no fixed length; export it with fixed shapes"))?;
+    let shape =
+        shape.ok_or_else(|| fail("an axis other than the first, the batch, has no fixed length; export it with fixed shapes"))?;
     if shape.is_empty() || shape.len() > MAX_AXES {
         return Err(fail("it must have 1 to 8 axes besides the first, the batch"));
     }

@@ -228,7 +228,8 @@ impl<'a> Inference<'a> {
 
     /// Multiplies by one number; two such factors in a row are one.
     fn scaled(&mut self, x: Id, factor: f32) -> Operand {
-        let (source, factor) = if let Layer::Scale(source, before) = *self.layer(x) { (source, before * factor) } else { (x, factor) };
+        let (source, factor) =
+            if let Layer::Scale(source, before) = *self.layer(x) { (source, before * factor) } else { (x, factor) };
         match factor {
             1.0 => Operand::Value(source),
             f if f.is_finite() && f != 0.0 => self.like(x, Layer::Scale(source, f)),
@@ -290,7 +291,8 @@ impl<'a> Inference<'a> {
         }
         match (self.as_piece(x), gain) {
             (Some(&Piece::Centered(v)), gain) if v == u => Some(self.norm(spread, gain, None)),
-            (Some(Piece::ScaledBy(centered, before)), None) if matches!(self.as_piece(*centered), Some(&Piece::Centered(v)) if v == u) => {
+            (Some(Piece::ScaledBy(centered, before)), None) if matches!(self.as_piece(*centered), Some(&Piece::Centered(v)) if v == u) =>
+            {
                 let before = before.clone();
                 Some(self.norm(spread, Some(before), None))
             }
@@ -309,7 +311,8 @@ impl<'a> Inference<'a> {
                 self.charge(c.values.len())?;
                 let values = c.floats().ok_or_else(|| self.fault("it divides by integers"))?;
                 let inverse: Arc<[f32]> = values.iter().map(|v| v.recip()).collect();
-                let inverse = Constant { shape: c.shape.clone(), values: crate::onnx::tensor::Values::Float(inverse), origin: None };
+                let inverse =
+                    Constant { shape: c.shape.clone(), values: crate::onnx::tensor::Values::Float(inverse), origin: None };
                 self.multiply_constant(x, &inverse)
             }
             (Operand::Constant(c), Operand::Value(y)) if self.scalar(&c, y) == Some(1.0) => self.inverse(y),
@@ -386,7 +389,9 @@ impl<'a> Inference<'a> {
         axes.sort_unstable();
         let keep = attributes.int("keepdims", 1) != 0;
         match (axes.as_slice(), shape.as_slice()) {
-            ([2, 3], &[channels, _, _]) => Ok(self.global_mean(x, channels, if keep { vec![channels, 1, 1] } else { vec![channels] })),
+            ([2, 3], &[channels, _, _]) => {
+                Ok(self.global_mean(x, channels, if keep { vec![channels, 1, 1] } else { vec![channels] }))
+            }
             ([1], &[_, width]) => Ok(self.global_mean(x, width, if keep { vec![1, width] } else { vec![width] })),
             ([axis], _) if keep && *axis == shape.len() as i64 => Ok(self.mean(x)),
             _ => Err(self.fault("it averages over axes for which there is no layer")),

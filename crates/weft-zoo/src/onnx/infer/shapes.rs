@@ -100,7 +100,9 @@ impl<'a> Inference<'a> {
         let full: Vec<usize> = std::iter::once(self.batch).chain(self.shape(x).iter().copied()).collect();
         let resolved = resolve(target, &full, attributes.int("allowzero", 0) != 0).map_err(|reason| self.fault(reason))?;
         match resolved.split_first() {
-            Some((&batch, rest)) if batch == self.batch && !rest.is_empty() && rest.len() <= MAX_AXES => Ok(self.reshaped(x, rest.to_vec())),
+            Some((&batch, rest)) if batch == self.batch && !rest.is_empty() && rest.len() <= MAX_AXES => {
+                Ok(self.reshaped(x, rest.to_vec()))
+            }
             _ => Err(self.fault("its result does not keep the batch as the first axis")),
         }
     }

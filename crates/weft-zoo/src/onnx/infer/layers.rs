@@ -31,6 +31,9 @@ impl<'a> Inference<'a> {
 
     fn linear(&mut self, x: Id, weight: Constant) -> Result<Id, OnnxFault> {
         let [out, width] = weight.shape[..] else { return Err(self.fault("its weight is no matrix")) };
+        if weight.floats().is_none() {
+            return Err(self.fault("its weight is a matrix of integers"));
+        }
         if width != self.width(x) {
             return Err(self.fault("its weight does not fit its input"));
         }

@@ -167,7 +167,7 @@ impl Constant {
         if others.len() != 1 && others.len() != values.len() {
             return None;
         }
-        if others.iter().all(|&other| other == neutral) {
+        if others.iter().all(|&other| other.to_bits() == neutral.to_bits()) {
             return Some(self.clone());
         }
         let values = values.iter().zip(others.iter().cycle()).map(|(&value, &other)| f(value, other)).collect();

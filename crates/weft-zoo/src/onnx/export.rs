@@ -10,8 +10,9 @@ use super::half::{bf16_from_f32, f16_from_f32};
 use super::proto::{GraphProto, ModelProto, TensorProto};
 use super::tensor::{Folder, dtype, is_external};
 use super::wire::{Field, Fields, Kind, Message, put_len, put_varint};
-use super::{MAX_MODEL_BYTES, OnnxFault, OnnxNetwork, decode, network, read_model, refused};
-use crate::{Result, write_atomic};
+use super::{OnnxFault, OnnxNetwork, decode, network, read_model, refused, within_limit};
+use crate::write_atomic;
+use prost::bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::Path;
 use weft_core::{Architecture, Error as CoreError};
@@ -26,28 +27,49 @@ use weft_core::{Architecture, Error as CoreError};
 /// [`crate::Error::Onnx`] if `original` cannot be read, is of another architecture, or stores a weight in a form that has no place
 /// for the new value; [`crate::Error::Domain`] if `row` has another length; [`crate::Error::Tensor`] for a weight that is not finite;
 /// [`crate::Error::Io`].
-pub fn export_onnx(original: &Path, architecture: &Architecture, row: &[f32], target: &Path) -> Result<()> {
+pub fn export_onnx(original: &Path, architecture: &Architecture, row: &[f32], target: &Path) -> crate::Result<()> {
     let expected = architecture.num_parameters();
     if row.len() != expected {
         let source = CoreError::Length { what: architecture.name().to_owned(), expected, got: row.len() };
         return Err(crate::Error::Domain { origin: format!("export to `{}`", target.display()), source });
     }
     let bytes = read_model(original)?;
-    let patched = (|| {
-        let network = network(&bytes, Folder::beside(original))?;
-        if !network.architecture.same_graph(architecture) {
-            let (expected, got) = (architecture.name().to_owned(), network.architecture.name().to_owned());
-            return Err(OnnxFault::OtherArchitecture { expected, got });
+    let exported = exported(&bytes, original, architecture, row).map_err(|fault| refused(original, fault))?;
+    write_atomic(target, &exported)
+}
+
+/// The bytes of the model with other weights.
+fn exported(bytes: &Bytes, original: &Path, architecture: &Architecture, row: &[f32]) -> Result<Bytes, OnnxFault> {
+    let network = network(bytes, Folder::beside(original))?;
+    if !network.architecture.same_graph(architecture) {
+        let (expected, got) = (architecture.name().to_owned(), network.architecture.name().to_owned());
+        return Err(OnnxFault::OtherArchitecture { expected, got });
+    }
+    let payloads = payloads(&decode(bytes)?, &network, row, &mut Folder::beside(original))?;
+    let Some(patched) = patch(Message::Model, bytes, &payloads)? else { return Ok(bytes.clone()) };
+    within_limit(patched.len() as u64)?;
+    let patched = Bytes::from(patched);
+    verify(&patched, &network, row)?;
+    Ok(patched)
+}
+
+/// Checks that a patched model is the same network with the new weights: a tensor that holds a weight may serve the
+/// graph in another place too.
+fn verify(patched: &Bytes, before: &OnnxNetwork, row: &[f32]) -> Result<(), OnnxFault> {
+    let after = network(patched, Folder::nowhere()).map_err(|_| OnnxFault::Entangled)?;
+    if !after.architecture.same_graph(&before.architecture) || after.head != before.head {
+        return Err(OnnxFault::Entangled);
+    }
+    let got = after.weights();
+    for spec in after.architecture.tensors() {
+        let largest = row[spec.range()].iter().fold(0f32, |largest, v| largest.max(v.abs()));
+        // Sixteen bits round by up to 2⁻⁸ of a value, steps that are undone by little of the largest.
+        let close = |(got, wanted): (&f32, &f32)| (got - wanted).abs() <= wanted.abs() / 128.0 + 1e-5 * largest + 1e-7;
+        if !got[spec.range()].iter().zip(&row[spec.range()]).all(close) {
+            return Err(OnnxFault::Entangled);
         }
-        let model = decode(&bytes)?;
-        let payloads = payloads(&model, &network, row, &mut Folder::beside(original))?;
-        let patched = patch(Message::Model, &bytes, &payloads)?.unwrap_or_else(|| bytes.to_vec());
-        if patched.len() as u64 >= MAX_MODEL_BYTES {
-            return Err(OnnxFault::TooLarge { got: patched.len() as u64, limit: MAX_MODEL_BYTES - 1 });
-        }
-        Ok(patched)
-    })();
-    write_atomic(target, &patched.map_err(|fault| refused(original, fault))?)
+    }
+    Ok(())
 }
 
 /// A tensor's new data, as a field of `TensorProto`.
@@ -102,15 +124,15 @@ fn changes<'a>(network: &'a OnnxNetwork, row: &[f32]) -> Result<BTreeMap<&'a str
         if let Some(index) = crate::tensors::first_non_finite(values) {
             return Err(OnnxFault::NonFinite { tensor: spec.name.clone(), index });
         }
-        let Some((name, now, new)) = stored_values(parameter, values, &spec.name)? else { continue };
-        match changes.get(name) {
-            Some(other) if !same_bits(&other.new, &new) => {
+        let Some((place, change)) = change(parameter, values, &spec.name)? else { continue };
+        match changes.get(place) {
+            Some(other) if !agree(&other.new, &change.new) => {
                 let reason = "another tensor of the network is stored in the same place and has other values";
                 return Err(OnnxFault::Origin { tensor: spec.name.clone(), reason });
             }
             Some(_) => {}
             None => {
-                changes.insert(name, Change { parameter: &spec.name, now, new });
+                changes.insert(place, change);
             }
         }
     }
@@ -118,18 +140,19 @@ fn changes<'a>(network: &'a OnnxNetwork, row: &[f32]) -> Result<BTreeMap<&'a str
 }
 
 /// The place of a parameter, and the values there now and then; nothing if it does not change and has no place.
-fn stored_values<'a>(
-    parameter: &'a Constant,
-    values: &[f32],
-    name: &str,
-) -> Result<Option<(&'a str, Vec<f32>, Vec<f32>)>, OnnxFault> {
+fn change<'a>(parameter: &'a Constant, values: &[f32], name: &'a str) -> Result<Option<(&'a str, Change<'a>)>, OnnxFault> {
     let now = parameter.floats().map_or(&[][..], |now| now);
     let fail = |reason| OnnxFault::Origin { tensor: name.to_owned(), reason };
-    match &parameter.origin {
-        None if same_bits(now, values) => Ok(None),
-        None => Err(fail("the graph computes it from other constants")),
-        Some(origin) => Ok(Some((&origin.tensor, origin.stored(now).map_err(fail)?, origin.stored(values).map_err(fail)?))),
-    }
+    let Some(origin) = &parameter.origin else {
+        return if same_bits(now, values) { Ok(None) } else { Err(fail("the graph computes it from other constants")) };
+    };
+    let (now, new) = (origin.stored(now).map_err(fail)?, origin.stored(values).map_err(fail)?);
+    Ok(Some((&origin.tensor, Change { parameter: name, now, new })))
+}
+
+/// Whether two tensors want the same values in one place; steps that are undone may round.
+fn agree(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs().max(b.abs()))
 }
 
 fn same_bits(a: &[f32], b: &[f32]) -> bool {

@@ -171,6 +171,11 @@ pub enum OnnxFault {
         /// That of the model.
         got: String,
     },
+    /// A tensor that would change is more than a weight.
+    #[error(
+        "the weights cannot be written back: the model also uses a tensor that would change for something else; export into another model of the same architecture"
+    )]
+    Entangled,
     /// A weight has no place of its own in the model.
     #[error("tensor `{tensor}` cannot be written back: {reason}; export into another model of the same architecture")]
     Origin {

@@ -33,9 +33,8 @@ pub(super) fn lower(inferred: &Inferred<'_>) -> Result<Lowered, OnnxFault> {
         builder: GraphBuilder::new(Op::Input { shape: shape.to_vec() }),
         nodes: vec![None; values.len()],
         parameters: Vec::new(),
-        layers: 0,
         norms: 0,
-        name: format!("onnx-{}", shape.iter().product::<usize>()),
+        widths: Vec::new(),
     };
     lowering.nodes[0] = Some(0);
     lowering.nodes[input] = Some(0);
@@ -45,12 +44,19 @@ pub(super) fn lower(inferred: &Inferred<'_>) -> Result<Lowered, OnnxFault> {
             lowering.nodes[id] = Some(node);
         }
     }
-    let Lowering { builder, parameters, mut name, layers, .. } = lowering;
-    if name.len() > 64 {
-        name = format!("onnx-{}-{layers}-layers-{}", shape.iter().product::<usize>(), values[root].shape.iter().product::<usize>());
-    }
+    let Lowering { builder, parameters, widths, .. } = lowering;
+    let name = name(shape, &widths);
     let architecture = builder.build(&name).map_err(|error| OnnxFault::Architecture { reason: error.to_string() })?;
     Ok(Lowered { architecture, parameters, head })
+}
+
+/// A name that tells people what it is: the length of the input and of every linear map's or convolution's output.
+fn name(shape: &[usize], widths: &[usize]) -> String {
+    let words: Vec<String> = std::iter::once(shape.iter().product()).chain(widths.iter().copied()).map(|w| w.to_string()).collect();
+    match words.as_slice() {
+        [first, .., last] if words.len() > 12 => format!("onnx-{first}-to-{last}-{}-layers", widths.len()),
+        _ => format!("onnx-{}", words.join("-")),
+    }
 }
 
 /// The values that the root needs, each after its inputs.
@@ -101,9 +107,9 @@ struct Lowering<'v, 'a> {
     /// The architecture's node of each value, once it has one.
     nodes: Vec<Option<usize>>,
     parameters: Vec<Constant>,
-    layers: usize,
     norms: usize,
-    name: String,
+    /// Outputs of each linear map and convolution.
+    widths: Vec<usize>,
 }
 
 impl Lowering<'_, '_> {
@@ -118,9 +124,8 @@ impl Lowering<'_, '_> {
 
     /// Declares the weight and bias of the next linear map or convolution.
     fn layer(&mut self, weight: &Constant, bias: Option<&Constant>) -> (TensorId, Option<TensorId>) {
-        let layer = self.layers;
-        self.layers += 1;
-        self.name.push_str(&format!("-{}", weight.shape[0]));
+        let layer = self.widths.len();
+        self.widths.push(weight.shape[0]);
         let weight = self.tensor(format!("layers.{layer}.weight"), weight);
         (weight, bias.map(|bias| self.tensor(format!("layers.{layer}.bias"), bias)))
     }
@@ -152,7 +157,7 @@ impl Lowering<'_, '_> {
                 };
                 Op::BatchNorm { gain, bias, mean, variance, epsilon: decimal(*epsilon) }
             }
-            Layer::LayerNorm { gain, bias, epsilon, .. } => {
+            Layer::Norm { gain, bias, epsilon, .. } => {
                 let ids = self.norm(&[("weight", gain.as_ref()), ("bias", bias.as_ref())]);
                 Op::LayerNorm { gain: ids[0], bias: ids[1], epsilon: decimal(*epsilon) }
             }

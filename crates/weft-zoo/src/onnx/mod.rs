@@ -69,6 +69,7 @@ impl OnnxNetwork {
 
     /// Where each of the architecture's tensors is stored in the model; `None` for one that is computed from others in
     /// a way that cannot be undone.
+    #[must_use]
     pub fn origins(&self) -> impl ExactSizeIterator<Item = Option<&Origin>> {
         self.parameters.iter().map(|parameter| parameter.origin.as_ref())
     }

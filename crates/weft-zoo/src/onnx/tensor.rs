@@ -106,7 +106,9 @@ fn size_of(tensor: &TensorProto, name: &str) -> Result<(Vec<usize>, usize), Onnx
     let fail = || size_fault(tensor, name, "its axes are negative or their product is too large");
     let shape: Option<Vec<usize>> = tensor.dims.iter().map(|&axis| usize::try_from(axis).ok()).collect();
     let shape = shape.ok_or_else(fail)?;
-    let bytes = shape.iter().try_fold(size, |bytes, &axis| bytes.checked_mul(axis)).ok_or_else(fail)?;
+    // As if no axis were empty: then the product of any of them, in any order, fits.
+    let most = shape.iter().try_fold(size, |bytes, &axis| bytes.checked_mul(axis.max(1))).ok_or_else(fail)?;
+    let bytes = if shape.contains(&0) { 0 } else { most };
     Ok((shape, bytes))
 }
 

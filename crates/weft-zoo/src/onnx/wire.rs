@@ -123,7 +123,7 @@ impl Message {
             (Self::Model, 7) => Self::Graph,
             (Self::Model, 8) | (Self::Tensor, 13) => Self::Other,
             (Self::Graph, 1) => Self::Node,
-            (Self::Graph, 5) | (Self::Attribute, 5) => Self::Tensor,
+            (Self::Graph | Self::Attribute, 5) => Self::Tensor,
             (Self::Graph, 11 | 12) => Self::Value,
             (Self::Node, 5) => Self::Attribute,
             _ => return None,

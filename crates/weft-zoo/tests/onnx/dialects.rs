@@ -47,9 +47,8 @@ fn computed() -> Model {
     let halved: Vec<f32> = w2.iter().map(|v| v / 2.0).collect();
     let mut model = Model::new(&[1, 2, 3]);
     model.initializer(&floats("a", &[4, 6], &w1, Store::RawF16)).initializer(&floats("b", &[4, 1], &b1, Store::Int32DataF16));
-    model.initializer(&floats("c", &[2, 4], &halved, Store::DoubleData)).ints("four", &[4]).ints("axes", &[1]);
-    model.node("Squeeze", &["x", "front"], "same", &[]);
-    model.ints("front", &[]);
+    model.initializer(&floats("c", &[2, 4], &halved, Store::DoubleData)).ints("four", &[4]).ints("one", &[1]);
+    model.node("Unsqueeze", &["x", "one"], "u", &[]).node("Squeeze", &["u", "one"], "same", &[]);
     model.node("Flatten", &["same"], "f", &[]);
     model.node("Transpose", &["a"], "at", &[]).node("Cast", &["at"], "af", &[Attr::Int("to", 1)]);
     model.node("Reshape", &["b", "four"], "bf", &[]);

@@ -55,7 +55,7 @@ fn one_changed_weight_changes_its_bytes_alone() {
         let network = read_onnx(&path).unwrap();
         for changed in [1, 13, 20] {
             let mut row = network.weights();
-            row[changed] = if row[changed] == 3.5 { 2.5 } else { 3.5 };
+            row[changed] = if row[changed] > 3.0 { 2.5 } else { 3.5 };
             let target = dir.path().join("changed.onnx");
             export_onnx(&path, &network.architecture, &row, &target).unwrap();
             assert_eq!(read_onnx(&target).unwrap().weights(), row, "{store:?}");
@@ -150,6 +150,20 @@ fn what_cannot_be_written_is_refused_by_name() {
     assert!(matches!(error, weft_zoo::Error::Domain { .. }), "{error}");
     let error = export_onnx(&path, &architecture, &[f32::NAN], &path).unwrap_err();
     assert!(matches!(error, weft_zoo::Error::Tensor { .. }), "{error}");
+}
+
+#[test]
+fn a_weight_that_is_also_a_constant_of_the_graph() {
+    // The bias is the factor that makes `1 + erf` a GELU, too.
+    let mut model = Model::new(&[1, 1]);
+    model.floats("w", &[1, 1], &[2.0]).floats("half", &[1], &[0.5]).floats("root", &[], &[2f32.sqrt()]).floats("one", &[], &[1.0]);
+    model.node("Gemm", &["x", "w", "half"], "u", &[]).node("Div", &["u", "root"], "s", &[]).node("Erf", &["s"], "e", &[]);
+    model.node("Add", &["e", "one"], "o", &[]).node("Mul", &["u", "o"], "m", &[]).node("Mul", &["m", "half"], "y", &[]);
+    let (dir, path) = written(&model.bytes());
+    let (_, fault) = refused(&path, &[2.0, 0.25]);
+    assert_eq!(fault, OnnxFault::Entangled);
+    let architecture = read_onnx(&path).unwrap().architecture;
+    export_onnx(&path, &architecture, &[3.0, 0.5], &dir.path().join("weight.onnx")).unwrap();
 }
 
 #[test]

@@ -74,7 +74,9 @@ pub(crate) fn floats(name: &str, shape: &[i64], values: &[f32], store: Store) ->
         Store::RawF16 => (10, field(9, &bytes(values, |v| f16(v).to_le_bytes().to_vec()))),
         Store::Int32DataF16 => {
             let mut packed = Vec::new();
-            values.iter().for_each(|&v| varint(&mut packed, u64::from(f16(v))));
+            for &v in values {
+                varint(&mut packed, u64::from(f16(v)));
+            }
             (10, field(5, &packed))
         }
         Store::RawBf16 => (16, field(9, &bytes(values, |v| bf16(v).to_le_bytes().to_vec()))),

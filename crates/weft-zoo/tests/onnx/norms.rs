@@ -55,50 +55,55 @@ fn variance(model: &mut Model, with: &str) {
     model.node("Add", &["q", "eps"], "v", &[]);
 }
 
+/// A name, and the nodes from the pieces of [`variance`] to the output.
+type Form = (&'static str, fn(&mut Model));
+
+/// Gain and bias behind normalized values.
+fn end(model: &mut Model, from: &str) {
+    model.node("Mul", &[from, "gain"], "g", &[]).node("Add", &["bias", "g"], "y", &[]);
+}
+
 #[test]
 fn every_spelling_is_one_layer() {
     let (expected, row) = network(17, |model| {
         model.node("LayerNormalization", &["u", "gain", "bias"], "y", &[Attr::Float("epsilon", 1e-5)]);
     });
     assert_eq!(expected.nodes()[2].op, Op::LayerNorm { gain: Some(1), bias: Some(2), epsilon: 1e-5 });
-    let end = |model: &mut Model, from: &str| {
-        model.node("Mul", &[from, "gain"], "g", &[]).node("Add", &["bias", "g"], "y", &[]);
-    };
-    let forms: [(&str, &dyn Fn(&mut Model)); 9] = [
-        ("(u − μ)/σ", &|model| {
+    let forms: [Form; 9] = [
+        ("(u − μ)/σ", |model| {
             model.node("Sqrt", &["v"], "r", &[]).node("Div", &["c", "r"], "n", &[]);
             end(model, "n");
         }),
-        ("(u − μ)·(1/σ)", &|model| {
+        ("(u − μ)·(1/σ)", |model| {
             model.node("Sqrt", &["v"], "r", &[]).node("Reciprocal", &["r"], "i", &[]).node("Mul", &["i", "c"], "n", &[]);
             end(model, "n");
         }),
-        ("1/σ by division", &|model| {
+        ("1/σ by division", |model| {
             model.node("Sqrt", &["v"], "r", &[]).node("Div", &["one", "r"], "i", &[]).node("Mul", &["c", "i"], "n", &[]);
             end(model, "n");
         }),
-        ("1/σ by power", &|model| {
+        ("1/σ by power", |model| {
             model.floats("minus", &[], &[-0.5]).node("Pow", &["v", "minus"], "i", &[]).node("Mul", &["c", "i"], "n", &[]);
             end(model, "n");
         }),
-        ("σ by power", &|model| {
+        ("σ by power", |model| {
             model.node("Pow", &["v", "half"], "r", &[]).node("Div", &["c", "r"], "n", &[]);
             end(model, "n");
         }),
-        ("gain before the division", &|model| {
+        ("gain before the division", |model| {
             model.node("Sqrt", &["v"], "r", &[]).node("Mul", &["c", "gain"], "g", &[]).node("Div", &["g", "r"], "n", &[]);
             model.node("Add", &["n", "bias"], "y", &[]);
         }),
-        ("gain into 1/σ", &|model| {
+        ("gain into 1/σ", |model| {
             model.node("Sqrt", &["v"], "r", &[]).node("Reciprocal", &["r"], "i", &[]).node("Mul", &["gain", "i"], "g", &[]);
             model.node("Mul", &["c", "g"], "n", &[]).node("Add", &["n", "bias"], "y", &[]);
         }),
-        ("u·s + (β − μ·s)", &|model| {
+        ("u·s + (β − μ·s)", |model| {
             model.node("Sqrt", &["v"], "r", &[]).node("Reciprocal", &["r"], "i", &[]).node("Mul", &["i", "gain"], "g", &[]);
             model.node("Mul", &["m", "g"], "mg", &[]).node("Sub", &["bias", "mg"], "o", &[]);
             model.node("Mul", &["u", "g"], "ug", &[]).node("Add", &["ug", "o"], "y", &[]);
         }),
-        ("u·s − μ·s + β", &|model| {
+        ("u·s − μ·s + β", |model| {
             model.node("Sqrt", &["v"], "r", &[]).node("Reciprocal", &["r"], "i", &[]).node("Mul", &["i", "gain"], "g", &[]);
             model.node("Mul", &["g", "m"], "mg", &[]).node("Mul", &["g", "u"], "ug", &[]);
             model.node("Sub", &["ug", "mg"], "n", &[]).node("Add", &["n", "bias"], "y", &[]);

@@ -51,14 +51,14 @@ pub(in crate::onnx) enum Layer {
         parts: Box<[Constant; 4]>,
         epsilon: f32,
     },
-    /// Along the last axis.
-    LayerNorm {
+    /// A layer norm, along the last axis.
+    Norm {
         x: Id,
         gain: Option<Constant>,
         bias: Option<Constant>,
         epsilon: f32,
     },
-    /// Along the last axis.
+    /// Likewise, without centering.
     RmsNorm {
         x: Id,
         gain: Option<Constant>,
@@ -130,7 +130,7 @@ impl Layer {
             Self::Linear { x, .. }
             | Self::Conv { x, .. }
             | Self::BatchNorm { x, .. }
-            | Self::LayerNorm { x, .. }
+            | Self::Norm { x, .. }
             | Self::RmsNorm { x, .. }
             | Self::Activation(x, _)
             | Self::Head(x, _)

@@ -40,6 +40,7 @@ impl<'a> Inference<'a> {
         let mut shape = self.shape(x).to_vec();
         shape.pop();
         shape.push(out);
+        super::num_values(&shape).ok_or_else(|| self.fault("its output has too many values"))?;
         Ok(self.push(Layer::Linear { x, weight, bias: None }, shape))
     }
 
@@ -100,7 +101,7 @@ impl<'a> Inference<'a> {
         }
         let [gain, bias] = vectors;
         let epsilon = attributes.float("epsilon", 1e-5);
-        Ok(Operand::Value(self.push(Layer::LayerNorm { x, gain, bias, epsilon }, shape)))
+        Ok(Operand::Value(self.push(Layer::Norm { x, gain, bias, epsilon }, shape)))
     }
 
     pub(super) fn batch_normalization(&mut self, node: &'a NodeProto, attributes: Attributes<'a>) -> Read {

@@ -73,6 +73,8 @@ const KNOWN: [&str; 39] = [
 
 /// Largest number of values of one example.
 const MAX_VALUES: usize = 1 << 32;
+/// Longest batch that a model may be made for; so many times [`MAX_VALUES`] still fits into an index.
+const MAX_BATCH: usize = 1 << 16;
 /// Largest number of axes.
 const MAX_AXES: usize = 8;
 
@@ -156,15 +158,17 @@ fn input_shape(input: &ValueInfoProto) -> Result<(usize, Vec<usize>), OnnxFault>
     if shape.is_empty() || shape.len() > MAX_AXES {
         return Err(fail("it must have 1 to 8 axes besides the first, the batch"));
     }
-    if num_values(&shape).is_none() {
+    let batch = size(batch.dim_value).unwrap_or(1);
+    if num_values(&shape).is_none() || batch > MAX_BATCH {
         return Err(fail("it has too many values"));
     }
-    Ok((size(batch.dim_value).unwrap_or(1), shape))
+    Ok((batch, shape))
 }
 
-/// The number of values of a shape, unless it is absurd.
+/// The number of values of a shape, unless it is absurd; an empty axis does not excuse the others.
 fn num_values(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |count, &axis| count.checked_mul(axis)).filter(|&count| count <= MAX_VALUES)
+    let most = shape.iter().try_fold(1usize, |count, &axis| count.checked_mul(axis.max(1))).filter(|&count| count <= MAX_VALUES)?;
+    Some(if shape.contains(&0) { 0 } else { most })
 }
 
 impl<'a> Inference<'a> {

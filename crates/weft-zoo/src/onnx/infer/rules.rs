@@ -37,7 +37,7 @@ impl<'a> Inference<'a> {
     /// A constant as a vector along the last axis of value `x`, written out value by value.
     fn vector(&mut self, constant: &Constant, x: Id) -> Result<Option<Constant>, OnnxFault> {
         let shape = self.shape(x).to_vec();
-        if constant.values.len() != self.width(x) { Ok(None) } else { self.along(constant, &shape, shape.len() - 1) }
+        if constant.values.len() == self.width(x) { self.along(constant, &shape, shape.len() - 1) } else { Ok(None) }
     }
 
     /// A constant as one number, for values of any shape of at most its axes.
@@ -68,7 +68,7 @@ impl<'a> Inference<'a> {
 
     fn norm(&mut self, spread: Spread, gain: Option<Constant>, bias: Option<Constant>) -> Operand {
         let Spread { x, epsilon, .. } = spread;
-        self.like(x, Layer::LayerNorm { x, gain, bias, epsilon })
+        self.like(x, Layer::Norm { x, gain, bias, epsilon })
     }
 
     pub(super) fn add(&mut self, node: &'a NodeProto) -> Read {
@@ -95,9 +95,9 @@ impl<'a> Inference<'a> {
                     return Ok(self.like(x, Layer::Conv { x: input, weight, bias: Some(bias), stride, padding, groups }));
                 }
             }
-            (Layer::LayerNorm { x: input, gain, bias, epsilon }, _) => {
+            (Layer::Norm { x: input, gain, bias, epsilon }, _) => {
                 if let Some(bias) = self.sum(bias, c, &shape, last)? {
-                    return Ok(self.like(x, Layer::LayerNorm { x: input, gain, bias: Some(bias), epsilon }));
+                    return Ok(self.like(x, Layer::Norm { x: input, gain, bias: Some(bias), epsilon }));
                 }
             }
             (Layer::Piece(Piece::Variance { x: u, centered }), Some(epsilon)) => {
@@ -207,9 +207,9 @@ impl<'a> Inference<'a> {
                     return Ok(self.like(x, Layer::Piece(Piece::ScaledBy(x, gain))));
                 }
             }
-            Layer::LayerNorm { x: input, gain: None, bias: None, epsilon } => {
+            Layer::Norm { x: input, gain: None, bias: None, epsilon } => {
                 if let Some(gain) = self.vector(c, x)? {
-                    return Ok(self.like(x, Layer::LayerNorm { x: input, gain: Some(gain), bias: None, epsilon }));
+                    return Ok(self.like(x, Layer::Norm { x: input, gain: Some(gain), bias: None, epsilon }));
                 }
             }
             Layer::RmsNorm { x: input, gain: None, epsilon } => {
@@ -315,7 +315,7 @@ impl<'a> Inference<'a> {
                     Constant { shape: c.shape.clone(), values: crate::onnx::tensor::Values::Float(inverse), origin: None };
                 self.multiply_constant(x, &inverse)
             }
-            (Operand::Constant(c), Operand::Value(y)) if self.scalar(&c, y) == Some(1.0) => self.inverse(y),
+            (Operand::Constant(c), Operand::Value(y)) if self.scalar(&c, y) == Some(1.0) => Ok(self.inverse(y)),
             (Operand::Constant(_), Operand::Value(y)) => Ok(self.unknown(y, "it divides a constant by a layer's values")),
             (Operand::Value(x), Operand::Value(y)) => {
                 let spread = if let Some(&Piece::Root(spread)) = self.as_piece(y) { Some(spread) } else { None };
@@ -326,16 +326,16 @@ impl<'a> Inference<'a> {
         }
     }
 
-    fn inverse(&mut self, x: Id) -> Read {
+    fn inverse(&mut self, x: Id) -> Operand {
         match self.as_piece(x) {
-            Some(&Piece::Root(spread)) => Ok(self.like(x, Layer::Piece(Piece::Inverse(spread, None)))),
-            _ => Ok(self.unknown(x, "it inverts a layer's values")),
+            Some(&Piece::Root(spread)) => self.like(x, Layer::Piece(Piece::Inverse(spread, None))),
+            _ => self.unknown(x, "it inverts a layer's values"),
         }
     }
 
     pub(super) fn reciprocal(&mut self, node: &'a NodeProto) -> Read {
         let x = self.value(node, 0)?;
-        self.inverse(x)
+        Ok(self.inverse(x))
     }
 
     fn square_root(&mut self, x: Id) -> Operand {
@@ -358,7 +358,7 @@ impl<'a> Inference<'a> {
             Some(2.0) => Ok(self.like(x, Layer::Piece(Piece::Square(x)))),
             Some(0.5) => Ok(self.square_root(x)),
             Some(-0.5) => match self.square_root(x) {
-                Operand::Value(root) => self.inverse(root),
+                Operand::Value(root) => Ok(self.inverse(root)),
                 constant @ Operand::Constant(_) => Ok(constant),
             },
             _ => Ok(self.unknown(x, "it raises a layer's values to a power")),

@@ -40,7 +40,7 @@ fn positive(axes: &[i64], rank: usize) -> Result<Vec<usize>, &'static str> {
 
 /// A shape without the given axes of length 1, or without all such.
 pub(super) fn squeezed(shape: &[usize], axes: Option<&[i64]>) -> Result<Vec<usize>, &'static str> {
-    let axes = match axes {
+    let axes = match axes.filter(|axes| !axes.is_empty()) {
         Some(axes) => positive(axes, shape.len())?,
         None => (0..shape.len()).filter(|&axis| shape[axis] == 1).collect(),
     };
@@ -112,6 +112,9 @@ impl<'a> Inference<'a> {
         // Since version 13 the axes are an input.
         let input = self.given(node, 1)?;
         let axes = input.as_ref().map_or(attributes.ints("axes"), |axes| axes.as_ints());
+        if node.op_type == "Squeeze" && axes.is_none_or(<[i64]>::is_empty) {
+            return Err(self.fault("it names no axes, so that a batch of one example loses its axis"));
+        }
         // The batch stands for itself: a length that no axis of length 1 can be confused with.
         let full: Vec<usize> = std::iter::once(0).chain(self.shape(x).iter().copied()).collect();
         let shape = if node.op_type == "Squeeze" { squeezed(&full, axes) } else { unsqueezed(&full, axes.unwrap_or_default()) };

@@ -172,6 +172,9 @@ fn ops_that_are_not_known_are_named_with_their_node() {
     assert!(matches!(&unknown, OnnxFault::UnknownOp { node, op, .. } if (node.as_str(), op.as_str()) == ("node 0", "Fourier")));
     let message = unknown.to_string();
     assert!(message.starts_with("op `Fourier` of node `node 0` is not known; remove it") && message.contains("Gemm"), "{message}");
+    let mut model = Model::new(&[1, 2]);
+    model.node("Relu", &["x", "x"], "y", &[]);
+    assert!(fault(&model.bytes()).to_string().contains("too many inputs"));
     // A known op in a form for which there is no layer.
     let check = |op: &str, attributes: &[Attr<'_>], expected: &str| {
         let message = with(op, attributes).to_string();

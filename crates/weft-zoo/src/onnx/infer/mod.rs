@@ -28,47 +28,47 @@ use attributes::Attributes;
 use std::collections::BTreeMap;
 use weft_core::Activation;
 
-/// The ops that are known; `Gelu` and `LayerNormalization` are also read in the domain `com.microsoft`.
-const KNOWN: [&str; 39] = [
-    "Add",
-    "AveragePool",
-    "BatchNormalization",
-    "Cast",
-    "Clip",
-    "Concat",
-    "Constant",
-    "Conv",
-    "Div",
-    "Dropout",
-    "Erf",
-    "Flatten",
-    "Gather",
-    "Gelu",
-    "Gemm",
-    "GlobalAveragePool",
-    "Identity",
-    "LayerNormalization",
-    "LogSoftmax",
-    "MatMul",
-    "MaxPool",
-    "Mul",
-    "Neg",
-    "Pow",
-    "Reciprocal",
-    "ReduceMean",
-    "Relu",
-    "Reshape",
-    "Shape",
-    "Sigmoid",
-    "Slice",
-    "Softmax",
-    "Sqrt",
-    "Squeeze",
-    "Sub",
-    "Swish",
-    "Tanh",
-    "Transpose",
-    "Unsqueeze",
+/// The ops that are known, sorted, each with the most inputs that it may have; `Gelu` and `LayerNormalization` are also read in the domain `com.microsoft`.
+const KNOWN: [(&str, usize); 39] = [
+    ("Add", 2),
+    ("AveragePool", 1),
+    ("BatchNormalization", 5),
+    ("Cast", 1),
+    ("Clip", 3),
+    ("Concat", usize::MAX),
+    ("Constant", 0),
+    ("Conv", 3),
+    ("Div", 2),
+    ("Dropout", 3),
+    ("Erf", 1),
+    ("Flatten", 1),
+    ("Gather", 2),
+    ("Gelu", 1),
+    ("Gemm", 3),
+    ("GlobalAveragePool", 1),
+    ("Identity", 1),
+    ("LayerNormalization", 3),
+    ("LogSoftmax", 1),
+    ("MatMul", 2),
+    ("MaxPool", 1),
+    ("Mul", 2),
+    ("Neg", 1),
+    ("Pow", 2),
+    ("Reciprocal", 1),
+    ("ReduceMean", 2),
+    ("Relu", 1),
+    ("Reshape", 2),
+    ("Shape", 1),
+    ("Sigmoid", 1),
+    ("Slice", 5),
+    ("Softmax", 1),
+    ("Sqrt", 1),
+    ("Squeeze", 2),
+    ("Sub", 2),
+    ("Swish", 1),
+    ("Tanh", 1),
+    ("Transpose", 1),
+    ("Unsqueeze", 2),
 ];
 
 /// Largest number of values of one example.
@@ -128,15 +128,18 @@ pub(super) fn infer<'a>(graph: &'a Graph<'a>, folder: Folder) -> Result<Inferred
 
 fn refuse_unknown_ops(graph: &Graph<'_>) -> Result<(), OnnxFault> {
     for node in &graph.nodes {
-        let known = match node.domain.as_str() {
-            "" | "ai.onnx" => KNOWN.binary_search(&node.op_type.as_str()).is_ok(),
-            "com.microsoft" => matches!(node.op_type.as_str(), "Gelu" | "LayerNormalization"),
+        let (domain, op) = (node.domain.as_str(), node.op_type.as_str());
+        let place = KNOWN.binary_search_by_key(&op, |known| known.0).ok().filter(|_| match domain {
+            "" | "ai.onnx" => true,
+            "com.microsoft" => matches!(op, "Gelu" | "LayerNormalization"),
             _ => false,
+        });
+        let Some(place) = place else {
+            let op = if matches!(domain, "" | "ai.onnx") { op.to_owned() } else { format!("{domain}.{op}") };
+            return Err(OnnxFault::UnknownOp { node: label(node), op, known: KNOWN.map(|known| known.0).join(", ") });
         };
-        if !known {
-            let own = matches!(node.domain.as_str(), "" | "ai.onnx");
-            let op = if own { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
-            return Err(OnnxFault::UnknownOp { node: label(node), op, known: KNOWN.join(", ") });
+        if node.input.len() > KNOWN[place].1 {
+            return Err(OnnxFault::Unsupported { node: label(node), op: op.to_owned(), reason: "it has too many inputs" });
         }
     }
     Ok(())

@@ -63,7 +63,7 @@ pub(crate) struct Role {
 }
 
 /// The symmetry group of an architecture: one factor a hidden space.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Group {
     architecture: Arc<Architecture>,
     spaces: Vec<HiddenSpace>,
@@ -231,7 +231,6 @@ impl Classes {
         let mut parent: Vec<usize> = (0..next).collect();
         for (node, op) in architecture.nodes().iter().enumerate() {
             match op.op {
-                Op::Input { .. } => {}
                 Op::Linear { weight, bias } => {
                     join(&mut parent, axis_start[weight], node);
                     join(&mut parent, axis_start[weight] + 1, op.inputs[0]);
@@ -240,6 +239,7 @@ impl Classes {
                     }
                 }
                 Op::Activation(_) | Op::Add => op.inputs.iter().for_each(|&i| join(&mut parent, i, node)),
+                _ => {}
             }
         }
         let root = (0..next).map(|x| find(&mut parent, x)).collect();

@@ -8,7 +8,7 @@ use weft_testkit::{assert_close, assert_close_f64, forward, mlp, random_populati
 fn linear_chain() -> Group {
     let tensors = vec![("a".to_owned(), vec![3, 2]), ("b".to_owned(), vec![2, 3])];
     let linear = |weight, input| Node { op: Op::Linear { weight, bias: None }, inputs: vec![input] };
-    let nodes = vec![Node { op: Op::Input { features: 2 }, inputs: vec![] }, linear(0, 0), linear(1, 1)];
+    let nodes = vec![Node { op: Op::Input { shape: vec![2] }, inputs: vec![] }, linear(0, 0), linear(1, 1)];
     Group::derive(Architecture::new("chain", tensors, nodes).expect("a valid graph").into())
 }
 
@@ -134,7 +134,7 @@ fn options_that_do_not_fit_are_refused() {
     assert!(matches!(refuse(QuotientOptions { starts: 0, ..Default::default() }), Error::Empty { .. }));
     let tensors = vec![("w".to_owned(), vec![2, 2])];
     let nodes = vec![
-        Node { op: Op::Input { features: 2 }, inputs: vec![] },
+        Node { op: Op::Input { shape: vec![2] }, inputs: vec![] },
         Node { op: Op::Linear { weight: 0, bias: None }, inputs: vec![0] },
         Node { op: Op::Activation(Activation::Sigmoid), inputs: vec![1] },
     ];

@@ -5,14 +5,40 @@
 #[non_exhaustive]
 pub enum Error {
     /// An op names an input that does not come before it, or has the wrong number of inputs.
-    #[error("architecture `{architecture}`, op {op}: {reason}")]
+    #[error("architecture `{architecture}`, op {op} ({kind}): {reason}")]
     Graph {
         /// Name of the architecture.
         architecture: String,
         /// Index of the op in the graph.
         op: usize,
+        /// The op's kind, or `end`.
+        kind: &'static str,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: String,
+    },
+    /// An architecture has more weights than can be.
+    #[error("architecture `{architecture}`: tensor `{tensor}` of shape {shape:?} brings it above {limit} weights")]
+    TooLarge {
+        /// Name of the architecture.
+        architecture: String,
+        /// The tensor that does.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The most weights allowed.
+        limit: usize,
+    },
+    /// A size of a family does not fit the others.
+    #[error("{family}: `{size}` must be {expected}, got {got}")]
+    Size {
+        /// The family.
+        family: &'static str,
+        /// The size's name.
+        size: &'static str,
+        /// What is allowed.
+        expected: &'static str,
+        /// What was given.
+        got: usize,
     },
     /// Two tensors of an architecture share a name.
     #[error("architecture `{architecture}` declares the tensor `{tensor}` twice")]

@@ -8,6 +8,7 @@
 //!
 //! - [`Architecture`]: an op graph declared as data. From it follow the check of a checkpoint, the
 //!   symmetry group (`weft-canon`), and the execution (`weft-net`).
+//! - [`families`]: the architectures that people have, by their sizes.
 //! - [`Population`]: the weights of `n` networks of one architecture, one flat row a network.
 //! - [`Recipe`], [`Condition`]: how a network was trained, and what it is for.
 //! - [`Dataset`]: labelled inputs with a fixed train/validation/test division.
@@ -20,13 +21,16 @@ mod condition;
 mod dataset;
 mod digest;
 mod error;
+pub mod families;
 mod monitor;
 mod population;
 mod recipe;
 mod record;
 mod seed;
 
-pub use architecture::{Activation, Architecture, Node, Op, TensorId, TensorSpec};
+pub use architecture::{
+    Activation, Architecture, GraphBuilder, MAX_PARAMETERS, Node, Op, Rope, RopePairs, TensorId, TensorSpec, Window,
+};
 pub use condition::{Condition, Field, FieldKind, Schema, Value};
 pub use dataset::{Dataset, Inputs, Part};
 pub use digest::Digest;

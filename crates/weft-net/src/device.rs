@@ -70,10 +70,9 @@ pub(crate) fn tensor_logits(architecture: &Architecture, weights: &[Tensor], inp
     let mut values: Vec<Tensor> = vec![inputs.clone()];
     for node in &architecture.nodes()[1..] {
         let x = &values[node.inputs[0]];
-        let y = match node.op {
-            Op::Input { .. } => x.clone(),
+        let y = match &node.op {
             Op::Linear { weight, bias } => {
-                let w_noi = &weights[weight];
+                let w_noi = &weights[*weight];
                 let (n, o, i) = w_noi.dims3()?;
                 let y_nbo = if x.rank() == 2 {
                     let y = x.matmul(&w_noi.reshape((n * o, i))?.t()?)?; // (b, n·o)
@@ -82,7 +81,7 @@ pub(crate) fn tensor_logits(architecture: &Architecture, weights: &[Tensor], inp
                     x.matmul(&w_noi.transpose(1, 2)?)?
                 };
                 match bias {
-                    Some(bias) => y_nbo.broadcast_add(&weights[bias].unsqueeze(1)?)?,
+                    Some(bias) => y_nbo.broadcast_add(&weights[*bias].unsqueeze(1)?)?,
                     None => y_nbo,
                 }
             }
@@ -90,10 +89,12 @@ pub(crate) fn tensor_logits(architecture: &Architecture, weights: &[Tensor], inp
                 Activation::Relu => x.relu()?,
                 Activation::Tanh => x.tanh()?,
                 Activation::Gelu => x.gelu_erf()?,
+                Activation::GeluTanh => x.gelu()?,
                 Activation::Silu => x.silu()?,
                 Activation::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip()?,
             },
             Op::Add => x.broadcast_add(&values[node.inputs[1]])?,
+            other => candle_core::bail!("`{}` does not run in lock step", other.name()),
         };
         values.push(y);
     }
@@ -248,7 +249,7 @@ mod tests {
     fn architectures() -> [Arc<Architecture>; 2] {
         let tensors = [("a", vec![6, 10]), ("a.bias", vec![6]), ("b", vec![6, 6]), ("c", vec![3, 6]), ("c.bias", vec![3])];
         let nodes = vec![
-            Node { op: Op::Input { features: 10 }, inputs: vec![] },
+            Node { op: Op::Input { shape: vec![10] }, inputs: vec![] },
             Node { op: Op::Linear { weight: 0, bias: Some(1) }, inputs: vec![0] },
             Node { op: Op::Activation(Activation::Silu), inputs: vec![1] },
             Node { op: Op::Linear { weight: 2, bias: None }, inputs: vec![2] },

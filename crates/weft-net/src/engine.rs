@@ -79,7 +79,6 @@ impl Engine {
             let y = &mut rest[0];
             y.resize(examples * self.architecture.widths()[at], 0.0);
             match node.op {
-                Op::Input { .. } => {}
                 Op::Linear { .. } => self.linear_forward(node, weights, batch, done, y),
                 Op::Activation(activation) => {
                     y.copy_from_slice(&dense_input(node.inputs[0], batch, done));
@@ -90,6 +89,7 @@ impl Engine {
                     let other = dense_input(node.inputs[1], batch, done);
                     y.iter_mut().zip(other.iter()).for_each(|(a, b)| *a += b);
                 }
+                _ => {}
             }
         }
         workspace.values.last_mut().expect("a graph has nodes")
@@ -122,12 +122,12 @@ impl Engine {
                     activate_backward(activation, &values[from], &values[at], &mut dx);
                     before[from].iter_mut().zip(&dx).for_each(|(a, b)| *a += b);
                 }
-                Op::Input { .. } | Op::Activation(_) => {}
                 Op::Add => {
                     for &from in node.inputs.iter().filter(|&&i| i > 0) {
                         before[from].iter_mut().zip(dy).for_each(|(a, b)| *a += b);
                     }
                 }
+                _ => {}
             }
         }
     }

@@ -37,7 +37,7 @@ fn residual(features: usize, classes: usize, activation: Activation) -> Arc<Arch
     let tensors = tensors.map(|(n, s)| (n.to_owned(), s)).to_vec();
     let node = |op, inputs| Node { op, inputs };
     let nodes = vec![
-        node(Op::Input { features }, vec![]),
+        node(Op::Input { shape: vec![features] }, vec![]),
         node(Op::Linear { weight: 0, bias: Some(1) }, vec![0]),
         node(Op::Activation(activation), vec![1]),
         node(Op::Linear { weight: 2, bias: None }, vec![2]),

@@ -3,6 +3,12 @@
 //! A dev-dependency only. The reference is written for clarity and shares no code with `weft-net`, so that agreement means
 //! something.
 
+mod families;
+mod reference;
+
+pub use families::tiny_families;
+pub use reference::{activate, erf, forward_f64};
+
 use std::sync::Arc;
 use weft_core::{Activation, Architecture, Node, Op, Population, Seed};
 
@@ -46,7 +52,7 @@ pub fn mlp(widths: &[usize], activation: Activation) -> Arc<Architecture> {
 pub fn residual(inputs: usize, width: usize, outputs: usize, activation: Activation) -> Arc<Architecture> {
     let tensors = declare(&[("stem", width, inputs), ("block", width, width), ("head", outputs, width)]);
     let nodes = vec![
-        Node { op: Op::Input { features: inputs }, inputs: vec![] },
+        Node { op: Op::Input { shape: vec![inputs] }, inputs: vec![] },
         linear(0, 0),
         Node { op: Op::Activation(activation), inputs: vec![1] },
         linear(2, 2),
@@ -66,7 +72,7 @@ pub fn branches(inputs: usize, width: usize, outputs: usize, activation: Activat
     let tensors =
         declare(&[("left", width, inputs), ("right", width, inputs), ("head", outputs, width), ("skip", outputs, inputs)]);
     let nodes = vec![
-        Node { op: Op::Input { features: inputs }, inputs: vec![] },
+        Node { op: Op::Input { shape: vec![inputs] }, inputs: vec![] },
         linear(0, 0),
         linear(2, 0),
         Node { op: Op::Activation(activation), inputs: vec![1] },
@@ -90,13 +96,26 @@ fn linear(weight: usize, input: usize) -> Node {
     Node { op: Op::Linear { weight, bias: Some(weight + 1) }, inputs: vec![input] }
 }
 
-/// A row of random weights: normal with variance `1 / fan-in`; biases normal with standard deviation 0.3.
+/// A row of random weights: normal with variance `1 / fan-in`; biases normal with standard deviation 0.3, gains and variances
+/// their exponentials.
 #[must_use]
 pub fn random_row(architecture: &Architecture, seed: Seed) -> Vec<f32> {
     let mut row = seed.normals(architecture.num_parameters());
     for tensor in architecture.tensors() {
-        let std = tensor.shape.get(1).map_or(0.3, |&fan_in| (1.0 / fan_in as f32).sqrt());
+        let fan_in: usize = tensor.shape[1..].iter().product();
+        let std = if tensor.shape.len() > 1 { (1.0 / fan_in as f32).sqrt() } else { 0.3 };
         row[tensor.range()].iter_mut().for_each(|w| *w *= std);
+    }
+    // Gains and variances are positive as a rule, and away from 0.
+    for node in architecture.nodes() {
+        let positive = match node.op {
+            Op::BatchNorm { gain, variance, .. } => vec![gain, variance],
+            Op::LayerNorm { gain, .. } | Op::RmsNorm { gain, .. } => gain.into_iter().collect(),
+            _ => Vec::new(),
+        };
+        for tensor in positive {
+            row[architecture.tensors()[tensor].range()].iter_mut().for_each(|w| *w = w.exp());
+        }
     }
     row
 }
@@ -120,58 +139,8 @@ pub fn random_population(architecture: &Arc<Architecture>, n: usize, seed: Seed)
 /// If `row` or `inputs` does not fit.
 #[must_use]
 pub fn forward(architecture: &Architecture, row: &[f32], inputs: &[f64]) -> Vec<f64> {
-    assert_eq!(row.len(), architecture.num_parameters(), "row length");
-    assert_eq!(inputs.len() % architecture.num_inputs(), 0, "whole examples");
-    inputs.chunks_exact(architecture.num_inputs()).flat_map(|x| forward_one(architecture, row, x)).collect()
-}
-
-fn forward_one(architecture: &Architecture, row: &[f32], input: &[f64]) -> Vec<f64> {
-    let tensor = |t: usize| &row[architecture.tensors()[t].range()];
-    let mut outputs: Vec<Vec<f64>> = Vec::new();
-    for node in architecture.nodes() {
-        let output = match &node.op {
-            Op::Input { .. } => input.to_vec(),
-            Op::Activation(a) => outputs[node.inputs[0]].iter().map(|&x| activate(*a, x)).collect(),
-            Op::Add => outputs[node.inputs[0]].iter().zip(&outputs[node.inputs[1]]).map(|(x, y)| x + y).collect(),
-            Op::Linear { weight, bias } => {
-                let x = &outputs[node.inputs[0]];
-                let products = tensor(*weight).chunks_exact(x.len()).map(|w| w.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum());
-                match bias {
-                    None => products.collect(),
-                    Some(b) => products.zip(tensor(*b)).map(|(y, b): (f64, _)| y + f64::from(*b)).collect(),
-                }
-            }
-        };
-        outputs.push(output);
-    }
-    outputs.pop().expect("a checked graph has nodes")
-}
-
-/// An activation in `f64`.
-#[must_use]
-pub fn activate(activation: Activation, x: f64) -> f64 {
-    match activation {
-        Activation::Relu => x.max(0.0),
-        Activation::Tanh => x.tanh(),
-        Activation::Gelu => x * 0.5 * (1.0 + erf(x / std::f64::consts::SQRT_2)),
-        Activation::Silu => x / (1.0 + (-x).exp()),
-        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-    }
-}
-
-/// The error function to about 1e-13: its series `2/√π · e^(−x²) · Σ 2ⁿx²ⁿ⁺¹/(2n+1)!!`, all of whose terms have one sign.
-#[must_use]
-pub fn erf(x: f64) -> f64 {
-    if x.abs() > 6.0 {
-        return x.signum();
-    }
-    let (mut term, mut sum, mut n) = (x, x, 0.0);
-    while term.abs() > 1e-17 * sum.abs() {
-        n += 1.0;
-        term *= 2.0 * x * x / (2.0 * n + 1.0);
-        sum += term;
-    }
-    2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp() * sum
+    let row: Vec<f64> = row.iter().map(|&w| f64::from(w)).collect();
+    forward_f64(architecture, &row, inputs)
 }
 
 #[cfg(test)]

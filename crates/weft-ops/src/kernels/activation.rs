@@ -8,6 +8,7 @@ pub fn activate(activation: Activation, x: &mut [f32]) {
         Activation::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
         Activation::Tanh => x.iter_mut().for_each(|v| *v = v.tanh()),
         Activation::Gelu => x.iter_mut().for_each(|v| *v *= normal_cdf(*v)),
+        Activation::GeluTanh => x.iter_mut().for_each(|v| *v *= sigmoid(2.0 * cubic(*v))),
         Activation::Silu => x.iter_mut().for_each(|v| *v *= sigmoid(*v)),
         Activation::Sigmoid => x.iter_mut().for_each(|v| *v = sigmoid(*v)),
     }
@@ -22,9 +23,21 @@ pub fn activate_backward(activation: Activation, input: &[f32], output: &[f32], 
         Activation::Relu => pairs.for_each(|(g, (_, &y))| *g = if y > 0.0 { *g } else { 0.0 }),
         Activation::Tanh => pairs.for_each(|(g, (_, &y))| *g *= 1.0 - y * y),
         Activation::Gelu => pairs.for_each(|(g, (&x, _))| *g *= normal_cdf(x) + x * normal_pdf(x)),
+        Activation::GeluTanh => pairs.for_each(|(g, (&x, _))| {
+            let gate = sigmoid(2.0 * cubic(x)); // ½(1 + tanh u) = σ(2u)
+            *g *= gate + x * 2.0 * gate * (1.0 - gate) * ROOT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x);
+        }),
         Activation::Silu => pairs.for_each(|(g, (&x, &y))| *g *= sigmoid(x) * (1.0 - y) + y),
         Activation::Sigmoid => pairs.for_each(|(g, (_, &y))| *g *= y * (1.0 - y)),
     }
+}
+
+const ROOT_2_OVER_PI: f32 = 0.797_884_56;
+const CUBIC: f32 = 0.044_715;
+
+/// `√(2/π)(x + 0.044715x³)`.
+fn cubic(x: f32) -> f32 {
+    ROOT_2_OVER_PI * (x + CUBIC * x * x * x)
 }
 
 fn sigmoid(x: f32) -> f32 {
@@ -56,6 +69,8 @@ mod tests {
             (Activation::Tanh, 0.5, 0.462_117_2),
             (Activation::Gelu, 1.0, 0.841_344_7),
             (Activation::Gelu, -2.0, -0.045_500_3),
+            (Activation::GeluTanh, 1.0, 0.841_192),
+            (Activation::GeluTanh, -2.0, -0.045_402_3),
             (Activation::Silu, 1.0, 0.731_058_6),
             (Activation::Sigmoid, -1.0, 0.268_941_4),
         ] {
@@ -67,7 +82,7 @@ mod tests {
 
     #[test]
     fn derivatives_match_differences() {
-        for activation in [Activation::Relu, Activation::Tanh, Activation::Gelu, Activation::Silu, Activation::Sigmoid] {
+        for activation in Activation::ALL {
             for x in [-2.1f32, -0.4, 0.3, 1.7] {
                 let h = 1e-2f32;
                 let f = |v: f32| {

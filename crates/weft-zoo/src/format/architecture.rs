@@ -68,13 +68,14 @@ pub fn architecture_to_toml(architecture: &Architecture) -> String {
         let input = |i: usize| quote(&names[node.inputs[i]]);
         let tensor = |id: usize| quote(&architecture.tensors()[id].name);
         let body = match &node.op {
-            Op::Input { features } => format!("input = {{ features = {features} }}"),
+            Op::Input { shape } => format!("input = {{ features = {} }}", shape[0]),
             Op::Linear { weight, bias } => {
                 let bias = bias.map(|b| format!(", bias = {}", tensor(b))).unwrap_or_default();
                 format!("linear = {{ of = {}, weight = {}{bias} }}", input(0), tensor(*weight))
             }
             Op::Activation(activation) => format!("{} = {{ of = {} }}", activation.name(), input(0)),
             Op::Add => format!("add = {{ of = [{}, {}] }}", input(0), input(1)),
+            other => format!("{} = {{ }}", other.name()),
         };
         let _ = writeln!(text, "  {{ name = {}, {body} }},", quote(name));
     }
@@ -88,7 +89,7 @@ fn node_name(index: usize, op: &Op) -> String {
         Op::Input { .. } => "input".to_owned(),
         Op::Linear { .. } => format!("linear-{index}"),
         Op::Activation(activation) => format!("{}-{index}", activation.name()),
-        Op::Add => format!("add-{index}"),
+        other => format!("{}-{index}", other.name()),
     }
 }
 
@@ -196,7 +197,7 @@ impl OpEntry {
     ) -> Result<Node, String> {
         let mut nodes = Vec::new();
         if let Some(input) = &self.input {
-            nodes.push(Node { op: Op::Input { features: input.features }, inputs: vec![] });
+            nodes.push(Node { op: Op::Input { shape: vec![input.features] }, inputs: vec![] });
         }
         if let Some(linear) = &self.linear {
             let bias = linear.bias.as_ref().map(&tensor).transpose()?;

@@ -163,16 +163,17 @@ fn pool_reference(pooling: Pooling, s: &PoolShape, x: &[f64]) -> Vec<f64> {
     let mut y = Vec::new();
     for plane in x.chunks_exact(h * w) {
         for at in 0..h_out * w_out {
-            let (mut max, mut sum) = (f64::NEG_INFINITY, 0.0);
+            let (mut max, mut sum, mut count) = (f64::NEG_INFINITY, 0.0, 0.0);
             for tap in 0..s.kernel[0] * s.kernel[1] {
                 let row = (at / w_out * s.stride[0] + tap / s.kernel[1]).checked_sub(s.padding[0]).filter(|r| *r < h);
                 let column = (at % w_out * s.stride[1] + tap % s.kernel[1]).checked_sub(s.padding[1]).filter(|q| *q < w);
                 if let (Some(row), Some(column)) = (row, column) {
                     max = max.max(plane[row * w + column]);
                     sum += plane[row * w + column];
+                    count += 1.0;
                 }
             }
-            y.push(if pooling == Pooling::Max { max } else { sum / (s.kernel[0] * s.kernel[1]) as f64 });
+            y.push(if pooling == Pooling::Max { max } else { sum / count });
         }
     }
     y

@@ -8,7 +8,7 @@ use std::ops::Range;
 pub enum Pooling {
     /// Its largest value; padding never wins.
     Max,
-    /// The sum over the kernel's area: padding counts as zeros, `PyTorch`'s default.
+    /// The mean of its values; padding does not count.
     Average,
 }
 
@@ -100,7 +100,6 @@ impl WithSimd for Forward<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let ([height, width], [rows, columns]) = (self.shape.size, self.shape.size_out());
         let (x, y) = (S::as_simd_f32s(self.x).0, S::as_mut_simd_f32s(self.y).0);
-        let share = simd.splat_f32s(1.0 / (self.shape.kernel[0] * self.shape.kernel[1]) as f32);
         for (x, y) in x.chunks_exact(height * width).zip(y.chunks_exact_mut(rows * columns)) {
             for (row, y) in y.chunks_exact_mut(columns).enumerate() {
                 let window_rows = self.shape.window(0, row);
@@ -110,6 +109,7 @@ impl WithSimd for Forward<'_> {
                     *y = match self.pooling {
                         Pooling::Max => values.fold(simd.splat_f32s(f32::NEG_INFINITY), |max, &v| simd.max_f32s(max, v)),
                         Pooling::Average => {
+                            let share = simd.splat_f32s(1.0 / (window_rows.len() * window.len()) as f32);
                             simd.mul_f32s(share, values.fold(simd.splat_f32s(0.0), |sum, &v| simd.add_f32s(sum, v)))
                         }
                     };
@@ -167,11 +167,11 @@ fn max_plane_backward<S: Simd>(simd: S, shape: &PoolShape, (x, y): (&[S::f32s], 
 #[inline(always)]
 fn average_plane_backward<S: Simd>(simd: S, shape: &PoolShape, dy: &[S::f32s], dx: &mut [S::f32s]) {
     let (width, columns) = (shape.size[1], shape.size_out()[1]);
-    let share = simd.splat_f32s(1.0 / (shape.kernel[0] * shape.kernel[1]) as f32);
     for (at, &gradient) in dy.iter().enumerate() {
-        let part = simd.mul_f32s(share, gradient);
-        for row in shape.window(0, at / columns) {
-            for slot in &mut dx[row * width..][shape.window(1, at % columns)] {
+        let (rows, window) = (shape.window(0, at / columns), shape.window(1, at % columns));
+        let part = simd.mul_f32s(simd.splat_f32s(1.0 / (rows.len() * window.len()) as f32), gradient);
+        for row in rows {
+            for slot in &mut dx[row * width..][window.clone()] {
                 *slot = simd.add_f32s(*slot, part);
             }
         }

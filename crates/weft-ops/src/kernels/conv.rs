@@ -35,7 +35,9 @@ pub struct ConvScratch {
     image: Vec<f32>,
     weight: Vec<f32>,
     sums: Vec<f32>,
+    /// Which rows of the image hold more than padding.
     filled: Vec<bool>,
+    taps: Vec<[u32; 2]>,
 }
 
 impl ConvShape {
@@ -95,7 +97,7 @@ impl ConvShape {
 pub fn conv_forward(shape: &ConvShape, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32], scratch: &mut ConvScratch) {
     shape.check(x, weight, y);
     assert!(bias.is_none_or(|b| b.len() == shape.channels[1]), "bias is not [o]");
-    let ConvScratch { image, weight: packed, filled, .. } = scratch;
+    let ConvScratch { image, weight: packed, filled, taps, .. } = scratch;
     pack(weight, shape.channels[1], packed);
     let zeros;
     let bias = if let Some(bias) = bias {
@@ -112,6 +114,7 @@ pub fn conv_forward(shape: &ConvShape, x: &[f32], weight: &[f32], bias: Option<&
         image,
         packed,
         filled,
+        taps,
         bias: Some(bias),
         y,
     });
@@ -127,7 +130,7 @@ pub fn conv_forward(shape: &ConvShape, x: &[f32], weight: &[f32], bias: Option<&
 pub fn conv_backward_input(shape: &ConvShape, weight: &[f32], dy: &[f32], dx: &mut [f32], scratch: &mut ConvScratch) {
     shape.check(dx, weight, dy);
     let ([c, o], [u, v]) = (shape.channels, shape.kernel);
-    let ConvScratch { image, weight: packed, sums: turned, filled } = scratch;
+    let ConvScratch { image, weight: packed, sums: turned, filled, taps } = scratch;
     turned.clear();
     turned.resize(weight.len(), 0.0);
     for (tap, row) in weight.chunks_exact(o).enumerate() {
@@ -149,6 +152,7 @@ pub fn conv_backward_input(shape: &ConvShape, weight: &[f32], dy: &[f32], dx: &m
         image,
         packed,
         filled,
+        taps,
         bias: None,
         y: dx,
     });
@@ -260,6 +264,7 @@ struct Correlate<'a> {
     image: &'a mut Vec<f32>,
     packed: &'a [f32],
     filled: &'a mut Vec<bool>,
+    taps: &'a mut Vec<[u32; 2]>,
     /// Starts the sums; without it they are added to `y`.
     bias: Option<&'a [f32]>,
     y: &'a mut [f32],
@@ -293,7 +298,8 @@ impl WithSimd for Correlate<'_> {
         self.filled.clear();
         self.filled.resize(self.shape.size[0], false);
         (0..self.source.size[0]).filter_map(|row| placement.place(0, row)).for_each(|row| self.filled[row] = true);
-        let values = self.shape.values_in();
+        let (values, taps) = (self.shape.values_in(), self.shape.taps());
+        let [height, width] = self.shape.size_out();
         if !placement.is_identity() {
             self.image.resize(values * S::F32_LANES, 0.0);
         }
@@ -305,54 +311,57 @@ impl WithSimd for Correlate<'_> {
                 placement.copy(x, simd.splat_f32s(0.0), image);
                 &*image
             };
-            correlate_block(simd, &self.shape, (image, &*self.filled), (self.packed, self.bias), y);
+            for row in 0..height {
+                taps_of_row(&self.shape, self.filled, row, self.taps);
+                let image = &image[row * self.shape.stride[0] * self.shape.size[1]..];
+                for (first, channels) in channel_tiles(self.shape.channels[1]) {
+                    let weight = &self.packed[first * taps..(first + channels) * taps];
+                    let bias = self.bias.map(|b| &b[first..first + channels]);
+                    let out = (&mut y[(first * height + row) * width..], width, height * width);
+                    let stride = self.shape.stride[1];
+                    match channels {
+                        4 => correlate_row::<S, 4>(simd, image, self.taps, stride, (weight.as_chunks().0, bias), out),
+                        2 => correlate_row::<S, 2>(simd, image, self.taps, stride, (weight.as_chunks().0, bias), out),
+                        _ => correlate_row::<S, 1>(simd, image, self.taps, stride, (weight.as_chunks().0, bias), out),
+                    }
+                }
+            }
         }
     }
 }
 
+/// The taps that matter for an output row: how far each lies from the first, and its number.
 #[inline(always)]
-fn correlate_block<S: Simd>(
-    simd: S,
-    shape: &ConvShape,
-    image: (&[S::f32s], &[bool]),
-    (packed, bias): (&[f32], Option<&[f32]>),
-    y: &mut [S::f32s],
-) {
-    let taps = shape.taps();
-    let [height, width] = shape.size_out();
-    for (first, channels) in channel_tiles(shape.channels[1]) {
-        let weight = &packed[first * taps..(first + channels) * taps];
-        let bias = bias.map(|b| &b[first..first + channels]);
-        let y = &mut y[first * height * width..(first + channels) * height * width];
-        match channels {
-            4 => correlate_channels::<S, 4>(simd, shape, image, (weight.as_chunks().0, bias), y),
-            2 => correlate_channels::<S, 2>(simd, shape, image, (weight.as_chunks().0, bias), y),
-            _ => correlate_channels::<S, 1>(simd, shape, image, (weight.as_chunks().0, bias), y),
+fn taps_of_row(shape: &ConvShape, filled: &[bool], row: usize, taps: &mut Vec<[u32; 2]>) {
+    let ([height, width], [kernel_rows, kernel_columns]) = (shape.size, shape.kernel);
+    taps.clear();
+    for channel in 0..shape.channels[0] {
+        for kernel_row in (0..kernel_rows).filter(|kernel_row| filled[row * shape.stride[0] + kernel_row]) {
+            let (offset, tap) = ((channel * height + kernel_row) * width, (channel * kernel_rows + kernel_row) * kernel_columns);
+            taps.extend((0..kernel_columns).map(|column| [(offset + column) as u32, (tap + column) as u32]));
         }
     }
 }
 
-/// `R` output channels of one block.
+/// One output row of `R` channels.
 #[inline(always)]
-fn correlate_channels<S: Simd, const R: usize>(
+fn correlate_row<S: Simd, const R: usize>(
     simd: S,
-    shape: &ConvShape,
-    image: (&[S::f32s], &[bool]),
+    image: &[S::f32s],
+    taps: &[[u32; 2]],
+    stride: usize,
     (weight, bias): (&[[f32; R]], Option<&[f32]>),
-    y: &mut [S::f32s],
+    (y, width, plane): (&mut [S::f32s], usize, usize),
 ) {
-    let [height, width] = shape.size_out();
-    for row in 0..height {
-        let mut column = 0;
-        while column < width {
-            let at = (row * shape.stride[0], column * shape.stride[1]);
-            let out = (y.as_mut(), row * width + column, height * width);
-            column += match width - column {
-                1 => correlate_tile::<S, R, 1>(simd, shape, image, at, (weight, bias), out),
-                2 => correlate_tile::<S, R, 2>(simd, shape, image, at, (weight, bias), out),
-                _ => correlate_tile::<S, R, TILE_PIXELS>(simd, shape, image, at, (weight, bias), out),
-            };
-        }
+    let mut column = 0;
+    while column < width {
+        let image = &image[column * stride..];
+        let y = &mut y[column..];
+        column += match width - column {
+            1 => correlate_tile::<S, R, 1>(simd, image, taps, stride, (weight, bias), (y, plane)),
+            2 => correlate_tile::<S, R, 2>(simd, image, taps, stride, (weight, bias), (y, plane)),
+            _ => correlate_tile::<S, R, TILE_PIXELS>(simd, image, taps, stride, (weight, bias), (y, plane)),
+        };
     }
 }
 
@@ -360,58 +369,41 @@ fn correlate_channels<S: Simd, const R: usize>(
 #[inline(always)]
 fn correlate_tile<S: Simd, const R: usize, const P: usize>(
     simd: S,
-    shape: &ConvShape,
-    (image, filled): (&[S::f32s], &[bool]),
-    (top, left): (usize, usize),
+    image: &[S::f32s],
+    taps: &[[u32; 2]],
+    stride: usize,
     (weight, bias): (&[[f32; R]], Option<&[f32]>),
-    (y, at, plane): (&mut [S::f32s], usize, usize),
+    (y, plane): (&mut [S::f32s], usize),
 ) -> usize {
-    let ([height, width], [kernel_rows, kernel_columns], stride) = (shape.size, shape.kernel, shape.stride[1]);
     let mut sums = [[simd.splat_f32s(0.0); P]; R];
-    for (r, sums) in sums.iter_mut().enumerate() {
-        match bias {
-            Some(bias) => *sums = [simd.splat_f32s(bias[r]); P],
-            None => sums.copy_from_slice(&y[r * plane + at..][..P]),
-        }
-    }
-    let mut weight_rows = weight.chunks_exact(kernel_columns);
-    for channel in 0..shape.channels[0] {
-        for (row, weight) in (top..top + kernel_rows).zip(&mut weight_rows) {
-            if !filled[row] {
-                continue;
-            }
-            let row = &image[(channel * height + row) * width + left..][..(P - 1) * stride + kernel_columns];
-            if stride == 1 {
-                for (window, weight) in row.array_windows::<P>().zip(weight) {
-                    multiply_add(simd, *window, weight, &mut sums);
+    if stride == 1 {
+        for &[offset, tap] in taps {
+            let window = &image[offset as usize..][..P];
+            for (sums, &w) in sums.iter_mut().zip(&weight[tap as usize]) {
+                let w = simd.splat_f32s(w);
+                for (sum, &x) in sums.iter_mut().zip(window) {
+                    *sum = simd.mul_add_f32s(w, x, *sum);
                 }
-            } else {
-                for (column, weight) in weight.iter().enumerate() {
-                    let window = std::array::from_fn::<_, P, _>(|p| row[column + p * stride]);
-                    multiply_add(simd, window, weight, &mut sums);
+            }
+        }
+    } else {
+        for &[offset, tap] in taps {
+            let window = &image[offset as usize..][..(P - 1) * stride + 1];
+            for (sums, &w) in sums.iter_mut().zip(&weight[tap as usize]) {
+                let w = simd.splat_f32s(w);
+                for (sum, &x) in sums.iter_mut().zip(window.iter().step_by(stride)) {
+                    *sum = simd.mul_add_f32s(w, x, *sum);
                 }
             }
         }
     }
-    for (r, sums) in sums.iter().enumerate() {
-        y[r * plane + at..][..P].copy_from_slice(sums);
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (slot, sum) in y[r * plane..][..P].iter_mut().zip(sums) {
+            let start = bias.map_or(*slot, |bias| simd.splat_f32s(bias[r]));
+            *slot = simd.add_f32s(start, sum);
+        }
     }
     P
-}
-
-#[inline(always)]
-fn multiply_add<S: Simd, const R: usize, const P: usize>(
-    simd: S,
-    window: [S::f32s; P],
-    weight: &[f32; R],
-    sums: &mut [[S::f32s; P]; R],
-) {
-    for (sums, &w) in sums.iter_mut().zip(weight) {
-        let w = simd.splat_f32s(w);
-        for (sum, x) in sums.iter_mut().zip(window) {
-            *sum = simd.mul_add_f32s(w, x, *sum);
-        }
-    }
 }
 
 struct WeightGradient<'a> {
@@ -530,19 +522,18 @@ fn gradient_tile<S: Simd, const R: usize, const T: usize>(
     for row in rows {
         let start = (channel * image_height + row * vertical + kernel_row) * image_width + kernel_column;
         let x = &image[start..][..(width - 1) * horizontal + T];
-        let dy: [&[S::f32s]; R] = std::array::from_fn(|r| &dy[(r * height + row) * width..][..width]);
-        let mut step = |window: &[S::f32s; T], column: usize| {
-            let dy: [S::f32s; R] = std::array::from_fn(|r| dy[r][column]);
-            for (sums, &x) in sums.iter_mut().zip(window) {
-                for (sum, dy) in sums.iter_mut().zip(dy) {
-                    *sum = simd.mul_add_f32s(x, dy, *sum);
-                }
-            }
-        };
+        let mut rows = [&dy[..0]; R];
+        for (r, slot) in rows.iter_mut().enumerate() {
+            *slot = &dy[(r * height + row) * width..][..width];
+        }
         if horizontal == 1 {
-            x.array_windows::<T>().zip(0..width).for_each(|(window, column)| step(window, column));
+            for (column, window) in (0..width).zip(x.array_windows::<T>()) {
+                outer_product(simd, window, &rows, column, &mut sums);
+            }
         } else {
-            x.array_windows::<T>().step_by(horizontal).zip(0..width).for_each(|(window, column)| step(window, column));
+            for (column, window) in (0..width).zip(x.array_windows::<T>().step_by(horizontal)) {
+                outer_product(simd, window, &rows, column, &mut sums);
+            }
         }
     }
     for (out, sums) in out.chunks_exact_mut(R).zip(sums) {
@@ -551,6 +542,26 @@ fn gradient_tile<S: Simd, const R: usize, const T: usize>(
         }
     }
     T
+}
+
+/// Adds the product of `T` inputs and a column of `R` rows of gradients.
+#[inline(always)]
+fn outer_product<S: Simd, const R: usize, const T: usize>(
+    simd: S,
+    window: &[S::f32s; T],
+    rows: &[&[S::f32s]; R],
+    column: usize,
+    sums: &mut [[S::f32s; R]; T],
+) {
+    let mut dy = [simd.splat_f32s(0.0); R];
+    for (slot, row) in dy.iter_mut().zip(rows) {
+        *slot = row[column];
+    }
+    for (sums, &x) in sums.iter_mut().zip(window) {
+        for (sum, dy) in sums.iter_mut().zip(dy) {
+            *sum = simd.mul_add_f32s(x, dy, *sum);
+        }
+    }
 }
 
 struct BiasGradient<'a> {
@@ -567,7 +578,10 @@ impl WithSimd for BiasGradient<'_> {
         let dy = S::as_simd_f32s(self.dy).0;
         for block in dy.chunks_exact(self.pixels * self.d_bias.len()) {
             for (slot, plane) in self.d_bias.iter_mut().zip(block.chunks_exact(self.pixels)) {
-                let sum = plane.iter().fold(simd.splat_f32s(0.0), |sum, &v| simd.add_f32s(sum, v));
+                let mut sum = simd.splat_f32s(0.0);
+                for &v in plane {
+                    sum = simd.add_f32s(sum, v);
+                }
                 *slot += simd.reduce_sum_f32s(sum);
             }
         }

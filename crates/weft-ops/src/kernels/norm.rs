@@ -226,22 +226,27 @@ impl WithSimd for Sums<'_> {
         let pixels = self.shape.pixels;
         for (at, plane) in S::as_simd_f32s(self.x).0.chunks_exact(pixels).enumerate() {
             let (channel, mask) = self.shape.plane(simd, at);
-            let zero = simd.splat_f32s(0.0);
-            let sum = match self.with {
-                With::One => plane.iter().fold(zero, |sum, &v| simd.add_f32s(sum, v)),
+            let mut sum = simd.splat_f32s(0.0);
+            match self.with {
+                With::One => {
+                    for &v in plane {
+                        sum = simd.add_f32s(sum, v);
+                    }
+                }
                 With::Deviation(mean) => {
                     let mean = simd.splat_f32s(mean[channel]);
-                    plane.iter().fold(zero, |sum, &v| {
+                    for &v in plane {
                         let d = simd.sub_f32s(v, mean);
-                        simd.mul_add_f32s(d, d, sum)
-                    })
+                        sum = simd.mul_add_f32s(d, d, sum);
+                    }
                 }
                 With::Centred(other, mean) => {
                     let mean = simd.splat_f32s(mean[channel]);
-                    let other = &S::as_simd_f32s(other).0[at * pixels..][..pixels];
-                    plane.iter().zip(other).fold(zero, |sum, (&v, &o)| simd.mul_add_f32s(v, simd.sub_f32s(o, mean), sum))
+                    for (&v, &o) in plane.iter().zip(&S::as_simd_f32s(other).0[at * pixels..][..pixels]) {
+                        sum = simd.mul_add_f32s(v, simd.sub_f32s(o, mean), sum);
+                    }
                 }
-            };
+            }
             sums[channel] += f64::from(simd.reduce_sum_f32s(simd.mul_f32s(sum, mask)));
         }
         sums
@@ -263,8 +268,11 @@ impl WithSimd for Affine<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let planes = S::as_simd_f32s(self.x).0.chunks_exact(self.shape.pixels);
         for (at, (x, y)) in planes.zip(S::as_mut_simd_f32s(self.y).0.chunks_exact_mut(self.shape.pixels)).enumerate() {
-            let [a, b] = self.coefficients[at % self.shape.channels].map(|v| simd.splat_f32s(v));
-            x.iter().zip(y).for_each(|(&x, y)| *y = simd.mul_add_f32s(a, x, b));
+            let [a, b] = self.coefficients[at % self.shape.channels];
+            let (a, b) = (simd.splat_f32s(a), simd.splat_f32s(b));
+            for (&x, y) in x.iter().zip(y) {
+                *y = simd.mul_add_f32s(a, x, b);
+            }
         }
     }
 }
@@ -287,7 +295,10 @@ impl WithSimd for Combine<'_> {
         let inputs = S::as_simd_f32s(self.x).0.chunks_exact(pixels).zip(S::as_simd_f32s(self.dy).0.chunks_exact(pixels));
         for (at, ((x, dy), dx)) in inputs.zip(S::as_mut_simd_f32s(self.dx).0.chunks_exact_mut(pixels)).enumerate() {
             let (channel, mask) = self.shape.plane(simd, at);
-            let [a, b, c] = self.coefficients[channel].map(|v| simd.mul_f32s(mask, simd.splat_f32s(v)));
+            let [a, b, c] = self.coefficients[channel];
+            let a = simd.mul_f32s(mask, simd.splat_f32s(a));
+            let b = simd.mul_f32s(mask, simd.splat_f32s(b));
+            let c = simd.mul_f32s(mask, simd.splat_f32s(c));
             for ((&x, &dy), dx) in x.iter().zip(dy).zip(dx) {
                 let sum = simd.mul_add_f32s(a, dy, simd.mul_add_f32s(b, x, c));
                 *dx = simd.add_f32s(*dx, sum);

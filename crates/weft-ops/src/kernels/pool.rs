@@ -105,13 +105,18 @@ impl WithSimd for Forward<'_> {
                 let window_rows = self.shape.window(0, row);
                 for (column, y) in y.iter_mut().enumerate() {
                     let window = self.shape.window(1, column);
-                    let values = window_rows.clone().flat_map(|r| &x[r * width..][window.clone()]);
-                    *y = match self.pooling {
-                        Pooling::Max => values.fold(simd.splat_f32s(f32::NEG_INFINITY), |max, &v| simd.max_f32s(max, v)),
-                        Pooling::Average => {
-                            let share = simd.splat_f32s(1.0 / (window_rows.len() * window.len()) as f32);
-                            simd.mul_f32s(share, values.fold(simd.splat_f32s(0.0), |sum, &v| simd.add_f32s(sum, v)))
+                    let share = simd.splat_f32s(1.0 / (window_rows.len() * window.len()) as f32);
+                    let mut max = simd.splat_f32s(f32::NEG_INFINITY);
+                    let mut sum = simd.splat_f32s(0.0);
+                    for row in window_rows.clone() {
+                        for &v in &x[row * width..][window.clone()] {
+                            max = simd.max_f32s(max, v);
+                            sum = simd.add_f32s(sum, v);
                         }
+                    }
+                    *y = match self.pooling {
+                        Pooling::Max => max,
+                        Pooling::Average => simd.mul_f32s(share, sum),
                     };
                 }
             }

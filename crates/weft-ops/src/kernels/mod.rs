@@ -14,6 +14,7 @@ mod norm;
 mod optimizer;
 mod pool;
 mod sparse;
+mod tanh;
 
 pub use activation::{activate, activate_backward};
 pub use blocks::{blocked_len, blocks_from_rows, lanes, rows_from_blocks};

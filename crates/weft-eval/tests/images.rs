@@ -57,7 +57,9 @@ fn functions(networks: &Population, data: &Dataset) -> Vec<f32> {
     let mut z = weft_net::logits(networks, &data.gather(0..40)).unwrap();
     for row in z.chunks_exact_mut(3) {
         let mean = row.iter().sum::<f32>() / 3.0;
-        row.iter_mut().for_each(|v| *v -= mean);
+        for v in row {
+            *v -= mean;
+        }
     }
     z
 }

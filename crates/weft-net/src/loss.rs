@@ -46,7 +46,6 @@ impl PopulationLoss {
     /// If the architecture does not fit the data set, or the device's memory does not hold the examples.
     pub fn new(architecture: Arc<Architecture>, dataset: &Dataset, device: &Device) -> Result<Self> {
         let examples = Examples::new(&architecture, dataset, dataset.range(Part::Train))?;
-        let engine = Engine::new(architecture.clone())?;
         let on_device = if device.is_cpu() {
             None
         } else {
@@ -55,7 +54,8 @@ impl PopulationLoss {
             let x = Tensor::from_vec(examples.to_dense(), shape, device.candle())?;
             Some((x, Tensor::new(examples.labels(), device.candle())?))
         };
-        Ok(Self { engine: Arc::new(engine), examples: Arc::new(examples), device: device.clone(), on_device })
+        let engine = Arc::new(Engine::new(architecture)?);
+        Ok(Self { engine, examples: Arc::new(examples), device: device.clone(), on_device })
     }
 
     /// The same networks on `count` inputs that lie on segments between pairs of training inputs, without labels.
@@ -219,7 +219,9 @@ impl PopulationLoss {
                     let share = part.len() as f32 / labels.len() as f32;
                     let loss = cross_entropy_gradient(z, &labels[part.clone()]);
                     if part.len() < labels.len() {
-                        z.iter_mut().for_each(|g| *g *= share);
+                        for g in z.iter_mut() {
+                            *g *= share;
+                        }
                     }
                     f64::from(share) * loss
                 })

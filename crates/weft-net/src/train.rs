@@ -77,7 +77,9 @@ pub fn initial_weights(architecture: &Architecture, seed: Seed) -> Vec<f32> {
         let (weight, bias) = match node.op {
             Op::Linear { weight, bias } | Op::Conv2d { weight, bias, .. } => (weight, bias),
             Op::BatchNorm { gain, variance, .. } => {
-                [gain, variance].into_iter().for_each(|t| row[tensors[t].range()].fill(1.0));
+                for tensor in [gain, variance] {
+                    row[tensors[tensor].range()].fill(1.0);
+                }
                 continue;
             }
             Op::LayerNorm { gain: Some(gain), .. } => {
@@ -184,7 +186,9 @@ impl Job<'_> {
             let share = part.len() as f32 / chosen.len() as f32;
             loss += f64::from(share) * cross_entropy_gradient(logits, labels);
             if part.len() < chosen.len() {
-                logits.iter_mut().for_each(|g| *g *= share);
+                for g in logits.iter_mut() {
+                    *g *= share;
+                }
             }
             self.engine.backward(weights, batch, part.len(), workspace, gradient);
         }

@@ -1,5 +1,7 @@
 //! Networks of images: the engine against a forward pass in `f64`, its gradients against differences of that, and training.
 
+#![expect(clippy::unwrap_used, reason = "the input is known to be good")]
+
 use std::sync::Arc;
 use weft_core::families::{Cnn, ConvLayer, Family, Pool};
 use weft_core::{

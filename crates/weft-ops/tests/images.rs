@@ -225,7 +225,9 @@ fn batch_norm_reference(
         let [mean, variance] = running.map_or([own, squares / n], |r| [r[0][c], r[1][c]]);
         moments[0].push(own);
         moments[1].push(squares / (n - 1.0));
-        places.iter().for_each(|&p| y[p] = (x[p] - mean) / (variance + 1e-5).sqrt() * gain[c] + bias[c]);
+        for p in places {
+            y[p] = (x[p] - mean) / (variance + 1e-5).sqrt() * gain[c] + bias[c];
+        }
     }
     (y, moments)
 }

@@ -44,7 +44,7 @@ impl ImageScratch {
         (x, w): (&[f32], &[f32]),
         dy: &[f32],
         dx: Option<&mut [f32]>,
-        ((weight, bias), gradient): ((Range<usize>, Option<Range<usize>>), &mut [f32]),
+        (weight, bias, gradient): (Range<usize>, Option<Range<usize>>, &mut [f32]),
     ) {
         let mut d_bias = bias.as_ref().map(|bias| vec![0.0; bias.len()]);
         conv_backward_weight(shape, x, dy, &mut gradient[weight], d_bias.as_deref_mut(), &mut self.conv);

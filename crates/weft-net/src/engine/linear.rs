@@ -30,7 +30,9 @@ pub(super) fn linear_backward(
     if let (0, Batch::Sparse(rows, chosen)) = (from, pass.batch) {
         let mut d_bias = vec![0.0; width];
         sparse_backward(rows, chosen, dy, &mut gradient[weight.clone()], &mut d_bias);
-        bias.iter().for_each(|bias| add(&mut gradient[bias.clone()], &d_bias));
+        if let Some(bias) = bias {
+            add(&mut gradient[bias.clone()], &d_bias);
+        }
         return;
     }
     let x = match (from, pass.batch) {

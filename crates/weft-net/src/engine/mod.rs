@@ -273,12 +273,15 @@ impl Engine {
         let from = inputs.first().copied().unwrap_or(0);
         let tensor = |range: &std::ops::Range<usize>| &pass.weights[range.clone()];
         match &self.steps[at] {
+            // None of these has weights, and the input needs no gradient.
+            Step::Activation(_) | Step::Clip { .. } | Step::Scale(_) | Step::Pool(..) | Step::GlobalPool(_) | Step::Flatten
+                if from == 0 => {}
             Step::Input => {}
             step @ Step::Linear { .. } => linear_backward(pass, (from, step), (values, dy, before), (gradient, transposed)),
             Step::Conv { weight, bias, shape } => {
                 let dx = (from > 0).then(|| before[from].as_mut_slice());
-                let ranges = (weight.clone(), bias.clone());
-                images.conv_backward(shape, (&values[from], tensor(weight)), dy, dx, (ranges, gradient));
+                let ranges = (weight.clone(), bias.clone(), gradient);
+                images.conv_backward(shape, (&values[from], tensor(weight)), dy, dx, ranges);
             }
             Step::BatchNorm(norm) => {
                 let x = self.node_input(from, pass.batch, values);
@@ -292,10 +295,11 @@ impl Engine {
                 let dx = (from > 0).then(|| before[from].as_mut_slice());
                 layer_norm_backward(&weight, *epsilon, &x, dy, dx, [&mut d_gain, &mut d_bias]);
                 for (range, d) in [(gain, d_gain), (bias, d_bias)] {
-                    range.iter().for_each(|r| add(&mut gradient[r.clone()], &d));
+                    if let Some(range) = range {
+                        add(&mut gradient[range.clone()], &d);
+                    }
                 }
             }
-            Step::Activation(_) | Step::Clip { .. } | Step::Scale(_) if from == 0 => {}
             Step::Activation(activation) => {
                 activate_backward(*activation, &values[from], &values[at], dy);
                 self.hand_on(from, before, dy);
@@ -306,7 +310,9 @@ impl Engine {
                 self.hand_on(from, before, dy);
             }
             Step::Scale(factor) => {
-                dy.iter_mut().for_each(|g| *g *= factor);
+                for g in dy.iter_mut() {
+                    *g *= factor;
+                }
                 self.hand_on(from, before, dy);
             }
             Step::Add => inputs.iter().filter(|&&i| i > 0).for_each(|&i| add(&mut before[i], dy)),
@@ -316,16 +322,15 @@ impl Engine {
                     before[to].iter_mut().zip(dy.iter().zip(other.iter())).for_each(|(a, (g, o))| *a += g * o);
                 }
             }
-            Step::Pool(pooling, shape) if from > 0 => {
+            Step::Pool(pooling, shape) => {
                 weft_ops::kernels::pool_backward(*pooling, shape, (&values[from], &values[at]), dy, &mut before[from]);
             }
-            Step::GlobalPool(shape) if from > 0 => {
+            Step::GlobalPool(shape) => {
                 images.global_pool_backward(shape, self.architecture.widths()[at], (&values[from], dy), &mut before[from]);
             }
-            Step::Flatten if from > 0 => {
+            Step::Flatten => {
                 image::values_from_rows(self.is_image(from), self.architecture.widths()[at], dy, &mut before[from]);
             }
-            Step::Pool(..) | Step::GlobalPool(_) | Step::Flatten => {}
         }
     }
 

@@ -85,8 +85,10 @@ mod tests {
             let rows = Seed::new(1).normals(examples * 5);
             let mut blocks = vec![7.0; blocked_len(examples, 5)];
             blocks_from_rows(5, &rows, &mut blocks);
-            let second_example = if examples > 1 && lanes() > 1 { blocks[2 * lanes() + 1] } else { rows[0] };
-            assert_eq!(second_example, if examples > 1 && lanes() > 1 { rows[5 + 2] } else { rows[0] });
+            // Value 2 of the last example.
+            let last = examples - 1;
+            let (block, lane) = (last / lanes(), last % lanes());
+            assert_eq!(blocks[(block * 5 + 2) * lanes() + lane].to_bits(), rows[last * 5 + 2].to_bits());
             assert_eq!(blocks.iter().filter(|v| **v != 0.0).count(), rows.len());
             let mut back = vec![0.0; rows.len()];
             rows_from_blocks(5, &blocks, &mut back);

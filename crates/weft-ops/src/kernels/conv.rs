@@ -239,7 +239,7 @@ impl Placement {
                 let to = &mut image[(channel * self.to[0] + row) * self.to[1]..][..self.to[1]];
                 match usize::try_from(self.origin[1]) {
                     Ok(origin) if self.dilation[1] == 1 && origin + width <= to.len() => {
-                        to[origin..origin + width].copy_from_slice(from)
+                        to[origin..origin + width].copy_from_slice(from);
                     }
                     _ => {
                         for (column, &value) in from.iter().enumerate() {
@@ -388,7 +388,7 @@ fn correlate_tile<S: Simd, const R: usize, const P: usize>(
         }
     } else {
         for &[offset, tap] in taps {
-            let window = &image[offset as usize..][..(P - 1) * stride + 1];
+            let window = &image[offset as usize..][..=(P - 1) * stride];
             for (sums, &w) in sums.iter_mut().zip(&weight[tap as usize]) {
                 let w = simd.splat_f32s(w);
                 for (sum, &x) in sums.iter_mut().zip(window.iter().step_by(stride)) {

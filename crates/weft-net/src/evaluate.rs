@@ -2,11 +2,9 @@
 
 use crate::{Engine, Examples, Result, Workspace};
 use rayon::prelude::*;
+use std::ops::Range;
 use weft_core::{Dataset, Op, Part, Population};
-use weft_ops::kernels::cross_entropy;
-
-/// Examples run through a network at a time, so that its activations stay in cache.
-const CHUNK: usize = 256;
+use weft_ops::kernels::{cross_entropy, lanes};
 
 /// Accuracy and loss of one network.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,16 +19,18 @@ pub struct Scores {
 ///
 /// # Shapes
 /// `inputs` `[b, i]` → `[n, b, c]`.
-#[must_use]
-pub fn logits(population: &Population, inputs: &[f32]) -> Vec<f32> {
+///
+/// # Errors
+/// If the engine does not run the architecture.
+pub fn logits(population: &Population, inputs: &[f32]) -> Result<Vec<f32>> {
     let architecture = population.architecture();
     let examples = Examples::unlabelled(inputs, architecture.num_inputs());
     let mut out = vec![0.0; population.len() * examples.len() * architecture.num_outputs()];
     let stride = (examples.len() * architecture.num_outputs()).max(1);
     for_each_network(population, out.par_chunks_mut(stride), |runner, row, out| {
         runner.run(row, &examples, |at, z| out[at..at + z.len()].copy_from_slice(z));
-    });
-    out
+    })?;
+    Ok(out)
 }
 
 /// The class of the largest logit, for each network and example of a part; ties go to the lower class.
@@ -51,7 +51,7 @@ pub fn predictions(population: &Population, dataset: &Dataset, part: Part) -> Re
                 *slot = argmax(z);
             }
         });
-    });
+    })?;
     Ok(out)
 }
 
@@ -69,38 +69,54 @@ pub fn accuracies(population: &Population, dataset: &Dataset, part: Part) -> Res
 /// If the architecture does not fit the data set.
 pub fn scores(population: &Population, dataset: &Dataset, part: Part) -> Result<Vec<Scores>> {
     let examples = Examples::new(population.architecture(), dataset, dataset.range(part))?;
-    Ok(score_all(population, &examples))
+    score_all(population, &examples)
 }
 
-pub(crate) fn score_all(population: &Population, examples: &Examples) -> Vec<Scores> {
+pub(crate) fn score_all(population: &Population, examples: &Examples) -> Result<Vec<Scores>> {
     let mut out = vec![Scores { accuracy: 0.0, loss: 0.0 }; population.len()];
-    for_each_network(population, out.par_chunks_mut(1), |runner, row, out| out[0] = runner.score(row, examples));
-    out
+    for_each_network(population, out.par_chunks_mut(1), |runner, row, out| out[0] = runner.score(row, examples))?;
+    Ok(out)
 }
 
 /// Which hidden units are ever active (output other than 0) on the inputs: `[network][activation node][unit]`.
 ///
+/// The units of an image are its channels, each active if any of its pixels is.
+///
 /// # Shapes
 /// `inputs` `[b, i]`.
-#[must_use]
-pub fn hidden_activity(population: &Population, inputs: &[f32]) -> Vec<Vec<Vec<bool>>> {
+///
+/// # Errors
+/// If the engine does not run the architecture.
+pub fn hidden_activity(population: &Population, inputs: &[f32]) -> Result<Vec<Vec<Vec<bool>>>> {
     let architecture = population.architecture();
     let examples = Examples::unlabelled(inputs, architecture.num_inputs());
     let nodes = architecture.nodes().iter().enumerate();
     let hidden: Vec<usize> = nodes.filter(|(_, n)| matches!(n.op, Op::Activation(_))).map(|(i, _)| i).collect();
-    let mut out: Vec<Vec<Vec<bool>>> =
-        vec![hidden.iter().map(|&h| vec![false; architecture.widths()[h]]).collect(); population.len()];
+    let units = |node: usize| architecture.shapes()[node][0];
+    let mut out: Vec<Vec<Vec<bool>>> = vec![hidden.iter().map(|&h| vec![false; units(h)]).collect(); population.len()];
     for_each_network(population, out.par_chunks_mut(1), |runner, row, out| {
         runner.engine.engine_from_row(row, &mut runner.weights);
-        runner.forward(&examples, |engine, workspace, _| {
+        runner.forward(&examples, |engine, workspace, run| {
             for (&node, active) in hidden.iter().zip(&mut out[0]) {
-                for values in engine.node_values(workspace, node).chunks_exact(active.len()) {
-                    active.iter_mut().zip(values).for_each(|(a, &v)| *a |= v != 0.0);
-                }
+                mark_active(engine.node_values(workspace, node), engine.is_image(node).then_some(run.len()), active);
             }
         });
-    });
-    out
+    })?;
+    Ok(out)
+}
+
+/// Marks units that are not 0 in some row, or in the blocks of a number of examples.
+fn mark_active(values: &[f32], blocked: Option<usize>, active: &mut [bool]) {
+    let Some(examples) = blocked else {
+        return values.chunks_exact(active.len()).for_each(|row| active.iter_mut().zip(row).for_each(|(a, &v)| *a |= v != 0.0));
+    };
+    let lanes = lanes();
+    let plane = values.len() / (examples.div_ceil(lanes) * active.len());
+    for (at, plane) in values.chunks_exact(plane).enumerate() {
+        let used = (examples - at / active.len() * lanes).min(lanes);
+        let channel = at % active.len();
+        active[channel] |= plane.chunks_exact(lanes).any(|pixel| pixel[..used].iter().any(|&v| v != 0.0));
+    }
 }
 
 fn argmax(z: &[f32]) -> u32 {
@@ -130,19 +146,20 @@ impl Runner {
     fn run(&mut self, row: &[f32], examples: &Examples, mut each: impl FnMut(usize, &[f32])) {
         self.engine.engine_from_row(row, &mut self.weights);
         let classes = self.engine.architecture().num_outputs();
-        self.forward(examples, |engine, workspace, first| {
+        self.forward(examples, |engine, workspace, run| {
             let last = engine.architecture().nodes().len() - 1;
-            each(first * classes, engine.node_values(workspace, last));
+            each(run.start * classes, engine.node_values(workspace, last));
         });
     }
 
-    fn forward(&mut self, examples: &Examples, mut each: impl FnMut(&Engine, &Workspace, usize)) {
+    fn forward(&mut self, examples: &Examples, mut each: impl FnMut(&Engine, &Workspace, Range<usize>)) {
         let indices: Vec<u32> = (0..examples.len() as u32).collect();
         let mut scratch = Vec::new();
-        for (chunk, indices) in indices.chunks(CHUNK).enumerate() {
+        let size = self.engine.examples_at_once();
+        for (chunk, indices) in indices.chunks(size).enumerate() {
             let batch = examples.batch(indices, &mut scratch);
             self.engine.forward(&self.weights, batch, indices.len(), &mut self.workspace);
-            each(&self.engine, &self.workspace, chunk * CHUNK);
+            each(&self.engine, &self.workspace, chunk * size..chunk * size + indices.len());
         }
     }
 
@@ -164,8 +181,9 @@ fn for_each_network<T: Send>(
     population: &Population,
     slots: rayon::slice::ChunksMut<'_, T>,
     work: impl Fn(&mut Runner, &[f32], &mut [T]) + Sync,
-) {
-    let engine = Engine::new(population.architecture().clone());
+) -> Result<()> {
+    let engine = Engine::new(population.architecture().clone())?;
     let rows = population.data().par_chunks_exact(population.dim());
     rows.zip(slots).for_each_init(|| Runner::new(engine.clone()), |runner, (row, slot)| work(runner, row, slot));
+    Ok(())
 }

@@ -161,7 +161,7 @@ fn row(name: &str, kind: RowKind, [accuracy, distance, pairwise]: [f64; 3]) -> R
         distance: e(distance, 0.01),
         distance_quartiles: [distance * 0.93, distance * 1.06],
         functional: e(distance * 1.05, 0.01),
-        distance_weighted: e(distance * 0.98, 0.01),
+        distance_weighted: Some(e(distance * 0.98, 0.01)),
         fellow_distance: e(distance * pairwise, 0.01),
         pairwise: e(pairwise, 0.006),
         pairwise_functional: e(pairwise * 0.97, 0.006),

@@ -149,6 +149,7 @@ fn with_every_figure(v: f64) -> Report {
         row.accuracy_std = v;
         row.distance_quartiles = [v; 2];
         row.points = vec![(v, v), (0.5, v), (v, 0.5)];
+        row.distance_weighted = Some(e);
         row.sample_secs = Some(v);
         row.fit_secs = Some(v);
         row.sample_run_equivalents = Some(v);
@@ -157,7 +158,6 @@ fn with_every_figure(v: f64) -> Report {
             &mut row.accuracy,
             &mut row.distance,
             &mut row.functional,
-            &mut row.distance_weighted,
             &mut row.fellow_distance,
             &mut row.pairwise,
             &mut row.pairwise_functional,

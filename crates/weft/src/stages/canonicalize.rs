@@ -141,7 +141,7 @@ impl Job<'_> {
         let dataset = &self.session.dataset;
         let validation = dataset.range(Part::Validation);
         let inputs = dataset.gather(validation.start..validation.end.min(validation.start + PROOF_EXAMPLES));
-        let (before, after) = (weft_net::logits(raw, &inputs), weft_net::logits(canonical, &inputs));
+        let (before, after) = (weft_net::logits(raw, &inputs)?, weft_net::logits(canonical, &inputs)?);
         let stride = (before.len() / raw.len().max(1)).max(1);
         let mut largest = 0.0_f64;
         for ((before, after), entry) in before.chunks_exact(stride).zip(after.chunks_exact(stride)).zip(entries) {

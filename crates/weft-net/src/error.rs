@@ -22,6 +22,14 @@ pub enum Error {
         /// Its classes.
         classes: usize,
     },
+    /// The interpreter was given weights or inputs that the architecture does not have.
+    #[error("architecture `{architecture}` cannot be run: {reason}")]
+    Interpret {
+        /// Name of the architecture.
+        architecture: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// A recipe or another domain value is out of range.
     #[error(transparent)]
     Domain(#[from] weft_core::Error),

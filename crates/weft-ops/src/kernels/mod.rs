@@ -9,12 +9,14 @@ mod activation;
 mod dense;
 mod loss;
 mod optimizer;
+mod product;
 mod sparse;
 
 pub use activation::{activate, activate_backward};
 pub use dense::{add_bias, matmul, transpose};
 pub use loss::{cross_entropy, cross_entropy_gradient};
 pub use optimizer::{OptimizerKernel, OptimizerState};
+pub use product::{MatrixView, Target, product_f32, product_f64};
 pub use sparse::{SparseRows, sparse_backward, sparse_forward};
 
 use pulp::Simd;

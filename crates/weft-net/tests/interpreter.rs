@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use weft_core::families::{Bert, Family, Gpt, Llama, ResNet, Vit};
 use weft_core::{Activation, Architecture, GraphBuilder, Op, RopePairs, Seed, Window};
+use weft_core::{Dataset, Inputs, Part, Population};
 use weft_net::{interpret_captured, interpret_f32, interpret_f64, random_inputs, with_tokens};
 use weft_testkit::{assert_close, assert_close_f64, forward_f64, random_row, tiny_families};
 
@@ -179,4 +180,47 @@ fn random_inputs_have_the_documented_scale() {
     let ids = random_inputs(&Family::Gpt(gpt).build("g").unwrap(), 100, Seed::new(1));
     assert_eq!(ids.len(), 500);
     assert!((0..7).all(|id| ids.contains(&(id as f32))) && ids.iter().all(|id| *id < 7.0));
+}
+
+#[test]
+fn populations_that_the_engine_lacks_an_op_for_are_scored_all_the_same() {
+    let vit = Vit { image: [1, 4, 4], patch: 2, d_model: 4, depth: 1, num_heads: 2, d_hidden: 6, num_classes: 3 };
+    let vit = Arc::new(Family::Vit(vit).build("vit").unwrap());
+    assert!(weft_net::Engine::new(vit.clone()).is_err());
+    let networks = weft_testkit::random_population(&vit, 3, Seed::new(4));
+    let values = random_inputs(&vit, 300, Seed::new(5));
+    let labels: Vec<u32> = (0..300).map(|i| i % 3).collect();
+    let data = Dataset::new("noise", Inputs::Floats(values), labels, 3, [4, 280]).unwrap();
+    let inputs = data.gather(data.range(Part::Validation));
+    let logits = weft_net::logits(&networks, &inputs).unwrap();
+    let scores = weft_net::scores(&networks, &data, Part::Validation).unwrap();
+    let predictions = weft_net::predictions(&networks, &data, Part::Validation).unwrap();
+    for (i, row) in networks.rows().enumerate() {
+        let z = forward_f64(&vit, &widen(row), &widen(&inputs));
+        assert_close_f64(&widen(&logits[i * 840..(i + 1) * 840]), &z, 1e-5);
+        let (mut correct, mut loss) = (0, 0.0);
+        for ((z, &label), &class) in z.chunks_exact(3).zip(data.labels(Part::Validation)).zip(&predictions[i * 280..]) {
+            let best = (0..3).fold(0, |best, c| if z[c] > z[best] { c } else { best });
+            assert_eq!(best as u32, class);
+            correct += usize::from(class == label);
+            loss += z.iter().map(|v| v.exp()).sum::<f64>().ln() - z[label as usize];
+        }
+        assert!((scores[i].accuracy - f64::from(correct as u32) / 280.0).abs() < 1e-12);
+        assert!((scores[i].loss - loss / 280.0).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn a_feature_of_tokens_is_active_if_it_is_in_any_token() {
+    let mut graph = GraphBuilder::new(Op::Input { shape: vec![2, 1] });
+    let x = graph.linear(0, "up", [2, 1], true);
+    let x = graph.activation(x, Activation::Relu);
+    let x = graph.push(Op::GlobalAvgPool, &[x]);
+    graph.linear(x, "head", [2, 2], false);
+    let tokens = Arc::new(graph.build("tokens").unwrap());
+    // relu(x) and relu(−x − 5)
+    let networks = Population::new(tokens, vec![1.0, -1.0, 0.0, -5.0, 1.0, 0.0, 0.0, 1.0]).unwrap();
+    let active = |inputs: &[f32]| weft_net::hidden_activity(&networks, inputs).unwrap();
+    assert_eq!(active(&[1.0, -2.0, -3.0, -4.0]), [[vec![true, false]]]);
+    assert_eq!(active(&[-1.0, -6.0]), [[vec![false, true]]]);
 }

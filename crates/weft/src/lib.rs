@@ -19,6 +19,7 @@ pub mod bench;
 mod cache;
 pub mod config;
 mod error;
+pub mod proof;
 pub mod report;
 mod run;
 mod samples;

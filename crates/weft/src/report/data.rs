@@ -89,8 +89,11 @@ pub struct Canonicalization {
     pub path_after: InterpolationPath,
     /// Networks with a unit whose scale or order is not well determined (dead or tied units).
     pub num_ill_conditioned: usize,
-    /// Largest change of a logit, relative to the largest logit, over all networks and validation examples.
+    /// Largest change of an output, relative to the network's largest output, over all networks, validation examples and random
+    /// inputs.
     pub max_function_deviation: f64,
+    /// Networks whose change was measured in `f64`, because `f32` rounds by more than is allowed.
+    pub num_proven_in_f64: usize,
     /// Mean distance to the estimated mean, an entry an iteration of its re-estimation.
     pub mean_history: Vec<f64>,
 }

@@ -208,6 +208,7 @@ fn canonicalization() -> Canonicalization {
         path_after: path(0.05),
         num_ill_conditioned: 3,
         max_function_deviation: 3.1e-6,
+        num_proven_in_f64: 0,
         mean_history: vec![6.2, 5.6, 5.4, 5.3],
     }
 }

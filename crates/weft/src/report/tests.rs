@@ -191,6 +191,7 @@ fn spoil_the_rest(report: &mut Report, v: f64) {
         path_before: path.clone(),
         path_after: path,
         max_function_deviation: v,
+        num_proven_in_f64: 0,
         mean_history: vec![v; 3],
         ..Canonicalization::default()
     });

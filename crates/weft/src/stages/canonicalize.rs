@@ -11,6 +11,7 @@
 use super::{Done, Session, estimate, interpolate, write_json};
 use crate::cache::{Completed, Running};
 use crate::config::{Align, CanonicalizeConfig};
+use crate::proof::{self, Deviation};
 use crate::report::data::{BeforeAfter, Canonicalization};
 use crate::run::Stage;
 use crate::{Error, Result};
@@ -21,13 +22,13 @@ use weft_core::{Digest, Part, Population, Record, Split};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Networks in memory at a time.
 const CHUNK: usize = 2_048;
 /// Validation examples on which functions are compared.
 const PROOF_EXAMPLES: usize = 64;
-/// Largest change of a logit that rounding can explain, over the largest logit.
-const PROOF_TOLERANCE: f64 = 1e-3;
+/// Random inputs on which they are compared too: data may be silent where weights are not.
+const PROOF_RANDOM: usize = 16;
 /// Pairs of networks on whose paths barriers are measured.
 const PAIRS: usize = 16;
 
@@ -60,6 +61,7 @@ struct Gathered {
     seen: BTreeSet<Digest>,
     num_ill_conditioned: usize,
     max_deviation: f64,
+    num_in_f64: usize,
 }
 
 impl Job<'_> {
@@ -127,39 +129,31 @@ impl Job<'_> {
                 None => (raw.clone(), vec![Group::derive(raw.architecture().clone()).identity(); raw.len()], 0),
             };
             gathered.num_ill_conditioned += ill_conditioned;
-            gathered.max_deviation = gathered.max_deviation.max(self.prove(&raw, &canonical, &entries)?);
+            let proofs = self.prove(&raw, &canonical)?;
+            gathered.max_deviation = proofs.iter().fold(gathered.max_deviation, |most, proof| most.max(proof.relative()));
+            gathered.num_in_f64 += proofs.iter().filter(|proof| proof.max_relative_f64.is_some()).count();
             done += entries.len() as u64;
-            self.append(zoo, (canonical, elements), entries, gathered)?;
+            self.append(zoo, (canonical, elements, &proofs), entries, gathered)?;
             monitor.progress(done);
         }
         monitor.finish();
         Ok(())
     }
 
-    /// The largest change of a logit over the largest logit, which only rounding may make.
-    fn prove(&self, raw: &Population, canonical: &Population, entries: &[Entry]) -> Result<f64> {
+    /// Runs every network before and after, on data and on random inputs.
+    fn prove(&self, raw: &Population, canonical: &Population) -> Result<Vec<Deviation>> {
         let dataset = &self.session.dataset;
         let validation = dataset.range(Part::Validation);
-        let inputs = dataset.gather(validation.start..validation.end.min(validation.start + PROOF_EXAMPLES));
-        let (before, after) = (weft_net::logits(raw, &inputs), weft_net::logits(canonical, &inputs));
-        let stride = (before.len() / raw.len().max(1)).max(1);
-        let mut largest = 0.0_f64;
-        for ((before, after), entry) in before.chunks_exact(stride).zip(after.chunks_exact(stride)).zip(entries) {
-            let size = before.iter().fold(1e-6_f64, |m, z| m.max(f64::from(z.abs())));
-            let moved = before.iter().zip(after).fold(0.0_f64, |m, (a, b)| m.max(f64::from((a - b).abs()))) / size;
-            if moved > PROOF_TOLERANCE {
-                return Err(Error::FunctionChanged { digest: entry.record().digest.to_string(), moved });
-            }
-            largest = largest.max(moved);
-        }
-        Ok(largest)
+        let data = dataset.gather(validation.start..validation.end.min(validation.start + PROOF_EXAMPLES));
+        let random = weft_net::random_inputs(raw.architecture(), PROOF_RANDOM, self.session.seed.fork("proof"));
+        proof::deviations(raw, canonical, &[&data, &random])
     }
 
     /// Appends canonical networks with their raw ones as parents; two raw networks of one orbit become one.
     fn append(
         &self,
         zoo: &mut Zoo,
-        (canonical, elements): (Population, Vec<Element>),
+        (canonical, elements, proofs): (Population, Vec<Element>, &[Deviation]),
         entries: Vec<Entry>,
         gathered: &mut Gathered,
     ) -> Result<()> {
@@ -177,6 +171,7 @@ impl Job<'_> {
             record.provenance.parents = vec![record.digest];
             record.provenance.source = format!("canonical form of {}", record.provenance.source);
             record.digest = digest;
+            record.metrics.insert("canonical-deviation".to_owned(), proofs[i].relative());
             if let Some(scores) = scores.get(&i) {
                 record.metrics.insert("validation-accuracy".to_owned(), scores.accuracy);
                 record.metrics.insert("validation-loss".to_owned(), scores.loss);
@@ -219,6 +214,7 @@ impl Job<'_> {
             path_after,
             num_ill_conditioned: gathered.num_ill_conditioned,
             max_function_deviation: gathered.max_deviation,
+            num_proven_in_f64: gathered.num_in_f64,
             mean_history: fitted.map(|(_, history)| history.clone()).unwrap_or_default(),
         })
     }

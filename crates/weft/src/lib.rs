@@ -24,6 +24,7 @@ pub mod report;
 mod run;
 mod samples;
 mod stages;
+pub mod structure;
 pub mod zoos;
 
 pub use error::{Error, Kind, Result};

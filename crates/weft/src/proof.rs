@@ -82,8 +82,7 @@ pub fn deviations(before: &Population, after: &Population, inputs: &[&[f32]]) ->
         let (what, other) = ("the networks after".to_owned(), "those before".to_owned());
         return Err(Error::Misfit { what, other, reason: format!("{} and {} networks", after.len(), before.len()) });
     }
-    let none =
-        Deviation { max_relative_f32: 0.0, max_relative_f64: None, rounding_f32: None, scale: 0.0, num_inputs: 0 };
+    let none = Deviation { max_relative_f32: 0.0, max_relative_f64: None, rounding_f32: None, scale: 0.0, num_inputs: 0 };
     (0..before.len())
         .into_par_iter()
         .map(|i| {

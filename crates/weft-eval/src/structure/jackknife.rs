@@ -13,9 +13,8 @@ const GROUPS: usize = 10;
 pub(super) fn jackknife(n: usize, figure: impl Fn(&[usize]) -> f64) -> Estimate {
     let all: Vec<usize> = (0..n).collect();
     let groups = GROUPS.min(n);
-    let left_out: Vec<f64> = (0..groups)
-        .map(|group| figure(&all.iter().copied().filter(|i| i % groups != group).collect::<Vec<_>>()))
-        .collect();
+    let left_out: Vec<f64> =
+        (0..groups).map(|group| figure(&all.iter().copied().filter(|i| i % groups != group).collect::<Vec<_>>())).collect();
     let mean = crate::stats::mean(&left_out);
     let squares: f64 = left_out.iter().map(|v| (v - mean).powi(2)).sum();
     Estimate { mean: figure(&all), se: (squares * (groups as f64 - 1.0) / groups.max(1) as f64).sqrt() }

@@ -105,11 +105,14 @@ pub(super) fn entropy_rank(variances: &[f64]) -> f64 {
 pub(super) fn components(variances: &[f64], fraction: f64) -> usize {
     let target = fraction * variances.iter().sum::<f64>();
     let mut kept = 0.0;
-    variances.iter().take_while(|&&v| {
-        let before = kept;
-        kept += v;
-        before < target
-    }).count()
+    variances
+        .iter()
+        .take_while(|&&v| {
+            let before = kept;
+            kept += v;
+            before < target
+        })
+        .count()
 }
 
 /// A stretch of all networks' rows less their mean, `[n, d]`, and the variance that rounding to `f32` can make of it.
@@ -117,7 +120,8 @@ pub(super) fn centered(networks: &Population, range: Range<usize>) -> (Vec<f32>,
     let n = networks.len() as f64;
     let mut mean = vec![0.0_f64; range.len()];
     networks.rows().for_each(|row| mean.iter_mut().zip(&row[range.clone()]).for_each(|(m, &w)| *m += f64::from(w) / n));
-    let rows = networks.rows().flat_map(|row| row[range.clone()].iter().zip(&mean).map(|(&w, m)| (f64::from(w) - m) as f32)).collect();
+    let rows =
+        networks.rows().flat_map(|row| row[range.clone()].iter().zip(&mean).map(|(&w, m)| (f64::from(w) - m) as f32)).collect();
     let rounding = mean.iter().map(|m| (m * f64::from(f32::EPSILON)).powi(2)).sum();
     (rows, rounding)
 }

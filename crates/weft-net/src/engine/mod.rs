@@ -11,6 +11,7 @@ mod plan;
 use crate::{Batch, Result};
 use image::ImageScratch;
 use linear::linear_backward;
+pub use plan::forward_flops;
 use plan::{Step, plan};
 use std::sync::Arc;
 use weft_core::Architecture;

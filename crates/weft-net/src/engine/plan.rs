@@ -105,3 +105,38 @@ fn step(architecture: &Architecture, at: usize, node: &Node) -> Result<Step> {
         _ => return Err(refuse()),
     })
 }
+
+/// Floating-point operations of one forward pass over one example: two for each weight at each position that it is used at.
+///
+/// A backward pass takes twice as many. Ops without weights are not counted.
+#[must_use]
+pub fn forward_flops(architecture: &Architecture) -> f64 {
+    let flops = |(at, node): (usize, &Node)| {
+        let weights: usize = node.op.tensors().iter().map(|&(tensor, _)| architecture.tensors()[tensor].num_values()).sum();
+        let positions: usize = match (&node.op, architecture.shapes()[at].as_slice()) {
+            (Op::Linear { .. } | Op::LayerNorm { .. } | Op::RmsNorm { .. }, [tokens, _]) => *tokens,
+            (_, [_, height, width]) => height * width,
+            _ => 1,
+        };
+        2.0 * weights as f64 * positions as f64
+    };
+    architecture.nodes().iter().enumerate().map(flops).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_core::GraphBuilder;
+
+    #[test]
+    fn operations_by_hand() {
+        let mlp = Architecture::mlp("mlp", &[5, 4, 3], Activation::Relu).unwrap();
+        assert!((forward_flops(&mlp) - 2.0 * 39.0).abs() < 1e-9);
+        let mut graph = GraphBuilder::new(Op::Input { shape: vec![2, 6, 5] });
+        let x = graph.conv2d(0, "conv", [3, 2], Window { size: [3, 2], stride: [1, 1], padding: [0, 0] }, true);
+        let x = graph.push(Op::Flatten, &[x]);
+        graph.linear(x, "head", [2, 48], true);
+        let cnn = graph.build("cnn").unwrap();
+        assert!((forward_flops(&cnn) - 2.0 * (39.0 * 16.0 + 98.0)).abs() < 1e-9);
+    }
+}

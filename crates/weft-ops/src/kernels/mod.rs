@@ -15,6 +15,7 @@ mod optimizer;
 mod pool;
 mod product;
 mod sparse;
+mod tanh;
 
 pub use activation::{activate, activate_backward};
 pub use blocks::{blocked_len, blocks_from_rows, lanes, rows_from_blocks};

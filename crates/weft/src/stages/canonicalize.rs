@@ -6,14 +6,16 @@
 //!   anchor.safetensors      what units are matched to, fitted on training runs alone
 //!   elements.safetensors    the group element applied to each network, in the zoo's order
 //!   canonicalize.json       distances, barriers and the proof that functions are kept
+//!   structure.json          spectra, distances, barriers and sharpness of the training runs' last networks, with controls
 //! ```
 
-use super::{Done, Session, estimate, interpolate, write_json};
+use super::{Done, Session, estimate, write_json};
 use crate::cache::{Completed, Running};
 use crate::config::{Align, CanonicalizeConfig};
 use crate::proof::{self, Deviation};
 use crate::report::data::{BeforeAfter, Canonicalization};
 use crate::run::Stage;
+use crate::structure::{self, ZooStructure};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -90,12 +92,16 @@ impl Job<'_> {
         let mut zoo = Zoo::create(&folder, &format!("{}, canonical", self.raw.name()), architecture, Some(self.parent))?;
         let mut gathered = Gathered::default();
         self.transform(fitted.as_ref().map(|(canonicalizer, _)| canonicalizer), &mut zoo, &mut gathered)?;
-        let report = self.report(&group, (&raw_finals, &finals), fitted.as_ref(), &gathered)?;
+        let (report, structure) = self.report(&group, (&raw_finals, &finals), fitted.as_ref(), &gathered)?;
         write_json(&running.folder().join("canonicalize.json"), &report)?;
+        write_json(&running.folder().join("structure.json"), &structure)?;
         self.write_elements(running.folder(), fitted.as_ref().map(|(c, _)| c.anchor()), &gathered.elements)?;
         let output = zoo.digest()?;
         drop(zoo);
-        running.complete_as(&["zoo/zoo.toml", "anchor.safetensors", "elements.safetensors", "canonicalize.json"], output)
+        running.complete_as(
+            &["zoo/zoo.toml", "anchor.safetensors", "elements.safetensors", "canonicalize.json", "structure.json"],
+            output,
+        )
     }
 
     /// The canonicalizer with the mean distances of its iterations; none if nothing is to be aligned.
@@ -190,22 +196,27 @@ impl Job<'_> {
         (raw, entries): (&Population, &[Entry]),
         fitted: Option<&(Canonicalizer, Vec<f64>)>,
         gathered: &Gathered,
-    ) -> Result<Canonicalization> {
+    ) -> Result<(Canonicalization, ZooStructure)> {
         let runs: Vec<u32> = (0..entries.len() as u32).collect();
         let canonical = match fitted {
             Some((canonicalizer, _)) => canonicalizer.canonicalize_population(raw, &runs)?.0,
             None => raw.clone(),
         };
-        let order = self.session.seed.fork("pairs").permutation(raw.len());
-        let pairs: Vec<[usize; 2]> = order.chunks_exact(2).take(PAIRS).map(|p| [p[0] as usize, p[1] as usize]).collect();
+        let pairs = weft_eval::structure::pairs(raw.len(), PAIRS, self.session.seed);
         let distances = |networks: &Population| {
             let distance = |&[a, b]: &[usize; 2]| distance(networks.row(a), networks.row(b));
             estimate(&pairs.iter().map(distance).collect::<Vec<_>>())
         };
         let dataset = &self.session.dataset;
-        let (path_before, barrier_before) = interpolate::paths(raw, &pairs, dataset)?;
-        let (path_after, barrier_after) = interpolate::paths(&canonical, &pairs, dataset)?;
-        Ok(Canonicalization {
+        let (path_before, barrier_before) = weft_eval::structure::paths(raw, &pairs, dataset)?;
+        let (path_after, barrier_after) = weft_eval::structure::paths(&canonical, &pairs, dataset)?;
+        let seed = self.session.seed.fork("structure");
+        let chosen = structure::sample(raw.len(), structure::SAMPLE, seed);
+        let aligned = if fitted.is_some() { Ok(canonical.select(&chosen)) } else { Err("the run does not align them".to_owned()) };
+        let mut measured = structure::of_networks(&raw.select(&chosen), aligned, (Some(dataset), 0), seed)?;
+        (measured.num_runs, measured.raw.barrier) = (raw.len(), Some(barrier_before));
+        measured.canonical.iter_mut().for_each(|canonical| canonical.barrier = Some(barrier_after));
+        let report = Canonicalization {
             group: group.to_string(),
             num_networks: gathered.elements.len(),
             distance: BeforeAfter { before: distances(raw), after: distances(&canonical) },
@@ -216,7 +227,8 @@ impl Job<'_> {
             max_function_deviation: gathered.max_deviation,
             num_proven_in_f64: gathered.num_in_f64,
             mean_history: fitted.map(|(_, history)| history.clone()).unwrap_or_default(),
-        })
+        };
+        Ok((report, measured))
     }
 
     /// Writes the anchor, and per hidden space the permutations and scales `[n, units]`.

@@ -145,11 +145,8 @@ pub(crate) enum Zoo {
         /// The digest, or its beginning.
         digest: String,
     },
-    /// Count checkpoints and sum up their accuracies.
-    Stats {
-        /// The zoo's folder.
-        zoo: PathBuf,
-    },
+    /// Count checkpoints, sum up their accuracies, and measure the structure that generators bet on.
+    Stats(ZooStats),
     /// Write checkpoints as one safetensors file each.
     Export {
         /// The zoo's folder.
@@ -165,6 +162,21 @@ pub(crate) enum Zoo {
         /// The zoo's folder.
         zoo: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ZooStats {
+    /// The zoo's folder.
+    pub(crate) zoo: PathBuf,
+    /// Measure accuracies, barriers and sharpness on `digits`, a folder of idx files or an npz file.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: Option<String>,
+    /// At most so many networks are measured, the last of training runs; 0 leaves structure out.
+    #[arg(long, default_value_t = weft::structure::SAMPLE)]
+    pub(crate) sample: usize,
+    /// The seed of the sample and of the controls.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
 }
 
 #[derive(Debug, Args)]

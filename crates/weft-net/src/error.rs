@@ -22,6 +22,14 @@ pub enum Error {
         /// Its classes.
         classes: usize,
     },
+    /// The interpreter was given weights or inputs that the architecture does not have.
+    #[error("architecture `{architecture}` cannot be run: {reason}")]
+    Interpret {
+        /// Name of the architecture.
+        architecture: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// An op that the engine, or the lock step of a GPU, does not run.
     #[error("architecture `{architecture}`: node {node} is `{op}`, which {by} does not run")]
     Unsupported {

@@ -1,10 +1,13 @@
-//! Outputs and scores of populations.
+//! Outputs and scores of populations: through the engine, or the interpreter where the engine lacks an op.
 
-use crate::{Engine, Examples, Result, Workspace};
+use crate::{Engine, Error, Examples, Result, Workspace, interpret_captured, interpret_f32};
 use rayon::prelude::*;
 use std::ops::Range;
-use weft_core::{Dataset, Op, Part, Population};
+use weft_core::{Architecture, Dataset, Op, Part, Population};
 use weft_ops::kernels::{cross_entropy, lanes};
+
+/// Examples that the interpreter is given at a time.
+const INTERPRETED: usize = 256;
 
 /// Accuracy and loss of one network.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,15 +24,13 @@ pub struct Scores {
 /// `inputs` `[b, i]` → `[n, b, c]`.
 ///
 /// # Errors
-/// If the engine does not run the architecture.
+/// If the architecture's values do not fit in memory, or inputs are not the token ids that it wants.
 pub fn logits(population: &Population, inputs: &[f32]) -> Result<Vec<f32>> {
     let architecture = population.architecture();
     let examples = Examples::unlabelled(inputs, architecture.num_inputs());
     let mut out = vec![0.0; population.len() * examples.len() * architecture.num_outputs()];
     let stride = (examples.len() * architecture.num_outputs()).max(1);
-    for_each_network(population, out.par_chunks_mut(stride), |runner, row, out| {
-        runner.run(row, &examples, |at, z| out[at..at + z.len()].copy_from_slice(z));
-    })?;
+    for_each_output(population, &examples, out.par_chunks_mut(stride), |at, z, out| out[at..at + z.len()].copy_from_slice(z))?;
     Ok(out)
 }
 
@@ -39,18 +40,16 @@ pub fn logits(population: &Population, inputs: &[f32]) -> Result<Vec<f32>> {
 /// `[n, examples]`.
 ///
 /// # Errors
-/// If the architecture does not fit the data set.
+/// If the architecture does not fit the data set, and those of [`logits`].
 pub fn predictions(population: &Population, dataset: &Dataset, part: Part) -> Result<Vec<u32>> {
     let architecture = population.architecture();
     let examples = Examples::new(architecture, dataset, dataset.range(part))?;
     let classes = architecture.num_outputs();
     let mut out = vec![0; population.len() * examples.len()];
-    for_each_network(population, out.par_chunks_mut(examples.len()), |runner, row, out| {
-        runner.run(row, &examples, |at, z| {
-            for (slot, z) in out[at / classes..].iter_mut().zip(z.chunks_exact(classes)) {
-                *slot = argmax(z);
-            }
-        });
+    for_each_output(population, &examples, out.par_chunks_mut(examples.len().max(1)), |at, z, out| {
+        for (slot, z) in out[at / classes..].iter_mut().zip(z.chunks_exact(classes)) {
+            *slot = argmax(z);
+        }
     })?;
     Ok(out)
 }
@@ -73,36 +72,69 @@ pub fn scores(population: &Population, dataset: &Dataset, part: Part) -> Result<
 }
 
 pub(crate) fn score_all(population: &Population, examples: &Examples) -> Result<Vec<Scores>> {
-    let mut out = vec![Scores { accuracy: 0.0, loss: 0.0 }; population.len()];
-    for_each_network(population, out.par_chunks_mut(1), |runner, row, out| out[0] = runner.score(row, examples))?;
-    Ok(out)
+    let mut out = vec![Tally::default(); population.len()];
+    let classes = population.architecture().num_outputs();
+    for_each_output(population, examples, out.par_chunks_mut(1), |at, z, out| out[0].add(examples, (at, z), classes))?;
+    Ok(out.into_iter().map(|tally| tally.scores(examples)).collect())
 }
 
 /// Which hidden units are ever active (output other than 0) on the inputs: `[network][activation node][unit]`.
 ///
-/// The units of an image are its channels, each active if any of its pixels is.
+/// The units of an image are its channels, each active if any of its pixels is; those of tokens are their
+/// features, each active if it is in any token.
 ///
 /// # Shapes
 /// `inputs` `[b, i]`.
 ///
 /// # Errors
-/// If the engine does not run the architecture.
+/// Those of [`logits`].
 pub fn hidden_activity(population: &Population, inputs: &[f32]) -> Result<Vec<Vec<Vec<bool>>>> {
     let architecture = population.architecture();
-    let examples = Examples::unlabelled(inputs, architecture.num_inputs());
     let nodes = architecture.nodes().iter().enumerate();
     let hidden: Vec<usize> = nodes.filter(|(_, n)| matches!(n.op, Op::Activation(_))).map(|(i, _)| i).collect();
-    let units = |node: usize| architecture.shapes()[node][0];
-    let mut out: Vec<Vec<Vec<bool>>> = vec![hidden.iter().map(|&h| vec![false; units(h)]).collect(); population.len()];
-    for_each_network(population, out.par_chunks_mut(1), |runner, row, out| {
-        runner.engine.engine_from_row(row, &mut runner.weights);
-        runner.forward(&examples, |engine, workspace, run| {
-            for (&node, active) in hidden.iter().zip(&mut out[0]) {
-                mark_active(engine.node_values(workspace, node), engine.is_image(node).then_some(run.len()), active);
+    let idle: Vec<Vec<bool>> = hidden.iter().map(|&node| vec![false; num_units(architecture, node)]).collect();
+    let mut out = vec![idle; population.len()];
+    let rows = population.data().par_chunks_exact(population.dim()).zip(&mut out);
+    match engine(population)? {
+        Some(engine) => {
+            let examples = Examples::unlabelled(inputs, architecture.num_inputs());
+            rows.for_each_init(
+                || Runner::new(engine.clone()),
+                |runner, (row, out)| {
+                    runner.engine.engine_from_row(row, &mut runner.weights);
+                    runner.forward(&examples, |engine, workspace, run| {
+                        for (&node, active) in hidden.iter().zip(&mut *out) {
+                            mark_active(engine.node_values(workspace, node), engine.is_image(node).then_some(run.len()), active);
+                        }
+                    });
+                },
+            );
+        }
+        None => rows.try_for_each(|(row, out)| {
+            for inputs in inputs.chunks(INTERPRETED * architecture.num_inputs()) {
+                let values = interpret_captured(architecture, row.into(), inputs, &hidden)?;
+                for ((&node, values), active) in hidden.iter().zip(&values).zip(&mut *out) {
+                    // One unit's values lie `area` together: pixels of a channel, or one feature.
+                    let area = if let [_, height, width] = architecture.shapes()[node][..] { height * width } else { 1 };
+                    for values in values.chunks_exact(area * active.len()) {
+                        let units = active.iter_mut().zip(values.chunks_exact(area));
+                        units.for_each(|(active, values)| *active |= values.iter().any(|&v| v != 0.0));
+                    }
+                }
             }
-        });
-    })?;
+            Ok::<(), Error>(())
+        })?,
+    }
     Ok(out)
+}
+
+/// The channels of an image, or the features of a vector or of tokens.
+fn num_units(architecture: &Architecture, node: usize) -> usize {
+    match architecture.shapes()[node][..] {
+        [_, features] => features,
+        [first, ..] => first,
+        [] => 0,
+    }
 }
 
 /// Marks units that are not 0 in some row, or in the blocks of a number of examples.
@@ -164,26 +196,68 @@ impl Runner {
     }
 
     pub(crate) fn score(&mut self, row: &[f32], examples: &Examples) -> Scores {
-        let (mut correct, mut loss) = (0usize, 0.0);
+        let mut tally = Tally::default();
         let classes = self.engine.architecture().num_outputs();
-        self.run(row, examples, |at, z| {
-            let labels = &examples.labels()[at / classes..][..z.len() / classes];
-            correct += z.chunks_exact(classes).zip(labels).filter(|(z, label)| argmax(z) == **label).count();
-            loss += cross_entropy(z, labels) * labels.len() as f64;
-        });
-        let count = examples.len().max(1) as f64;
-        Scores { accuracy: correct as f64 / count, loss: loss / count }
+        self.run(row, examples, |at, z| tally.add(examples, (at, z), classes));
+        tally.scores(examples)
     }
 }
 
-/// Runs `work` on each network with its slot of the output, a runner a thread.
-fn for_each_network<T: Send>(
+/// Sums over the examples seen so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    correct: usize,
+    loss: f64,
+}
+
+impl Tally {
+    /// Adds logits of examples; `at` is where they lie among all logits.
+    fn add(&mut self, examples: &Examples, (at, z): (usize, &[f32]), classes: usize) {
+        let labels = &examples.labels()[at / classes..][..z.len() / classes];
+        self.correct += z.chunks_exact(classes).zip(labels).filter(|(z, label)| argmax(z) == **label).count();
+        self.loss += cross_entropy(z, labels) * labels.len() as f64;
+    }
+
+    fn scores(self, examples: &Examples) -> Scores {
+        let count = examples.len().max(1) as f64;
+        Scores { accuracy: self.correct as f64 / count, loss: self.loss / count }
+    }
+}
+
+/// The engine, unless it lacks an op of the networks.
+fn engine(population: &Population) -> Result<Option<Engine>> {
+    match Engine::new(population.architecture().clone()) {
+        Ok(engine) => Ok(Some(engine)),
+        Err(Error::Unsupported { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs each network over the examples; `each` gets the offset of a piece's outputs, the outputs, and the network's slot.
+fn for_each_output<T: Send>(
     population: &Population,
+    examples: &Examples,
     slots: rayon::slice::ChunksMut<'_, T>,
-    work: impl Fn(&mut Runner, &[f32], &mut [T]) + Sync,
+    each: impl Fn(usize, &[f32], &mut [T]) + Sync,
 ) -> Result<()> {
-    let engine = Engine::new(population.architecture().clone())?;
-    let rows = population.data().par_chunks_exact(population.dim());
-    rows.zip(slots).for_each_init(|| Runner::new(engine.clone()), |runner, (row, slot)| work(runner, row, slot));
-    Ok(())
+    let architecture = population.architecture();
+    let rows = population.data().par_chunks_exact(population.dim()).zip(slots);
+    if let Some(engine) = engine(population)? {
+        rows.for_each_init(
+            || Runner::new(engine.clone()),
+            |runner, (row, slot)| runner.run(row, examples, |at, z| each(at, z, slot)),
+        );
+        return Ok(());
+    }
+    let features = architecture.num_inputs();
+    rows.try_for_each(|(row, slot)| {
+        let mut inputs = Vec::new();
+        for first in (0..examples.len()).step_by(INTERPRETED) {
+            let count = INTERPRETED.min(examples.len() - first);
+            inputs.resize(count * features, 0.0);
+            inputs.chunks_exact_mut(features).enumerate().for_each(|(i, x)| examples.read(first + i, x));
+            each(first * architecture.num_outputs(), &interpret_f32(architecture, row.into(), &inputs)?, slot);
+        }
+        Ok(())
+    })
 }

@@ -11,6 +11,7 @@ mod engine;
 mod error;
 mod evaluate;
 mod examples;
+mod interpreter;
 mod loss;
 mod train;
 
@@ -19,5 +20,6 @@ pub use engine::{Engine, Workspace, forward_flops};
 pub use error::{Error, Result};
 pub use evaluate::{Scores, accuracies, hidden_activity, logits, predictions, scores};
 pub use examples::{Batch, Examples};
+pub use interpreter::{WeightRow, interpret_captured, interpret_f32, interpret_f64, random_inputs, with_tokens};
 pub use loss::{Ensemble, Gradients, PopulationLoss};
 pub use train::{RunResult, Snapshot, initial_weights, train};

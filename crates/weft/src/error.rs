@@ -131,13 +131,15 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// A canonical network does not compute what the raw one does.
-    #[error("canonicalization changed the function of checkpoint `{digest}`: its logits moved by {moved:e} of their size")]
+    /// A transformed network does not compute what the original one does.
+    #[error("the function of checkpoint `{digest}` changed: its outputs moved by {moved:.3e} of their size, more than {bound:e}")]
     FunctionChanged {
         /// Digest of the raw checkpoint.
         digest: String,
-        /// Relative change of the logits.
+        /// Relative change of the outputs.
         moved: f64,
+        /// The largest that is accepted.
+        bound: f64,
     },
     /// The user asked for a stop.
     #[error("interrupted during `{stage}`")]

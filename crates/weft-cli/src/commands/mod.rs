@@ -2,6 +2,7 @@
 
 mod bench;
 mod run;
+mod structure;
 mod zoo;
 
 use crate::args::Command;

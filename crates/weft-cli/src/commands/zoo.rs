@@ -16,7 +16,7 @@ pub(super) fn dispatch(command: args::Zoo, monitor: &Monitor) -> anyhow::Result<
         args::Zoo::Import(arguments) => import(arguments, monitor),
         args::Zoo::Ls { zoo, selection } => list(&zoo, selection),
         args::Zoo::Show { zoo, digest } => show(&zoo, &digest),
-        args::Zoo::Stats { zoo } => stats(&zoo),
+        args::Zoo::Stats(arguments) => stats(arguments, monitor),
         args::Zoo::Export { zoo, output, selection } => {
             let written = zoos::export(&zoo, &self::selection(selection)?, &output, monitor)?;
             let human = format!("{} in {}\n", count(written.len(), "network"), output.display());
@@ -85,8 +85,8 @@ fn show(zoo: &Path, digest: &str) -> anyhow::Result<Answer> {
     Ok(Answer { human, json: serde_json::to_value(&view).context("a checkpoint")?, done: true })
 }
 
-fn stats(zoo: &Path) -> anyhow::Result<Answer> {
-    let view = zoos::stats(zoo)?;
+fn stats(arguments: args::ZooStats, monitor: &Monitor) -> anyhow::Result<Answer> {
+    let view = zoos::stats(&arguments.zoo)?;
     let mut human = format!(
         "{}: {} of {}, {} ({}), {} in {}\ndigest {}\n",
         view.name,
@@ -109,7 +109,9 @@ fn stats(zoo: &Path) -> anyhow::Result<Answer> {
         })
         .collect();
     human.push_str(&table(&["split", "runs", "checkpoints", "validation accuracy", "min", "25 %", "median", "75 %", "max"], &rows));
-    Ok(Answer { human, json: serde_json::to_value(&view).context("a zoo's figures")?, done: true })
+    let mut json = serde_json::to_value(&view).context("a zoo's figures")?;
+    json["structure"] = super::structure::measure(arguments, &mut human, monitor)?;
+    Ok(Answer { human, json, done: true })
 }
 
 fn verify(zoo: &Path, monitor: &Monitor) -> anyhow::Result<Answer> {

@@ -13,6 +13,7 @@ mod loss;
 mod norm;
 mod optimizer;
 mod pool;
+mod product;
 mod sparse;
 mod tanh;
 
@@ -27,6 +28,7 @@ pub use norm::{
 };
 pub use optimizer::{OptimizerKernel, OptimizerState};
 pub use pool::{PoolShape, Pooling, pool_backward, pool_forward};
+pub use product::{MatrixView, Target, product_f32, product_f64};
 pub use sparse::{SparseRows, sparse_backward, sparse_forward};
 
 use pulp::Simd;

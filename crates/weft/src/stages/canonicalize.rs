@@ -6,13 +6,16 @@
 //!   anchor.safetensors      what units are matched to, fitted on training runs alone
 //!   elements.safetensors    the group element applied to each network, in the zoo's order
 //!   canonicalize.json       distances, barriers and the proof that functions are kept
+//!   structure.json          spectra, distances, barriers and sharpness of the training runs' last networks, with controls
 //! ```
 
-use super::{Done, Session, estimate, interpolate, write_json};
+use super::{Done, Session, estimate, write_json};
 use crate::cache::{Completed, Running};
 use crate::config::{Align, CanonicalizeConfig};
+use crate::proof::{self, Deviation};
 use crate::report::data::{BeforeAfter, Canonicalization};
 use crate::run::Stage;
+use crate::structure::{self, ZooStructure};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,13 +24,13 @@ use weft_core::{Digest, Part, Population, Record, Split};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Networks in memory at a time.
 const CHUNK: usize = 2_048;
 /// Validation examples on which functions are compared.
 const PROOF_EXAMPLES: usize = 64;
-/// Largest change of a logit that rounding can explain, over the largest logit.
-const PROOF_TOLERANCE: f64 = 1e-3;
+/// Random inputs on which they are compared too: data may be silent where weights are not.
+const PROOF_RANDOM: usize = 16;
 /// Pairs of networks on whose paths barriers are measured.
 const PAIRS: usize = 16;
 
@@ -60,6 +63,7 @@ struct Gathered {
     seen: BTreeSet<Digest>,
     num_ill_conditioned: usize,
     max_deviation: f64,
+    num_in_f64: usize,
 }
 
 impl Job<'_> {
@@ -88,12 +92,16 @@ impl Job<'_> {
         let mut zoo = Zoo::create(&folder, &format!("{}, canonical", self.raw.name()), architecture, Some(self.parent))?;
         let mut gathered = Gathered::default();
         self.transform(fitted.as_ref().map(|(canonicalizer, _)| canonicalizer), &mut zoo, &mut gathered)?;
-        let report = self.report(&group, (&raw_finals, &finals), fitted.as_ref(), &gathered)?;
+        let (report, structure) = self.report(&group, (&raw_finals, &finals), fitted.as_ref(), &gathered)?;
         write_json(&running.folder().join("canonicalize.json"), &report)?;
+        write_json(&running.folder().join("structure.json"), &structure)?;
         self.write_elements(running.folder(), fitted.as_ref().map(|(c, _)| c.anchor()), &gathered.elements)?;
         let output = zoo.digest()?;
         drop(zoo);
-        running.complete_as(&["zoo/zoo.toml", "anchor.safetensors", "elements.safetensors", "canonicalize.json"], output)
+        running.complete_as(
+            &["zoo/zoo.toml", "anchor.safetensors", "elements.safetensors", "canonicalize.json", "structure.json"],
+            output,
+        )
     }
 
     /// The canonicalizer with the mean distances of its iterations; none if nothing is to be aligned.
@@ -127,39 +135,31 @@ impl Job<'_> {
                 None => (raw.clone(), vec![Group::derive(raw.architecture().clone()).identity(); raw.len()], 0),
             };
             gathered.num_ill_conditioned += ill_conditioned;
-            gathered.max_deviation = gathered.max_deviation.max(self.prove(&raw, &canonical, &entries)?);
+            let proofs = self.prove(&raw, &canonical)?;
+            gathered.max_deviation = proofs.iter().fold(gathered.max_deviation, |most, proof| most.max(proof.relative()));
+            gathered.num_in_f64 += proofs.iter().filter(|proof| proof.max_relative_f64.is_some()).count();
             done += entries.len() as u64;
-            self.append(zoo, (canonical, elements), entries, gathered)?;
+            self.append(zoo, (canonical, elements, &proofs), entries, gathered)?;
             monitor.progress(done);
         }
         monitor.finish();
         Ok(())
     }
 
-    /// The largest change of a logit over the largest logit, which only rounding may make.
-    fn prove(&self, raw: &Population, canonical: &Population, entries: &[Entry]) -> Result<f64> {
+    /// Runs every network before and after, on data and on random inputs.
+    fn prove(&self, raw: &Population, canonical: &Population) -> Result<Vec<Deviation>> {
         let dataset = &self.session.dataset;
         let validation = dataset.range(Part::Validation);
-        let inputs = dataset.gather(validation.start..validation.end.min(validation.start + PROOF_EXAMPLES));
-        let (before, after) = (weft_net::logits(raw, &inputs)?, weft_net::logits(canonical, &inputs)?);
-        let stride = (before.len() / raw.len().max(1)).max(1);
-        let mut largest = 0.0_f64;
-        for ((before, after), entry) in before.chunks_exact(stride).zip(after.chunks_exact(stride)).zip(entries) {
-            let size = before.iter().fold(1e-6_f64, |m, z| m.max(f64::from(z.abs())));
-            let moved = before.iter().zip(after).fold(0.0_f64, |m, (a, b)| m.max(f64::from((a - b).abs()))) / size;
-            if moved > PROOF_TOLERANCE {
-                return Err(Error::FunctionChanged { digest: entry.record().digest.to_string(), moved });
-            }
-            largest = largest.max(moved);
-        }
-        Ok(largest)
+        let data = dataset.gather(validation.start..validation.end.min(validation.start + PROOF_EXAMPLES));
+        let random = weft_net::random_inputs(raw.architecture(), PROOF_RANDOM, self.session.seed.fork("proof"));
+        proof::deviations(raw, canonical, &[&data, &random])
     }
 
     /// Appends canonical networks with their raw ones as parents; two raw networks of one orbit become one.
     fn append(
         &self,
         zoo: &mut Zoo,
-        (canonical, elements): (Population, Vec<Element>),
+        (canonical, elements, proofs): (Population, Vec<Element>, &[Deviation]),
         entries: Vec<Entry>,
         gathered: &mut Gathered,
     ) -> Result<()> {
@@ -177,6 +177,7 @@ impl Job<'_> {
             record.provenance.parents = vec![record.digest];
             record.provenance.source = format!("canonical form of {}", record.provenance.source);
             record.digest = digest;
+            record.metrics.insert("canonical-deviation".to_owned(), proofs[i].relative());
             if let Some(scores) = scores.get(&i) {
                 record.metrics.insert("validation-accuracy".to_owned(), scores.accuracy);
                 record.metrics.insert("validation-loss".to_owned(), scores.loss);
@@ -195,22 +196,27 @@ impl Job<'_> {
         (raw, entries): (&Population, &[Entry]),
         fitted: Option<&(Canonicalizer, Vec<f64>)>,
         gathered: &Gathered,
-    ) -> Result<Canonicalization> {
+    ) -> Result<(Canonicalization, ZooStructure)> {
         let runs: Vec<u32> = (0..entries.len() as u32).collect();
         let canonical = match fitted {
             Some((canonicalizer, _)) => canonicalizer.canonicalize_population(raw, &runs)?.0,
             None => raw.clone(),
         };
-        let order = self.session.seed.fork("pairs").permutation(raw.len());
-        let pairs: Vec<[usize; 2]> = order.chunks_exact(2).take(PAIRS).map(|p| [p[0] as usize, p[1] as usize]).collect();
+        let pairs = weft_eval::structure::pairs(raw.len(), PAIRS, self.session.seed);
         let distances = |networks: &Population| {
             let distance = |&[a, b]: &[usize; 2]| distance(networks.row(a), networks.row(b));
             estimate(&pairs.iter().map(distance).collect::<Vec<_>>())
         };
         let dataset = &self.session.dataset;
-        let (path_before, barrier_before) = interpolate::paths(raw, &pairs, dataset)?;
-        let (path_after, barrier_after) = interpolate::paths(&canonical, &pairs, dataset)?;
-        Ok(Canonicalization {
+        let (path_before, barrier_before) = weft_eval::structure::paths(raw, &pairs, dataset)?;
+        let (path_after, barrier_after) = weft_eval::structure::paths(&canonical, &pairs, dataset)?;
+        let seed = self.session.seed.fork("structure");
+        let chosen = structure::sample(raw.len(), structure::SAMPLE, seed);
+        let aligned = if fitted.is_some() { Ok(canonical.select(&chosen)) } else { Err("the run does not align them".to_owned()) };
+        let mut measured = structure::of_networks(&raw.select(&chosen), aligned, (Some(dataset), 0), seed)?;
+        (measured.num_runs, measured.raw.barrier) = (raw.len(), Some(barrier_before));
+        measured.canonical.iter_mut().for_each(|canonical| canonical.barrier = Some(barrier_after));
+        let report = Canonicalization {
             group: group.to_string(),
             num_networks: gathered.elements.len(),
             distance: BeforeAfter { before: distances(raw), after: distances(&canonical) },
@@ -219,8 +225,10 @@ impl Job<'_> {
             path_after,
             num_ill_conditioned: gathered.num_ill_conditioned,
             max_function_deviation: gathered.max_deviation,
+            num_proven_in_f64: gathered.num_in_f64,
             mean_history: fitted.map(|(_, history)| history.clone()).unwrap_or_default(),
-        })
+        };
+        Ok((report, measured))
     }
 
     /// Writes the anchor, and per hidden space the permutations and scales `[n, units]`.

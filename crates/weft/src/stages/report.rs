@@ -21,6 +21,7 @@ pub(super) fn write(session: &Session, done: &Done, stages: &[StageOutcome]) -> 
         evaluation: read_json(&evaluation.join("evaluation.json"))?,
         filters: read_json(&evaluation.join("filters.json"))?,
         canonicalization: Some(read_json(&done.of(Stage::Canonicalize).folder.join("canonicalize.json"))?),
+        structure: Some(read_json(&done.of(Stage::Canonicalize).folder.join("structure.json"))?),
         codec: Some(read_json(&done.of(Stage::Encode).folder.join("codec.json"))?),
         training: train::trainings(done.of(Stage::Train))?.into_iter().map(|training| training.curve).collect(),
         ablation: read_json(&evaluation.join("ablation.json"))?,

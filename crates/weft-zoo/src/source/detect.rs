@@ -60,7 +60,7 @@ fn file_of_folder(folder: &Path) -> Result<(PathBuf, SourceFormat)> {
     let found = FOLDER_FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
     let found = found.ok_or_else(|| unknown(folder, format!("the folder has none of `{}`", FOLDER_FILES.join("`, `"))))?;
     let format = detect(&found)?;
-    // An adapter is the folder.
+    // An adapter is its folder.
     Ok(if format == SourceFormat::Peft { (folder.to_owned(), format) } else { (found, format) })
 }
 
@@ -74,6 +74,13 @@ fn detect(path: &Path) -> Result<SourceFormat> {
     let bytes = file.bytes();
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let ends_with = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    // Two names that say what the content is.
+    if ends_with(&[".index.json"]) {
+        return Ok(SourceFormat::Sharded);
+    }
+    if name == peft::CONFIG {
+        return Ok(SourceFormat::Peft);
+    }
     let torch_name = ends_with(&[".pt", ".pth", ".bin", ".ckpt"]);
     // A length below 4 GiB and a JSON object; text has no zeros there.
     let is_safetensors = bytes.get(4..9) == Some(b"\0\0\0\0{");
@@ -127,13 +134,6 @@ struct Keys {
 }
 
 fn of_json(path: &Path, bytes: &[u8]) -> Result<SourceFormat> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if name.ends_with(".index.json") {
-        return Ok(SourceFormat::Sharded);
-    }
-    if name == peft::CONFIG {
-        return Ok(SourceFormat::Peft);
-    }
     if bytes.len() > MAX_JSON_BYTES {
         return Err(unknown(path, format!("it is JSON of more than {MAX_JSON_BYTES} bytes")));
     }

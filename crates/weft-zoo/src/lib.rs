@@ -3,6 +3,7 @@
 //! - [`Zoo`]: a folder with `zoo.toml`, `catalogue.sqlite` and `shards/*.safetensors`. Nothing that was
 //!   acknowledged is lost, nothing that was half written is seen, and every checkpoint is addressed by the
 //!   digest of its weights.
+//! - [`open_sources`]: weights in the formats that people have, one reader for all of them.
 //! - [`read_checkpoint`], [`write_checkpoint`]: single networks as safetensors, in the names and layout that
 //!   `PyTorch` users expect; [`import`] brings many into a zoo.
 //! - [`read_tensors`], [`write_tensors`]: any other artifact that consists of tensors.
@@ -22,6 +23,8 @@ mod header;
 mod import;
 mod mapped;
 pub mod onnx;
+mod pairs;
+mod source;
 mod tensors;
 mod zoo;
 
@@ -30,5 +33,9 @@ pub use checkpoint::{checkpoint_metadata, infer_mlp, read_checkpoint, read_metad
 pub use error::{Error, HeaderFault, Result, TensorFault};
 pub use format::{architecture_from_toml, architecture_to_toml, read_architecture, recipe_from_json, recipe_to_json};
 pub use import::{ImportOptions, ImportReport, Refusal, find_checkpoints, import};
+pub use source::{
+    Adapter, AdapterKind, AdapterModule, NormalizedNames, Scale, Source, SourceDtype, SourceFault, SourceFormat, SourceTensor,
+    normalized_names, open_sources, sha256_of_file,
+};
 pub use tensors::{Metadata, TensorFile, read_tensors, write_tensors};
 pub use zoo::{Appended, Entry, Fault, Filter, Purpose, Quantiles, RefusedRecord, SplitStats, Stats, VerifyReport, Zoo};

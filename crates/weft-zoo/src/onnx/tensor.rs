@@ -3,7 +3,7 @@
 use super::OnnxFault;
 use super::proto::TensorProto;
 use crate::atomic::parent_of;
-use crate::header::f16_to_f32;
+use crate::source::f16_to_f32;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -156,6 +156,14 @@ pub enum Error {
         /// Why it cannot be appended.
         reason: String,
     },
+    /// Neither a file nor the name of an architecture.
+    #[error("`{}` is neither an architecture file nor the name of a built-in architecture; known: {known}", name.display())]
+    UnknownArchitecture {
+        /// What was given.
+        name: PathBuf,
+        /// The names known.
+        known: String,
+    },
     /// A population of another architecture than the zoo's.
     #[error("the zoo holds `{expected}` networks, got `{got}`")]
     Architecture {

@@ -19,6 +19,7 @@ mod error;
 mod format;
 mod header;
 mod import;
+mod instances;
 mod mapped;
 mod tensors;
 mod zoo;
@@ -26,7 +27,11 @@ mod zoo;
 pub use atomic::write_atomic;
 pub use checkpoint::{checkpoint_metadata, infer_mlp, read_checkpoint, read_metadata, write_checkpoint};
 pub use error::{Error, HeaderFault, Result, TensorFault};
-pub use format::{architecture_from_toml, architecture_to_toml, read_architecture, recipe_from_json, recipe_to_json};
+pub use format::{
+    architecture_from_toml, architecture_to_toml, family_from_toml, family_to_toml, read_architecture, recipe_from_json,
+    recipe_to_json,
+};
 pub use import::{ImportOptions, ImportReport, Refusal, find_checkpoints, import};
+pub use instances::{find_architecture, instance_names, instance_text};
 pub use tensors::{Metadata, TensorFile, read_tensors, write_tensors};
 pub use zoo::{Appended, Entry, Fault, Filter, Purpose, Quantiles, RefusedRecord, SplitStats, Stats, VerifyReport, Zoo};

@@ -5,7 +5,7 @@ mod architecture;
 mod recipe;
 
 pub(crate) use architecture::ArchitectureFile;
-pub use architecture::{architecture_from_toml, architecture_to_toml, read_architecture};
+pub use architecture::{architecture_from_toml, architecture_to_toml, family_from_toml, family_to_toml, read_architecture};
 pub use recipe::{recipe_from_json, recipe_to_json};
 
 use crate::{Error, Result};

@@ -36,7 +36,7 @@ pub fn read_checkpoint(path: &Path, architecture: &Architecture) -> Result<Vec<f
 fn fits(header: &Header, architecture: &Architecture) -> Result<(), (String, TensorFault)> {
     for spec in architecture.tensors() {
         let info = header.tensors.get(&spec.name).ok_or_else(|| (spec.name.clone(), TensorFault::Missing))?;
-        info.check_shape(&spec.shape).map_err(|fault| (spec.name.clone(), fault))?;
+        info.check_shape(&spec.shape).and_then(|()| info.check_float()).map_err(|fault| (spec.name.clone(), fault))?;
     }
     let known: BTreeSet<&str> = architecture.tensors().iter().map(|spec| spec.name.as_str()).collect();
     match header.tensors.keys().find(|name| !known.contains(name.as_str())) {

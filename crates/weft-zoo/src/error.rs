@@ -1,5 +1,6 @@
 //! What can be wrong with files and zoos.
 
+use crate::source::{SourceDtype, SourceFault, SourceFormat};
 use std::path::{Path, PathBuf};
 use weft_core::Digest;
 
@@ -27,6 +28,26 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         fault: HeaderFault,
+    },
+    /// A file of a known format that breaks the format's rules, or holds what is not read.
+    #[error("`{}` cannot be read as {format}: {fault}", path.display())]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// The format that it was taken for.
+        format: SourceFormat,
+        /// What is wrong.
+        fault: SourceFault,
+    },
+    /// A file or folder of no format that is known.
+    #[error("`{}` is of no format that is read: {reason}; {known} are read", path.display())]
+    UnknownFormat {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was found there.
+        reason: String,
+        /// The formats that there are.
+        known: String,
     },
     /// A checkpoint that does not fit the architecture.
     #[error("`{}`, tensor `{tensor}`: {fault}", path.display())]
@@ -262,7 +283,7 @@ pub enum HeaderFault {
         key: String,
     },
     /// A tensor has an element type that is not read here.
-    #[error("tensor `{tensor}` has dtype `{dtype}`; F32, F64, F16 and BF16 are read")]
+    #[error("tensor `{tensor}` has dtype `{dtype}`; floats of 64, 32, 16 and 8 bits, integers and BOOL are read")]
     Dtype {
         /// The tensor.
         tensor: String,
@@ -321,6 +342,26 @@ pub enum TensorFault {
         expected: Vec<usize>,
         /// The file's shape.
         got: Vec<usize>,
+    },
+    /// Its values are no weights.
+    #[error("dtype {dtype} is not read as weights; floats are, and 8 bits with a tensor of scales beside them")]
+    Dtype {
+        /// Its element type.
+        dtype: SourceDtype,
+    },
+    /// The scales of a quantized tensor do not fit it.
+    #[error("its scales `{scale}`: {reason}")]
+    Scale {
+        /// The tensor of scales.
+        scale: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Its values cannot be brought into memory as the file stands.
+    #[error("{reason}")]
+    Stored {
+        /// What is wrong.
+        reason: String,
     },
     /// A weight is NaN or infinite.
     #[error("value {index} is not finite")]

@@ -3,6 +3,8 @@
 //! A file is `u64` length, JSON header, data. Nothing is believed before all of it is checked: names are
 //! unique, each shape fills its bytes exactly, and the tensors tile the data without overlap, hole or rest.
 
+use crate::pairs::Pairs;
+use crate::source::SourceDtype;
 use crate::tensors::Metadata;
 use crate::{HeaderFault, TensorFault};
 use serde::Deserialize;
@@ -16,69 +18,10 @@ pub(crate) const MAX_HEADER_BYTES: u64 = 25 << 20;
 /// The length field before the header.
 pub(crate) const PREFIX_BYTES: u64 = 8;
 
-/// An element type that can be converted to `f32`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dtype {
-    F16,
-    Bf16,
-    F32,
-    F64,
-}
-
-impl Dtype {
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "F16" => Some(Self::F16),
-            "BF16" => Some(Self::Bf16),
-            "F32" => Some(Self::F32),
-            "F64" => Some(Self::F64),
-            _ => None,
-        }
-    }
-
-    /// Bytes a value.
-    pub(crate) fn size(self) -> u64 {
-        match self {
-            Self::F16 | Self::Bf16 => 2,
-            Self::F32 => 4,
-            Self::F64 => 8,
-        }
-    }
-
-    /// Converts little-endian values; `out` has one place for each.
-    pub(crate) fn convert(self, bytes: &[u8], out: &mut [f32]) {
-        match self {
-            Self::F32 => each(bytes, out, f32::from_le_bytes),
-            Self::F64 => each(bytes, out, |b| f64::from_le_bytes(b) as f32),
-            Self::Bf16 => each(bytes, out, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
-            Self::F16 => each(bytes, out, |b| f16_to_f32(u16::from_le_bytes(b))),
-        }
-    }
-}
-
-fn each<const N: usize>(bytes: &[u8], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) {
-    for (value, chunk) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
-        *value = convert(*chunk);
-    }
-}
-
-/// IEEE 754 half precision: 1 sign, 5 exponent and 10 fraction bits.
-fn f16_to_f32(half: u16) -> f32 {
-    let sign = if half & 0x8000 == 0 { 1.0 } else { -1.0 };
-    let (exponent, fraction) = ((half >> 10) & 0x1f, f32::from(half & 0x3ff));
-    let magnitude = match exponent {
-        0 => fraction * 2f32.powi(-24),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => (1.0 + fraction / 1024.0) * 2f32.powi(i32::from(exponent) - 15),
-    };
-    sign * magnitude
-}
-
 /// A tensor's place in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TensorInfo {
-    pub(crate) dtype: Dtype,
+    pub(crate) dtype: SourceDtype,
     pub(crate) shape: Vec<usize>,
     /// Its bytes, counted from the start of the file.
     pub(crate) range: Range<usize>,
@@ -88,6 +31,14 @@ impl TensorInfo {
     /// The number of values; it fits, because they fill bytes of a file.
     pub(crate) fn num_values(&self) -> usize {
         self.range.len() / self.dtype.size() as usize
+    }
+
+    /// Refuses a type whose values are no weights by themselves.
+    pub(crate) fn check_float(&self) -> Result<(), TensorFault> {
+        if self.dtype.is_float() {
+            return Ok(());
+        }
+        Err(TensorFault::Dtype { dtype: self.dtype })
     }
 
     /// Compares the shape with a declared one.
@@ -178,7 +129,7 @@ const METADATA: &str = "__metadata__";
 /// The header as it stands in the file, repeated keys included.
 struct RawHeader {
     tensors: Vec<(String, RawTensor)>,
-    metadata: Vec<Pairs>,
+    metadata: Vec<Pairs<String>>,
 }
 
 #[derive(Deserialize)]
@@ -192,14 +143,14 @@ struct RawTensor {
 /// A tensor whose shape fills its bytes; the bytes are counted from the start of the data.
 struct Checked {
     name: String,
-    dtype: Dtype,
+    dtype: SourceDtype,
     shape: Vec<usize>,
     bytes: Range<u64>,
 }
 
 impl RawTensor {
     fn check(self, name: String) -> Result<Checked, HeaderFault> {
-        let Some(dtype) = Dtype::parse(&self.dtype) else {
+        let Some(dtype) = SourceDtype::parse(&self.dtype) else {
             return Err(HeaderFault::Dtype { tensor: name, dtype: self.dtype });
         };
         let [start, end] = self.data_offsets;
@@ -241,63 +192,9 @@ impl<'de> Deserialize<'de> for RawHeader {
     }
 }
 
-/// A map of strings as it stands in the file, repeated keys included.
-struct Pairs(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Pairs;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn half_precision_golden() {
-        let cases = [
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x7bff, 65504.0),
-            (0x0400, 6.103_515_6e-5),
-            (0x0001, 5.960_464_5e-8),
-            (0x3555, 0.333_251_95),
-        ];
-        for (bits, expected) in cases {
-            assert_eq!(f16_to_f32(bits).to_bits(), f32::to_bits(expected), "{bits:#x}");
-        }
-        assert!(f16_to_f32(0x7c00).is_infinite() && f16_to_f32(0x7e00).is_nan() && f16_to_f32(0x8000).is_sign_negative());
-    }
-
-    #[test]
-    fn conversions() {
-        let check = |dtype: Dtype, bytes: &[u8], expected: f32| {
-            let mut out = [0.0];
-            dtype.convert(bytes, &mut out);
-            assert_eq!(out[0].to_bits(), expected.to_bits());
-        };
-        check(Dtype::F64, &1.5f64.to_le_bytes(), 1.5);
-        check(Dtype::F32, &(-2.25f32).to_le_bytes(), -2.25);
-        check(Dtype::Bf16, &[0x80, 0x3f], 1.0);
-        check(Dtype::F16, &[0x00, 0x3c], 1.0);
-    }
 
     #[test]
     fn a_metadata_key_may_be_a_tensor_name() {

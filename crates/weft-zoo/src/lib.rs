@@ -3,6 +3,7 @@
 //! - [`Zoo`]: a folder with `zoo.toml`, `catalogue.sqlite` and `shards/*.safetensors`. Nothing that was
 //!   acknowledged is lost, nothing that was half written is seen, and every checkpoint is addressed by the
 //!   digest of its weights.
+//! - [`open_sources`]: weights in the formats that people have, one reader for all of them.
 //! - [`read_checkpoint`], [`write_checkpoint`]: single networks as safetensors, in the names and layout that
 //!   `PyTorch` users expect; [`import`] brings many into a zoo.
 //! - [`read_tensors`], [`write_tensors`]: any other artifact that consists of tensors.
@@ -21,6 +22,8 @@ mod header;
 mod import;
 mod instances;
 mod mapped;
+mod pairs;
+mod source;
 mod tensors;
 mod zoo;
 
@@ -33,5 +36,9 @@ pub use format::{
 };
 pub use import::{ImportOptions, ImportReport, Refusal, find_checkpoints, import};
 pub use instances::{find_architecture, instance_names, instance_text};
+pub use source::{
+    Adapter, AdapterKind, AdapterModule, NormalizedNames, Scale, Source, SourceDtype, SourceFault, SourceFormat, SourceTensor,
+    normalized_names, open_sources, sha256_of_file,
+};
 pub use tensors::{Metadata, TensorFile, read_tensors, write_tensors};
 pub use zoo::{Appended, Entry, Fault, Filter, Purpose, Quantiles, RefusedRecord, SplitStats, Stats, VerifyReport, Zoo};

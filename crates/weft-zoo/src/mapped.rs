@@ -1,4 +1,4 @@
-//! Memory-mapped safetensors files.
+//! Memory-mapped files: any, and those of safetensors.
 
 use crate::header::{Header, PREFIX_BYTES, TensorInfo, header_len};
 use crate::{Error, HeaderFault, Result, TensorFault};
@@ -8,26 +8,55 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use weft_core::Digest;
 
+/// A regular file in memory, read only.
+pub(crate) struct MappedFile {
+    path: PathBuf,
+    map: Mmap,
+}
+
+impl std::fmt::Debug for MappedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MappedFile").field("path", &self.path).field("len", &self.map.len()).finish()
+    }
+}
+
+impl MappedFile {
+    /// Maps a file; its pages are read when they are touched.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let (file, _) = open_regular(path)?;
+        // SAFETY: the map is only read. Shards are immutable once they bear their name; a foreign file that another
+        // process truncates while it is read can end this process with a bus error, but never yields other memory.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        Ok(Self { path: path.to_owned(), map })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// Checks the header of a safetensors file.
+    pub(crate) fn safetensors_header(&self) -> Result<Header> {
+        let fail = |fault| Error::Header { path: self.path.clone(), fault };
+        let len = self.map.len() as u64;
+        if len < PREFIX_BYTES {
+            return Err(fail(HeaderFault::Truncated { expected: PREFIX_BYTES, got: len }));
+        }
+        parse_header(&self.map).map_err(fail)
+    }
+}
+
 /// A safetensors file whose header has been checked in full.
 pub(crate) struct Mapped {
-    path: PathBuf,
+    file: MappedFile,
     header: Header,
-    map: Mmap,
 }
 
 impl Mapped {
     /// Opens a file and checks its header; no tensor is read.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let fail = |fault| Error::Header { path: path.to_owned(), fault };
-        let (file, len) = open_regular(path)?;
-        if len < PREFIX_BYTES {
-            return Err(fail(HeaderFault::Truncated { expected: PREFIX_BYTES, got: len }));
-        }
-        // SAFETY: the map is only read. Shards are immutable once they bear their name; a foreign file that another
-        // process truncates while it is read can end this process with a bus error, but never yields other memory.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
-        let header = parse_header(&map).map_err(fail)?;
-        Ok(Self { path: path.to_owned(), header, map })
+        let file = MappedFile::open(path)?;
+        let header = file.safetensors_header()?;
+        Ok(Self { file, header })
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -36,12 +65,12 @@ impl Mapped {
 
     /// The digest of the whole file.
     pub(crate) fn digest(&self) -> Digest {
-        Digest::of_bytes(&self.map)
+        Digest::of_bytes(self.file.bytes())
     }
 
     /// A tensor's bytes.
     pub(crate) fn bytes(&self, info: &TensorInfo) -> &[u8] {
-        &self.map[info.range.clone()]
+        &self.file.bytes()[info.range.clone()]
     }
 
     /// Reads a whole tensor.
@@ -58,7 +87,7 @@ impl Mapped {
 
     /// An error about one of the file's tensors.
     pub(crate) fn fault(&self, tensor: &str, fault: TensorFault) -> Error {
-        Error::Tensor { path: self.path.clone(), tensor: tensor.to_owned(), fault }
+        Error::Tensor { path: self.file.path.clone(), tensor: tensor.to_owned(), fault }
     }
 }
 
@@ -77,7 +106,7 @@ pub(crate) fn read_header(path: &Path) -> Result<Header> {
 }
 
 /// Opens a file and tells its length; what is not a regular file (a folder, a pipe) is refused.
-fn open_regular(path: &Path) -> Result<(File, u64)> {
+pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let metadata = file.metadata().map_err(Error::io("read", path))?;
     if metadata.is_file() {

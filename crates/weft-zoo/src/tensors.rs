@@ -21,13 +21,15 @@ pub struct TensorFile {
 /// Reads all tensors of a safetensors file; F64, F16 and BF16 are converted to `f32`.
 ///
 /// # Errors
-/// [`crate::Error::Io`], or [`crate::Error::Header`] with the first breach of the format. Values are not checked: an artifact
+/// [`crate::Error::Io`], [`crate::Error::Header`] with the first breach of the format, or [`crate::Error::Tensor`] for
+/// a tensor that is not of floats. Values are not checked: an artifact
 /// may hold NaN on purpose.
 pub fn read_tensors(path: &Path) -> Result<TensorFile> {
     let file = Mapped::open(path)?;
     let header = file.header();
     let mut tensors = BTreeMap::new();
     for (name, info) in &header.tensors {
+        info.check_float().map_err(|fault| file.fault(name, fault))?;
         tensors.insert(name.clone(), (info.shape.clone(), file.read(name, info)?));
     }
     Ok(TensorFile { tensors, metadata: header.metadata.clone() })

@@ -91,9 +91,9 @@ fn headers_that_are_not_what_they_should_be() {
     assert_eq!(fault_of(&safetensors(metadata, 0)), HeaderFault::DuplicateKey { key: "run".to_owned() });
     let metadata = r#"{"__metadata__":{},"__metadata__":{}}"#;
     assert_eq!(fault_of(&safetensors(metadata, 0)), HeaderFault::DuplicateKey { key: "__metadata__".to_owned() });
-    let integers = tensor("a", "[1]", 0, 4).replace("F32", "I32");
-    let expected = HeaderFault::Dtype { tensor: "a".to_owned(), dtype: "I32".to_owned() };
-    assert_eq!(fault_of(&safetensors(&format!("{{{integers}}}"), 4)), expected);
+    let complex = tensor("a", "[1]", 0, 8).replace("F32", "C64");
+    let expected = HeaderFault::Dtype { tensor: "a".to_owned(), dtype: "C64".to_owned() };
+    assert_eq!(fault_of(&safetensors(&format!("{{{complex}}}"), 8)), expected);
     let deep = format!("{{\"a\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let bad = [
         "",

@@ -3,7 +3,7 @@
 mod digits;
 mod division;
 mod idx;
-mod npy;
+pub(crate) mod npy;
 mod npz;
 
 pub use digits::digits;

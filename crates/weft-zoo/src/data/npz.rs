@@ -95,6 +95,9 @@ impl Arrays<'_> {
         let entry = self.archive.zip_archive().by_name(&npyz::npz::file_name_from_array_name(name));
         let mut stream = entry.map_err(|e| fail(path, format!("`{name}`: {e}")))?;
         let header = read_header(&mut stream).map_err(|reason| fail(path, format!("`{name}`: {reason}")))?;
+        if header.by_columns {
+            return Err(fail(path, format!("`{name}` is stored column by column")));
+        }
         let size = header.shape.iter().try_fold(header.element.size(), |size, &axis| size.checked_mul(axis));
         let size = size.filter(|&s| s > 0).ok_or_else(|| fail(path, format!("`{name}` has shape {:?}", header.shape)))?;
         Ok((header, read_exactly(stream, size, path, WHAT)?))

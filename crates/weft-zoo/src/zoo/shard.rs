@@ -1,8 +1,8 @@
 //! Population shards: every tensor of the architecture with a leading axis of networks, `[n, …shape]`.
 
 use crate::atomic::AtomicFile;
-use crate::header::Dtype;
 use crate::mapped::Mapped;
+use crate::source::SourceDtype;
 use crate::tensors::{Metadata, encode_header, little_endian};
 use crate::{Error, Result, TensorFault};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ impl<'a> Shard<'a> {
             let info = header.tensors.get(&spec.name).ok_or_else(|| file.fault(&spec.name, TensorFault::Missing))?;
             let expected = [&[rows], spec.shape.as_slice()].concat();
             info.check_shape(&expected).map_err(|fault| file.fault(&spec.name, fault))?;
-            if info.dtype != Dtype::F32 {
+            if info.dtype != SourceDtype::F32 {
                 let fault = crate::HeaderFault::Dtype { tensor: spec.name.clone(), dtype: format!("{:?}", info.dtype) };
                 return Err(Error::Header { path: path.to_owned(), fault });
             }

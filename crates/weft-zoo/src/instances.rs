@@ -1,9 +1,10 @@
 //! The architectures that the program brings along: the files of `architectures/`.
 
-use crate::format::{architecture_from_toml, read_architecture};
+use crate::format::{architecture_from_toml, family_from_toml, read_architecture};
 use crate::{Error, Result};
 use std::path::Path;
 use weft_core::Architecture;
+use weft_core::families::Family;
 
 /// Name and text of every file, in the order of the names.
 const FILES: [(&str, &str); 14] = [
@@ -33,6 +34,12 @@ pub fn instance_names() -> Vec<&'static str> {
 #[must_use]
 pub fn instance_text(name: &str) -> Option<&'static str> {
     FILES.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// Those that are declared as a family.
+pub(crate) fn families() -> Vec<(&'static str, Family)> {
+    let family = |&(name, text): &(&'static str, &'static str)| Some((name, family_from_toml(text, Path::new(name)).ok()??));
+    FILES.iter().filter_map(family).collect()
 }
 
 /// An architecture by the path of a file, or by the name of one that needs no file.

@@ -3,7 +3,7 @@
 use crate::error::{Result, check_len};
 use crate::group::{Absorber, Fold, GaugeAxis, Hop, Sink};
 use crate::linalg::{Matrix, inverse_transpose};
-use crate::{Element, Error, Group};
+use crate::{Element, Error, Group, SpaceElement};
 use weft_core::{Architecture, Seed};
 
 /// One step of a transformation.
@@ -47,15 +47,72 @@ impl Transform {
         self.steps.iter().all(|step| matches!(step, Step::Units(element) if element.is_identity()))
     }
 
-    /// What it does to units, if it does it in one step.
+    /// The transformation as numbers, to be stored: of each step its kind (0 units, 1 fold, 2 gauge, 3 rotation), its index (for units
+    /// the number of spaces), the number of values that follow, and these; of units, for each space the two lengths, the
+    /// permutation and the scales. Values are rounded to `f32`.
     #[must_use]
-    pub fn units(&self) -> Option<&Element> {
-        let mut units = self.steps.iter().filter_map(|step| match step {
-            Step::Units(element) => Some(element),
-            _ => None,
-        });
-        units.next().filter(|_| units.next().is_none())
+    pub fn encode(&self) -> Vec<f32> {
+        let mut code = Vec::new();
+        for step in &self.steps {
+            let (kind, index, values): (f32, usize, Vec<f32>) = match step {
+                Step::Units(element) => (0.0, element.spaces.len(), encode_units(element)),
+                Step::Fold(index, values) => (1.0, *index, narrow(values)),
+                Step::Gauge(index, values) => (2.0, *index, narrow(values)),
+                Step::Rotation(index, values) => (3.0, *index, narrow(values)),
+            };
+            code.extend([kind, index as f32, values.len() as f32]);
+            code.extend(values);
+        }
+        code
     }
+
+    /// Reads what [`Transform::encode`] wrote. Whether it belongs to a group is checked when it is applied.
+    ///
+    /// # Errors
+    /// [`Error::Step`] if the numbers end early or name an unknown kind.
+    pub fn decode(mut code: &[f32]) -> Result<Self> {
+        let fail = |reason| Error::Step { reason };
+        let mut steps = Vec::new();
+        while let [kind, index, len, rest @ ..] = code {
+            let (index, len) = (*index as usize, *len as usize);
+            let (values, rest) = rest.split_at_checked(len).ok_or(fail("the code ends early"))?;
+            let wide = || values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+            steps.push(match *kind as usize {
+                0 => Step::Units(decode_units(index, values).ok_or(fail("the code ends early"))?),
+                1 => Step::Fold(index, wide()),
+                2 => Step::Gauge(index, wide()),
+                3 => Step::Rotation(index, wide()),
+                _ => return Err(fail("the code names an unknown kind of step")),
+            });
+            code = rest;
+        }
+        if code.is_empty() { Ok(Self { steps }) } else { Err(fail("the code ends early")) }
+    }
+}
+
+fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&v| v as f32).collect()
+}
+
+fn encode_units(element: &Element) -> Vec<f32> {
+    let space = |s: &SpaceElement| {
+        let lengths = [s.permutation.len() as f32, s.scale.len() as f32];
+        lengths.into_iter().chain(s.permutation.iter().map(|&p| p as f32)).chain(narrow(&s.scale)).collect::<Vec<_>>()
+    };
+    element.spaces.iter().flat_map(space).collect()
+}
+
+fn decode_units(num_spaces: usize, mut values: &[f32]) -> Option<Element> {
+    let mut spaces = Vec::new();
+    for _ in 0..num_spaces {
+        let [size, scales, rest @ ..] = values else { return None };
+        let (permutation, rest) = rest.split_at_checked(*size as usize)?;
+        let (scale, rest) = rest.split_at_checked(*scales as usize)?;
+        let permutation = permutation.iter().map(|&p| p as u32).collect();
+        spaces.push(SpaceElement { permutation, scale: scale.iter().map(|&s| f64::from(s)).collect() });
+        values = rest;
+    }
+    values.is_empty().then_some(Element { spaces })
 }
 
 impl Group {

@@ -50,6 +50,9 @@ proptest! {
         prop_assert!(moved < 1e-9, "{}: {moved}", architecture.name());
         group.transform(&group.undo(&transform).unwrap(), &mut image).unwrap();
         prop_assert!(deviation(&row, &image) < 1e-9, "{}", architecture.name());
+        let code = transform.encode();
+        prop_assert_eq!(Transform::decode(&code).unwrap().encode(), code.clone());
+        prop_assert!(Transform::decode(&code[..code.len() - 1]).is_err());
     }
 
     #[test]

@@ -10,6 +10,13 @@ use weft_core::{Activation, Architecture, RopePairs, Window};
 /// Never: the sizes fit.
 #[must_use]
 pub fn tiny_families() -> Vec<Arc<Architecture>> {
+    let build = |(name, family): (&str, Family)| Arc::new(family.build(name).expect("the sizes fit"));
+    tiny_family_sizes().into_iter().map(build).collect()
+}
+
+/// The sizes of [`tiny_families`].
+#[must_use]
+pub fn tiny_family_sizes() -> Vec<(&'static str, Family)> {
     let mlp = |activation| Family::Mlp(Mlp { widths: vec![4, 5, 3, 2], activation });
     let conv = |out, size, batch_norm, pool| ConvLayer { out, window: Window::square(size, 1, 0), batch_norm, pool };
     let pool = |average| Some(Pool { window: Window::square(2, 2, 0), average });
@@ -51,7 +58,7 @@ pub fn tiny_families() -> Vec<Arc<Architecture>> {
         })
     };
     let module = |name: &str, fan_in, fan_out, rank| LoraModule { name: name.to_owned(), fan_in, fan_out, rank, scaling: 2.0 };
-    let families = [
+    vec![
         ("mlp-relu", mlp(Activation::Relu)),
         ("mlp-tanh", mlp(Activation::Tanh)),
         ("mlp-gelu", mlp(Activation::Gelu)),
@@ -67,6 +74,5 @@ pub fn tiny_families() -> Vec<Arc<Architecture>> {
         ("llama-untied", llama(false, 2, RopePairs::Halves)),
         ("automaton", Family::Automaton(Automaton { channels: 3, width: 4, image: [4, 4] })),
         ("lora", Family::Lora(Lora { modules: vec![module("q", 4, 3, 2), module("v", 3, 5, 1)] })),
-    ];
-    families.into_iter().map(|(name, family)| Arc::new(family.build(name).expect("the sizes fit"))).collect()
+    ]
 }

@@ -6,7 +6,7 @@
 mod families;
 mod reference;
 
-pub use families::tiny_families;
+pub use families::{tiny_families, tiny_family_sizes};
 pub use reference::{activate, derivative, erf, forward_f64};
 
 use std::sync::Arc;

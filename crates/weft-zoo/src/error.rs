@@ -186,6 +186,36 @@ pub enum Error {
         /// Why it cannot be appended.
         reason: String,
     },
+    /// Tensors that are not those of an architecture.
+    #[error("`{}` does not fit the architecture `{architecture}`:{}", path.display(), listed(faults, *total))]
+    Misfit {
+        /// The file.
+        path: PathBuf,
+        /// The architecture's name.
+        architecture: String,
+        /// The first faults, by tensor.
+        faults: Vec<(String, TensorFault)>,
+        /// How many there are.
+        total: usize,
+    },
+    /// A file whose architecture cannot be told.
+    #[error("`{}`: {reason}; {hint}", path.display())]
+    NotInferred {
+        /// The file.
+        path: PathBuf,
+        /// What is known, and what is not.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Neither a file nor the name of an architecture.
+    #[error("`{}` is neither an architecture file nor the name of a built-in architecture; known: {known}", name.display())]
+    UnknownArchitecture {
+        /// What was given.
+        name: PathBuf,
+        /// The names known.
+        known: String,
+    },
     /// A population of another architecture than the zoo's.
     #[error("the zoo holds `{expected}` networks, got `{got}`")]
     Architecture {
@@ -237,6 +267,14 @@ pub enum Error {
     /// The user asked for a stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// Faults one below the other, and how many more there are.
+fn listed(faults: &[(String, TensorFault)], total: usize) -> String {
+    let lines = faults.iter().map(|(tensor, fault)| format!("\n  tensor `{tensor}`: {fault}"));
+    let more = total.saturating_sub(faults.len());
+    let rest = (more > 0).then(|| format!("\n  and {more} more"));
+    lines.chain(rest).collect()
 }
 
 impl Error {
@@ -363,6 +401,20 @@ pub enum TensorFault {
     Stored {
         /// What is wrong.
         reason: String,
+    },
+    /// It stands for a tensor that another one stands for already.
+    #[error("it is the same tensor as `{other}`")]
+    Twice {
+        /// The other.
+        other: String,
+    },
+    /// It is there to repeat another tensor and does not.
+    #[error("value {index} is not that of `{of}`, which it must repeat: the output layer is tied to the embedding")]
+    Repeat {
+        /// The tensor that it should repeat.
+        of: String,
+        /// The first value that differs.
+        index: usize,
     },
     /// A weight is NaN or infinite.
     #[error("value {index} is not finite")]

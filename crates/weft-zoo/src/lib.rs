@@ -6,7 +6,9 @@
 //! - [`open_sources`]: weights in the formats that people have, one reader for all of them.
 //! - [`read_checkpoint`], [`write_checkpoint`]: single networks as safetensors, in the names and layout that
 //!   `PyTorch` users expect; [`import`] brings many into a zoo.
+//! - [`infer`], [`Binding`]: which architecture a file has, and which of its tensors is which of the architecture's.
 //! - [`read_tensors`], [`write_tensors`]: any other artifact that consists of tensors.
+//! - [`find_architecture`]: architectures by file or built-in name.
 //! - [`architecture_from_toml`], [`recipe_to_json`]: the formats of domain types, which know none themselves.
 //! - [`onnx`]: ONNX models, whose graph becomes an architecture; and weights back into the model they came from.
 //! - [`data`]: labelled data sets.
@@ -15,12 +17,15 @@
 //! bounds each allocation before making it, executes nothing, and names what it refuses.
 
 mod atomic;
+mod binding;
 mod checkpoint;
 pub mod data;
 mod error;
 mod format;
 mod header;
 mod import;
+mod infer;
+mod instances;
 mod mapped;
 pub mod onnx;
 mod pairs;
@@ -29,10 +34,16 @@ mod tensors;
 mod zoo;
 
 pub use atomic::write_atomic;
+pub use binding::{Binding, Part, Repeat, StoredTensor};
 pub use checkpoint::{checkpoint_metadata, infer_mlp, read_checkpoint, read_metadata, write_checkpoint};
 pub use error::{Error, HeaderFault, Result, TensorFault};
-pub use format::{architecture_from_toml, architecture_to_toml, read_architecture, recipe_from_json, recipe_to_json};
+pub use format::{
+    architecture_from_toml, architecture_to_toml, binding_from_json, binding_to_json, family_from_toml, family_to_toml,
+    read_architecture, recipe_from_json, recipe_to_json,
+};
 pub use import::{ImportOptions, ImportReport, Refusal, find_checkpoints, import};
+pub use infer::{Hints, Inferred, infer};
+pub use instances::{find_architecture, instance_names, instance_text};
 pub use source::{
     Adapter, AdapterKind, AdapterModule, NormalizedNames, Scale, Source, SourceDtype, SourceFault, SourceFormat, SourceTensor,
     normalized_names, open_sources, sha256_of_file,

@@ -140,7 +140,7 @@ fn canonical_of(raw: &Population, seed: Seed) -> std::result::Result<Population,
         let canonicalizer = Canonicalizer::new(group.clone(), fitted.anchor().to_vec(), matching, seed.fork("match"))?;
         canonicalizer.canonicalize_population(raw, &runs)
     };
-    aligned().map(|(networks, ..)| networks).map_err(|error| error.to_string())
+    aligned().map(|canonical| canonical.networks).map_err(|error| error.to_string())
 }
 
 /// What a data set's name on the command line means.

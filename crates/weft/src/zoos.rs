@@ -282,7 +282,7 @@ pub fn import(import: &Import, monitor: &Monitor) -> Result<ImportView> {
 
 fn create(import: &Import) -> Result<Zoo> {
     let architecture = match &import.architecture {
-        Some(path) => weft_zoo::read_architecture(path)?,
+        Some(path) => weft_zoo::find_architecture(path)?,
         None => infer(&import.paths, import.activation)?,
     };
     let name = import.zoo.file_name().map_or_else(|| "zoo".to_owned(), |name| name.to_string_lossy().into_owned());

@@ -39,7 +39,8 @@ impl ResNet {
 
     pub(super) fn build(&self, name: &str) -> Result<Architecture> {
         check("resnet", "widths", self.widths.len(), MAX_DEPTH)?;
-        check("resnet", "blocks", self.blocks, MAX_DEPTH)?;
+        // All of them, not only those of one stage: each is built before its weights are counted.
+        check("resnet", "blocks", self.blocks.saturating_mul(self.widths.len()), MAX_DEPTH)?;
         check("resnet", "num-classes", self.num_classes, MAX_WIDTH)?;
         self.widths.iter().try_for_each(|&width| check("resnet", "widths", width, MAX_WIDTH).map(|_| ()))?;
         let mut graph = GraphBuilder::new(Op::Input { shape: self.image.to_vec() });

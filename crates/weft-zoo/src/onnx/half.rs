@@ -33,7 +33,7 @@ pub(super) fn bf16_from_f32(value: f32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::header::f16_to_f32;
+    use crate::source::f16_to_f32;
 
     #[test]
     fn every_half_comes_back() {

@@ -111,6 +111,6 @@ mod activation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct FileConfig {
-    /// An architecture file in TOML; a relative path starts at the current folder.
+    /// An architecture file in TOML, or the name of a built-in architecture; a relative path starts at the current folder.
     pub path: PathBuf,
 }

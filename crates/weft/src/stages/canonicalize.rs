@@ -4,7 +4,7 @@
 //! canonical/
 //!   zoo/                    the canonical networks; each names its raw checkpoint as its parent
 //!   anchor.safetensors      what units are matched to, fitted on training runs alone
-//!   elements.safetensors    the group element applied to each network, in the zoo's order
+//!   elements.safetensors    what was applied to each network, in the zoo's order
 //!   canonicalize.json       distances, barriers and the proof that functions are kept
 //!   structure.json          spectra, distances, barriers and sharpness of the training runs' last networks, with controls
 //! ```
@@ -19,7 +19,7 @@ use crate::structure::{self, ZooStructure};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use weft_canon::{Canonicalizer, Element, Group, Matching};
+use weft_canon::{CanonicalPopulation, Canonicalizer, Group, Matching, Transform};
 use weft_core::{Digest, Part, Population, Record, Split};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
@@ -59,7 +59,7 @@ struct Job<'a> {
 /// What is gathered while the networks pass by.
 #[derive(Default)]
 struct Gathered {
-    elements: Vec<Element>,
+    transforms: Vec<Transform>,
     seen: BTreeSet<Digest>,
     num_ill_conditioned: usize,
     max_deviation: f64,
@@ -95,7 +95,7 @@ impl Job<'_> {
         let (report, structure) = self.report(&group, (&raw_finals, &finals), fitted.as_ref(), &gathered)?;
         write_json(&running.folder().join("canonicalize.json"), &report)?;
         write_json(&running.folder().join("structure.json"), &structure)?;
-        self.write_elements(running.folder(), fitted.as_ref().map(|(c, _)| c.anchor()), &gathered.elements)?;
+        self.write_elements(running.folder(), fitted.as_ref().map(|(c, _)| c.anchor()), &gathered.transforms)?;
         let output = zoo.digest()?;
         drop(zoo);
         running.complete_as(
@@ -130,16 +130,20 @@ impl Job<'_> {
             self.session.check_stop(Stage::Canonicalize)?;
             let (entries, runs): (Vec<Entry>, Vec<u32>) = chunk.into_iter().unzip();
             let raw = self.raw.load(&entries, Purpose::Transform)?;
-            let (canonical, elements, ill_conditioned) = match canonicalizer {
+            let CanonicalPopulation { networks: canonical, transforms, ill_conditioned } = match canonicalizer {
                 Some(canonicalizer) => canonicalizer.canonicalize_population(&raw, &runs)?,
-                None => (raw.clone(), vec![Group::derive(raw.architecture().clone()).identity(); raw.len()], 0),
+                None => CanonicalPopulation {
+                    networks: raw.clone(),
+                    transforms: vec![Transform::default(); raw.len()],
+                    ill_conditioned: vec![0; raw.len()],
+                },
             };
-            gathered.num_ill_conditioned += ill_conditioned;
+            gathered.num_ill_conditioned += ill_conditioned.iter().sum::<usize>();
             let proofs = self.prove(&raw, &canonical)?;
             gathered.max_deviation = proofs.iter().fold(gathered.max_deviation, |most, proof| most.max(proof.relative()));
             gathered.num_in_f64 += proofs.iter().filter(|proof| proof.max_relative_f64.is_some()).count();
             done += entries.len() as u64;
-            self.append(zoo, (canonical, elements, &proofs), entries, gathered)?;
+            self.append(zoo, (canonical, transforms, &proofs), entries, gathered)?;
             monitor.progress(done);
         }
         monitor.finish();
@@ -159,7 +163,7 @@ impl Job<'_> {
     fn append(
         &self,
         zoo: &mut Zoo,
-        (canonical, elements, proofs): (Population, Vec<Element>, &[Deviation]),
+        (canonical, transforms, proofs): (Population, Vec<Transform>, &[Deviation]),
         entries: Vec<Entry>,
         gathered: &mut Gathered,
     ) -> Result<()> {
@@ -168,7 +172,7 @@ impl Job<'_> {
         let scores = weft_net::scores(&canonical.select(&unscored), &self.session.dataset, Part::Validation)?;
         let scores: BTreeMap<usize, weft_net::Scores> = unscored.into_iter().zip(scores).collect();
         let (mut kept, mut records) = (Vec::new(), Vec::new());
-        for (i, (entry, element)) in entries.into_iter().zip(elements).enumerate() {
+        for (i, (entry, transform)) in entries.into_iter().zip(transforms).enumerate() {
             let digest = canonical.digest(i);
             if !gathered.seen.insert(digest) {
                 continue;
@@ -184,7 +188,7 @@ impl Job<'_> {
             }
             kept.push(i);
             records.push(record);
-            gathered.elements.push(element);
+            gathered.transforms.push(transform);
         }
         let canonical = if kept.len() == canonical.len() { canonical } else { canonical.select(&kept) };
         super::append(zoo, &canonical, &records)
@@ -199,7 +203,7 @@ impl Job<'_> {
     ) -> Result<(Canonicalization, ZooStructure)> {
         let runs: Vec<u32> = (0..entries.len() as u32).collect();
         let canonical = match fitted {
-            Some((canonicalizer, _)) => canonicalizer.canonicalize_population(raw, &runs)?.0,
+            Some((canonicalizer, _)) => canonicalizer.canonicalize_population(raw, &runs)?.networks,
             None => raw.clone(),
         };
         let pairs = weft_eval::structure::pairs(raw.len(), PAIRS, self.session.seed);
@@ -218,7 +222,7 @@ impl Job<'_> {
         measured.canonical.iter_mut().for_each(|canonical| canonical.barrier = Some(barrier_after));
         let report = Canonicalization {
             group: group.to_string(),
-            num_networks: gathered.elements.len(),
+            num_networks: gathered.transforms.len(),
             distance: BeforeAfter { before: distances(raw), after: distances(&canonical) },
             barrier: BeforeAfter { before: barrier_before, after: barrier_after },
             path_before,
@@ -231,25 +235,16 @@ impl Job<'_> {
         Ok((report, measured))
     }
 
-    /// Writes the anchor, and per hidden space the permutations and scales `[n, units]`.
-    fn write_elements(&self, folder: &Path, anchor: Option<&[f32]>, elements: &[Element]) -> Result<()> {
+    /// Writes the anchor, and what was applied to each network as [`Transform::encode`] has it, one after the other.
+    fn write_elements(&self, folder: &Path, anchor: Option<&[f32]>, transforms: &[Transform]) -> Result<()> {
         let none = BTreeMap::new();
         let anchor = anchor.unwrap_or_default();
         weft_zoo::write_tensors(&folder.join("anchor.safetensors"), &[("anchor".to_owned(), vec![anchor.len()], anchor)], &none)?;
-        let group = Group::derive(self.raw.architecture().clone());
-        let spaces: Vec<(Vec<f32>, Vec<f32>)> = (0..group.spaces().len())
-            .map(|k| {
-                let of_space = || elements.iter().map(|element| &element.spaces[k]);
-                let permutation = of_space().flat_map(|s| s.permutation.iter().map(|&p| p as f32)).collect();
-                (permutation, of_space().flat_map(|s| s.scale.iter().map(|&scale| scale as f32)).collect())
-            })
-            .collect();
-        let mut tensors = Vec::new();
-        for (space, (permutation, scale)) in group.spaces().iter().zip(&spaces) {
-            let shape = vec![elements.len(), space.size];
-            tensors.push((format!("{}.permutation", space.name), shape.clone(), permutation.as_slice()));
-            tensors.push((format!("{}.scale", space.name), shape, scale.as_slice()));
-        }
+        let codes: Vec<Vec<f32>> = transforms.iter().map(Transform::encode).collect();
+        let lengths: Vec<f32> = codes.iter().map(|code| code.len() as f32).collect();
+        let code = codes.concat();
+        let tensors =
+            [("lengths".to_owned(), vec![lengths.len()], lengths.as_slice()), ("code".to_owned(), vec![code.len()], &code)];
         Ok(weft_zoo::write_tensors(&folder.join("elements.safetensors"), &tensors, &none)?)
     }
 }

@@ -29,6 +29,6 @@ pub(super) fn architecture(config: &ArchitectureConfig, dataset: &Dataset) -> Re
             let name = widths.iter().map(ToString::to_string).collect::<Vec<_>>().join("-");
             Ok(Architecture::mlp(&format!("mlp-{name}-{}", mlp.activation.name()), &widths, mlp.activation)?)
         }
-        ArchitectureConfig::File(file) => Ok(weft_zoo::read_architecture(&file.path)?),
+        ArchitectureConfig::File(file) => Ok(weft_zoo::find_architecture(&file.path)?),
     }
 }

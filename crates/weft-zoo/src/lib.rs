@@ -20,6 +20,7 @@ mod format;
 mod header;
 mod import;
 mod mapped;
+mod query;
 mod tensors;
 mod zoo;
 
@@ -27,6 +28,10 @@ pub use atomic::write_atomic;
 pub use checkpoint::{checkpoint_metadata, infer_mlp, read_checkpoint, read_metadata, write_checkpoint};
 pub use error::{Error, HeaderFault, Result, TensorFault};
 pub use format::{architecture_from_toml, architecture_to_toml, read_architecture, recipe_from_json, recipe_to_json};
-pub use import::{ImportOptions, ImportReport, Refusal, find_checkpoints, import};
+pub use import::{Examined, ImportOptions, ImportReport, LabelRule, LabelSource, Refusal, examine, find_checkpoints, import};
+pub use query::{Comparison, Expr, Field, Literal, Name, SortKey};
 pub use tensors::{Metadata, TensorFile, read_tensors, write_tensors};
-pub use zoo::{Appended, Entry, Fault, Filter, Purpose, Quantiles, RefusedRecord, SplitStats, Stats, VerifyReport, Zoo};
+pub use zoo::{
+    Appended, Entry, Fault, Filter, MergeReport, Purpose, Quantiles, RefusedRecord, SplitOptions, SplitReport, SplitStats, Stats,
+    Unreferenced, VerifyReport, Zoo,
+};

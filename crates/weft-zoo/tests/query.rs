@@ -197,7 +197,7 @@ fn any_field_sorts_and_the_unknown_comes_last() {
     assert!(by_accuracy[..16].is_sorted_by(|a, b| a.metrics["validation-accuracy"] >= b.metrics["validation-accuracy"]));
     assert!(by_accuracy[16].quarantine.is_some() && sorted(&["accuracy"])[16].quarantine.is_some());
     let by_phrase = sorted(&["phrase", "-step", "digest"]);
-    let key = |r: &&Record| (r.labels["phrase"].clone(), std::cmp::Reverse(r.step), r.digest);
+    let key = |r: &Record| (r.labels["phrase"].clone(), std::cmp::Reverse(r.step), r.digest);
     assert!(by_phrase.iter().filter(|r| r.quarantine.is_none()).is_sorted_by_key(key));
     assert!(SortKey::parse("-").is_err());
 }

@@ -115,6 +115,14 @@ pub enum Error {
         /// The beginning of a digest.
         digest: String,
     },
+    /// A condition on checkpoints, a column or a key to sort by cannot be understood.
+    #[error("cannot understand `{text}`")]
+    Condition {
+        /// The text.
+        text: String,
+        /// What is wrong in it, and where.
+        source: weft_zoo::Error,
+    },
     /// No checkpoint was found to import.
     #[error("no `.safetensors` file in {}", paths.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", "))]
     NothingToImport {
@@ -157,7 +165,9 @@ impl Error {
             | Self::NoCheckpoint { .. }
             | Self::NothingToImport { .. }
             | Self::Zoo(weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. }) => Kind::Missing,
-            Self::Foreign { .. } | Self::Misfit { .. } | Self::Zoo(weft_zoo::Error::Occupied { .. }) => Kind::Conflict,
+            Self::Foreign { .. } | Self::Misfit { .. } | Self::Zoo(weft_zoo::Error::Occupied { .. } | weft_zoo::Error::Differs { .. }) => {
+                Kind::Conflict
+            }
             Self::Interrupted { .. }
             | Self::Zoo(weft_zoo::Error::Interrupted)
             | Self::Net(weft_net::Error::Interrupted)
@@ -180,6 +190,7 @@ impl Error {
             Self::Peer { .. } => {
                 Some("`python3 -m venv .venv && .venv/bin/pip install -r bench/requirements.txt`; run from the root".to_owned())
             }
+            Self::Condition { .. } => Some("`weft zoo show ZOO DIGEST` shows all fields of a checkpoint".to_owned()),
             Self::NoCheckpoint { zoo, .. } => Some(format!("`weft zoo ls {}` lists them", zoo.display())),
             Self::Zoo(weft_zoo::Error::NotAZoo { .. }) => {
                 Some("`weft zoo import PATHS… -o ZOO` makes a zoo of checkpoint files".to_owned())

@@ -1,5 +1,7 @@
 //! The command line.
 
+pub(crate) mod zoo;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -37,7 +39,7 @@ pub(crate) enum Command {
     Run(Run),
     /// Make and look after zoos of checkpoints.
     #[command(subcommand)]
-    Zoo(Zoo),
+    Zoo(zoo::Zoo),
     /// Stage 2: remove the symmetries of the zoo's networks.
     Canonicalize(StageRun),
     /// Stage 3: fit the codec between canonical weights and codes.
@@ -123,92 +125,6 @@ fn field(text: &str) -> Result<(String, f64), String> {
     let (name, value) = text.split_once('=').ok_or("expected field=number")?;
     let value = value.trim().parse().map_err(|_| format!("`{value}` is not a number"))?;
     Ok((name.trim().to_owned(), value))
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Zoo {
-    /// Train the zoo of a run file.
-    Train(StageRun),
-    /// Bring safetensors files into a zoo; what does not fit is refused by name.
-    Import(Import),
-    /// List checkpoints.
-    Ls {
-        /// The zoo's folder.
-        zoo: PathBuf,
-        #[command(flatten)]
-        selection: Selection,
-    },
-    /// Show all that is known of one checkpoint.
-    Show {
-        /// The zoo's folder.
-        zoo: PathBuf,
-        /// The digest, or its beginning.
-        digest: String,
-    },
-    /// Count checkpoints and sum up their accuracies.
-    Stats {
-        /// The zoo's folder.
-        zoo: PathBuf,
-    },
-    /// Write checkpoints as one safetensors file each.
-    Export {
-        /// The zoo's folder.
-        zoo: PathBuf,
-        /// Folder of the files.
-        #[arg(short, long, value_name = "DIR")]
-        output: PathBuf,
-        #[command(flatten)]
-        selection: Selection,
-    },
-    /// Compute every digest anew and list all damage.
-    Verify {
-        /// The zoo's folder.
-        zoo: PathBuf,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Import {
-    /// Files, or folders of .safetensors files.
-    #[arg(required = true)]
-    pub(crate) paths: Vec<PathBuf>,
-    /// The zoo; it is made if it is not there.
-    #[arg(short, long, value_name = "ZOO")]
-    pub(crate) output: PathBuf,
-    /// An architecture file; without it a perceptron is inferred from the shapes.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) architecture: Option<PathBuf>,
-    /// The activation of an inferred perceptron.
-    #[arg(long, default_value = "relu", conflicts_with = "architecture")]
-    pub(crate) activation: String,
-    /// Fraction of the runs that is held out.
-    #[arg(long, default_value_t = 0.125)]
-    pub(crate) test_fraction: f64,
-    /// SPDX licence expression of files that name none.
-    #[arg(long, default_value = "unknown")]
-    pub(crate) licence: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Selection {
-    /// Runs of one split alone.
-    #[arg(long, value_parser = ["train", "test"])]
-    pub(crate) split: Option<String>,
-    /// The last snapshot of each run alone.
-    #[arg(long = "final")]
-    pub(crate) final_only: bool,
-    /// At least this validation accuracy.
-    #[arg(long, value_name = "FRACTION")]
-    pub(crate) min_accuracy: Option<f64>,
-    /// One run alone.
-    #[arg(long)]
-    pub(crate) run: Option<String>,
-    /// At most so many.
-    #[arg(long)]
-    pub(crate) limit: Option<usize>,
-    /// Leave out so many first.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) offset: usize,
 }
 
 #[derive(Debug, Args)]

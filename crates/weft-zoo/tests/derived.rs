@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use support::{architecture, runs};
+use weft_core::Activation::{Relu, Tanh};
 use weft_core::{Digest, Monitor, Population, Provenance, Record, Seed, Sha256, Split};
 use weft_zoo::{Entry, Error, Expr, Filter, Purpose, SplitOptions, Unreferenced, Zoo};
 
@@ -103,7 +104,9 @@ fn a_split_is_a_new_zoo_and_keeps_all_else() {
     let dir = tempfile::tempdir().unwrap();
     let without_parents = |first| {
         let (population, mut records) = runs(first, 6, 2);
-        records.iter_mut().for_each(|record| record.provenance.parents.clear());
+        for record in &mut records {
+            record.provenance.parents.clear();
+        }
         (population, records)
     };
     let mut source = zoo(dir.path(), "source", &[without_parents(0), without_parents(6)]);
@@ -200,8 +203,10 @@ fn runs_of_one_name_are_one_run_unless_each_has_its_own_end() {
     let architecture = architecture();
     let others = Population::new(architecture.clone(), Seed::new(99).normals(8 * architecture.num_parameters())).unwrap();
     let (_, mut records) = runs(0, 4, 2);
-    records.iter_mut().enumerate().for_each(|(i, record)| record.digest = others.digest(i));
-    records.iter_mut().for_each(|record| record.split = Some(if record.run == "run-0" { Split::Test } else { Split::Train }));
+    for (i, record) in records.iter_mut().enumerate() {
+        record.digest = others.digest(i);
+        record.split = Some(if record.run == "run-0" { Split::Test } else { Split::Train });
+    }
     let second = zoo(dir.path(), "b", &[(others, records)]);
     let (merged, report) = Zoo::merge(&[first, second], &dir.path().join("ab"), None, &Monitor::silent()).unwrap();
     assert_eq!((report.renamed.len(), report.duplicates, report.moved_to_test), (4, 0, 0));
@@ -241,7 +246,6 @@ fn only_zoos_of_one_architecture_merge() {
         let error = Zoo::merge(&[first, other], &dir.path().join("new"), None, &Monitor::silent()).unwrap_err();
         assert!(error.to_string().ends_with(expected), "{error}");
     };
-    use weft_core::Activation::{Relu, Tanh};
     check(&[4, 5, 2], Relu, "tensor `layers.0.weight` has shape [5, 4], expected [3, 4]");
     check(&[4, 3, 2, 2], Relu, "tensor `layers.2.weight` is one more than expected");
     check(&[4, 3], Relu, "it has no tensor `layers.1.weight`");

@@ -116,12 +116,14 @@ pub enum Error {
         digest: String,
     },
     /// A condition on checkpoints, a column or a key to sort by cannot be understood.
-    #[error("cannot understand `{text}`")]
+    #[error("`{text}`, column {column}: {reason}")]
     Condition {
         /// The text.
         text: String,
-        /// What is wrong in it, and where.
-        source: weft_zoo::Error,
+        /// Where it goes wrong, counted in characters from 1.
+        column: usize,
+        /// What is wrong there.
+        reason: String,
     },
     /// No checkpoint was found to import.
     #[error("no `.safetensors` file in {}", paths.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", "))]
@@ -165,9 +167,9 @@ impl Error {
             | Self::NoCheckpoint { .. }
             | Self::NothingToImport { .. }
             | Self::Zoo(weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. }) => Kind::Missing,
-            Self::Foreign { .. } | Self::Misfit { .. } | Self::Zoo(weft_zoo::Error::Occupied { .. } | weft_zoo::Error::Differs { .. }) => {
-                Kind::Conflict
-            }
+            Self::Foreign { .. }
+            | Self::Misfit { .. }
+            | Self::Zoo(weft_zoo::Error::Occupied { .. } | weft_zoo::Error::Differs { .. }) => Kind::Conflict,
             Self::Interrupted { .. }
             | Self::Zoo(weft_zoo::Error::Interrupted)
             | Self::Net(weft_net::Error::Interrupted)

@@ -51,3 +51,21 @@ fn divide(known: &BTreeMap<String, RunState>, new: &[String], test_fraction: f64
     let of = |(i, run): (usize, &String)| (run.clone(), known.get(run).map_or(split(i), |state| state.split));
     order.into_iter().enumerate().map(of).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An import that is cut off after any of its blocks has put some runs into the zoo, with their splits.
+    #[test]
+    fn the_rest_of_an_import_is_divided_as_the_whole() {
+        let runs: Vec<String> = (0..40).map(|i| format!("run-{i}")).collect();
+        let whole = divide(&BTreeMap::new(), &runs, 0.2);
+        assert_eq!(whole.values().filter(|&&split| split == Split::Test).count(), 8);
+        for stored in 0..40 {
+            let state = |run: &String| (run.clone(), RunState { split: whole[run], complete: true });
+            let known = runs[..stored].iter().map(state).collect();
+            assert_eq!(divide(&known, &runs[stored..], 0.2), whole, "{stored}");
+        }
+    }
+}

@@ -64,7 +64,6 @@ impl From<&SplitStats> for SplitView {
             split: stats.split.name(),
             runs: stats.runs,
             checkpoints: stats.checkpoints,
-        quarantined: stats.quarantined,
             accuracy_quantiles: accuracy.map(five),
             accuracy_mean: accuracy.map(|q| q.mean),
             accuracy_std: accuracy.map(|q| q.std),

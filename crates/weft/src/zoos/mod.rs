@@ -146,7 +146,7 @@ fn condition(text: &str) -> Result<Expr> {
 /// Says in which text an error has its column.
 fn in_text(text: &str) -> impl Fn(weft_zoo::Error) -> Error + '_ {
     move |error| match error {
-        source @ weft_zoo::Error::Query { .. } => Error::Condition { text: text.to_owned(), source },
+        weft_zoo::Error::Query { column, reason } => Error::Condition { text: text.to_owned(), column, reason },
         other => Error::Zoo(other),
     }
 }

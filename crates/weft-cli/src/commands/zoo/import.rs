@@ -25,8 +25,11 @@ pub(super) fn import(arguments: Import, monitor: &Monitor) -> anyhow::Result<Ans
     let view = zoos::import(&request, monitor)?;
     let mut human = format!("{} into {}\n", count(view.read, "network"), view.zoo.display());
     let parts = [("skipped", &view.skipped), ("quarantined", &view.quarantined), ("refused", &view.refused)];
-    let numbers: Vec<String> = parts.iter().filter(|(_, files)| !files.is_empty()).map(|(w, f)| format!("{} {w}", f.len())).collect();
-    parts.iter().for_each(|(what, files)| describe(&mut human, what, files));
+    let numbers: Vec<String> =
+        parts.iter().filter(|(_, files)| !files.is_empty()).map(|(w, f)| format!("{} {w}", f.len())).collect();
+    for (what, files) in parts {
+        describe(&mut human, what, files);
+    }
     // A long report ends with its sum, where it can be seen.
     if parts.iter().map(|(_, files)| files.len()).sum::<usize>() > 10 {
         let _ = writeln!(human, "{} imported, {}", count(view.read, "network"), numbers.join(", "));

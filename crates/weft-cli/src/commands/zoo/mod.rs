@@ -107,7 +107,8 @@ fn show(zoo: &Path, digest: &str) -> anyhow::Result<Answer> {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     // Metadata come from anywhere: no line of theirs may pass for one of ours, nor steer a terminal.
     let plain = |text: &str| text.replace(|c: char| c.is_control(), " ");
-    let human = rows.iter().fold(String::new(), |text, (name, value)| text + &format!("{:<width$}  {}\n", plain(name), plain(value)));
+    let human =
+        rows.iter().fold(String::new(), |text, (name, value)| text + &format!("{:<width$}  {}\n", plain(name), plain(value)));
     Ok(Answer { human, json: serde_json::to_value(&view).context("a checkpoint")?, done: true })
 }
 
@@ -144,7 +145,11 @@ fn merge(arguments: Merge, monitor: &Monitor) -> anyhow::Result<Answer> {
         }
     }
     for renamed in &done.renamed {
-        let _ = writeln!(human, "renamed: run `{}` of {} is another one than that of an earlier zoo: `{}`", renamed.from, renamed.zoo, renamed.to);
+        let _ = writeln!(
+            human,
+            "renamed: run `{}` of {} is another one than that of an earlier zoo: `{}`",
+            renamed.from, renamed.zoo, renamed.to
+        );
     }
     Ok(Answer { human, json: serde_json::to_value(&done).context("a merger")?, done: true })
 }

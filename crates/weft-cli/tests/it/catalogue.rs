@@ -69,8 +69,8 @@ fn imported(dir: &Path) -> String {
          refused: `{}` is not a valid safetensors file: it has 4 bytes, its header speaks of 8\n\
          1 file of other kinds ignored\n",
         zoo.display(),
-        name("en/hey_hal_v1.safetensors"),
         name("en/zz_copy.safetensors"),
+        name("en/hey_hal_v1.safetensors"),
         name("en/nan.safetensors"),
         name("de/computer.safetensors"),
         name("de/torn.safetensors"),
@@ -140,7 +140,7 @@ fn conditions_that_mean_nothing_say_where_and_what_there_is() {
         assert!(err.contains(part), "`{part}` is missing from {err}");
     }
     assert!(refused(&["zoo", "ls", &zoo, "--sort", "-nothing"]).contains("`-nothing`, column 1: unknown name `nothing`"));
-    assert!(refused(&["zoo", "ls", &zoo, "--columns", "run,nothing"]).contains("`nothing`, column 0: unknown name"));
+    assert!(refused(&["zoo", "ls", &zoo, "--columns", "run,nothing"]).contains("`nothing`, column 1: unknown name"));
     assert!(
         refused(&["zoo", "split", &zoo, "--by", "colour", "-o", "x"])
             .contains("known: `run`, `lineage`, `language`, `phrase`, `variant`")

@@ -219,7 +219,7 @@ impl Zoo {
     /// [`Error::Query`] lists the names that there are; [`Error::Catalogue`].
     pub fn fields<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<crate::Field>> {
         let known = self.catalogue.names()?;
-        names.into_iter().map(|name| known.field(&name.into())).collect()
+        names.into_iter().map(|name| known.field(&crate::Name { text: name.to_owned(), column: 1 })).collect()
     }
 
     /// Whether a network is in the zoo, quarantined or not.

@@ -5,7 +5,7 @@ mod import;
 
 use crate::args::zoo::{Merge, Selection, Split, Zoo};
 use crate::output::Answer;
-use crate::table::{count, table};
+use crate::table::{count, plain, table};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -46,7 +46,7 @@ fn describe(text: &mut String, what: &str, faults: &[FileFault]) {
         let path = fault.path.display().to_string();
         // A reason that names the file already needs no other name before it.
         let name = if fault.reason.contains(&path) { String::new() } else { format!("{path}: ") };
-        let _ = writeln!(text, "{what}: {name}{}", fault.reason);
+        let _ = writeln!(text, "{what}: {}", plain(&format!("{name}{}", fault.reason)));
     }
 }
 
@@ -105,8 +105,6 @@ fn show(zoo: &Path, digest: &str) -> anyhow::Result<Answer> {
     view.parents.iter().for_each(|parent| row("parent", parent.clone()));
     view.recipe.iter().for_each(|recipe| row("recipe", recipe.to_string()));
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    // Metadata come from anywhere: no line of theirs may pass for one of ours, nor steer a terminal.
-    let plain = |text: &str| text.replace(|c: char| c.is_control(), " ");
     let human =
         rows.iter().fold(String::new(), |text, (name, value)| text + &format!("{:<width$}  {}\n", plain(name), plain(value)));
     Ok(Answer { human, json: serde_json::to_value(&view).context("a checkpoint")?, done: true })

@@ -29,6 +29,7 @@ mod instances;
 mod mapped;
 pub mod onnx;
 mod pairs;
+mod query;
 mod source;
 mod tensors;
 mod zoo;
@@ -41,12 +42,16 @@ pub use format::{
     architecture_from_toml, architecture_to_toml, binding_from_json, binding_to_json, family_from_toml, family_to_toml,
     read_architecture, recipe_from_json, recipe_to_json,
 };
-pub use import::{ImportOptions, ImportReport, Refusal, find_checkpoints, import};
+pub use import::{Examined, ImportOptions, ImportReport, LabelRule, LabelSource, Refusal, examine, find_checkpoints, import};
 pub use infer::{Hints, Inferred, infer};
 pub use instances::{find_architecture, instance_names, instance_text};
+pub use query::{Comparison, Expr, Field, Literal, Name, SortKey};
 pub use source::{
     Adapter, AdapterKind, AdapterModule, NormalizedNames, Scale, Source, SourceDtype, SourceFault, SourceFormat, SourceTensor,
     normalized_names, open_sources, sha256_of_file,
 };
 pub use tensors::{Metadata, TensorFile, read_tensors, write_tensors};
-pub use zoo::{Appended, Entry, Fault, Filter, Purpose, Quantiles, RefusedRecord, SplitStats, Stats, VerifyReport, Zoo};
+pub use zoo::{
+    Appended, Entry, Fault, Filter, MergeReport, Purpose, Quantiles, RefusedRecord, SplitOptions, SplitReport, SplitStats, Stats,
+    Unreferenced, VerifyReport, Zoo,
+};

@@ -115,6 +115,16 @@ pub enum Error {
         /// The beginning of a digest.
         digest: String,
     },
+    /// A condition on checkpoints, a column or a key to sort by cannot be understood.
+    #[error("`{text}`, column {column}: {reason}")]
+    Condition {
+        /// The text.
+        text: String,
+        /// Where it goes wrong, counted in characters from 1.
+        column: usize,
+        /// What is wrong there.
+        reason: String,
+    },
     /// No checkpoint was found to import.
     #[error("no `.safetensors` file in {}", paths.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", "))]
     NothingToImport {
@@ -159,7 +169,9 @@ impl Error {
             | Self::NoCheckpoint { .. }
             | Self::NothingToImport { .. }
             | Self::Zoo(weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. }) => Kind::Missing,
-            Self::Foreign { .. } | Self::Misfit { .. } | Self::Zoo(weft_zoo::Error::Occupied { .. }) => Kind::Conflict,
+            Self::Foreign { .. }
+            | Self::Misfit { .. }
+            | Self::Zoo(weft_zoo::Error::Occupied { .. } | weft_zoo::Error::Differs { .. }) => Kind::Conflict,
             Self::Interrupted { .. }
             | Self::Zoo(weft_zoo::Error::Interrupted)
             | Self::Net(weft_net::Error::Interrupted)
@@ -182,6 +194,7 @@ impl Error {
             Self::Peer { .. } => {
                 Some("`python3 -m venv .venv && .venv/bin/pip install -r bench/requirements.txt`; run from the root".to_owned())
             }
+            Self::Condition { .. } => Some("`weft zoo show ZOO DIGEST` shows all fields of a checkpoint".to_owned()),
             Self::NoCheckpoint { zoo, .. } => Some(format!("`weft zoo ls {}` lists them", zoo.display())),
             Self::Zoo(weft_zoo::Error::NotAZoo { .. }) => {
                 Some("`weft zoo import PATHS… -o ZOO` makes a zoo of checkpoint files".to_owned())

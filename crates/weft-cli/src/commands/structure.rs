@@ -9,8 +9,8 @@ use weft::structure::{Structure, StructureRequest, TensorSpectrum, ZooStructure}
 use weft::{Error, Monitor};
 
 /// Measures, adds the figures to the text for people, and gives them as JSON; null where there are too few networks.
-pub(super) fn measure(arguments: args::ZooStats, human: &mut String, monitor: &Monitor) -> anyhow::Result<serde_json::Value> {
-    let args::ZooStats { zoo, data, sample, seed } = arguments;
+pub(super) fn measure(arguments: args::zoo::ZooStats, human: &mut String, monitor: &Monitor) -> anyhow::Result<serde_json::Value> {
+    let args::zoo::ZooStats { zoo, data, sample, seed } = arguments;
     if sample == 0 {
         return Ok(serde_json::Value::Null);
     }

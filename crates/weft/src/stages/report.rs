@@ -41,7 +41,7 @@ fn stage_time(outcome: &StageOutcome) -> StageTime {
 
 fn zoo_facts(session: &Session, raw: &Zoo, entries: &[Entry]) -> ZooFacts {
     let runs = |split| {
-        entries.iter().map(Entry::record).filter(|r| r.split == split).map(|r| r.run.as_str()).collect::<BTreeSet<_>>().len()
+        entries.iter().map(Entry::record).filter(|r| r.split == Some(split)).map(|r| r.run.as_str()).collect::<BTreeSet<_>>().len()
     };
     let licences: BTreeSet<&str> = entries.iter().map(|entry| entry.record().provenance.licence.as_str()).collect();
     let recipe = entries.iter().find_map(|entry| entry.record().recipe.as_ref());

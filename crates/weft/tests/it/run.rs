@@ -88,7 +88,9 @@ fn an_own_zoo_goes_through_the_whole_job() {
         architecture: None,
         activation: weft_core::Activation::Relu,
         test_fraction: 0.34,
-        licence: "MIT".to_owned(),
+        licence: Some("MIT".to_owned()),
+        allowed_licences: Vec::new(),
+        labels: Vec::new(),
     };
     let view = zoos::import(&import, &Monitor::silent()).unwrap();
     assert_eq!((view.read, view.refused.len()), (12, 0));

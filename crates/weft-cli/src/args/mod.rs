@@ -1,5 +1,8 @@
 //! The command line.
 
+pub(crate) mod arch;
+pub(crate) mod zoo;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -37,10 +40,10 @@ pub(crate) enum Command {
     Run(Run),
     /// Show architectures, and tell which one a file has.
     #[command(subcommand)]
-    Arch(Arch),
+    Arch(arch::Arch),
     /// Make and look after zoos of checkpoints.
     #[command(subcommand)]
-    Zoo(Zoo),
+    Zoo(zoo::Zoo),
     /// Stage 2: remove the symmetries of the zoo's networks.
     Canonicalize(StageRun),
     /// Stage 3: fit the codec between canonical weights and codes.
@@ -126,159 +129,6 @@ fn field(text: &str) -> Result<(String, f64), String> {
     let (name, value) = text.split_once('=').ok_or("expected field=number")?;
     let value = value.trim().parse().map_err(|_| format!("`{value}` is not a number"))?;
     Ok((name.trim().to_owned(), value))
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Arch {
-    /// List families with their sizes, and built-in architectures.
-    Ls,
-    /// Show tensors, ops, spaces and the symmetry group.
-    Show {
-        /// An architecture file, or the name of a built-in architecture.
-        architecture: PathBuf,
-    },
-    /// Check that a file of weights has the tensors of an architecture.
-    Check {
-        /// The file of weights, or a folder of a sharded checkpoint or an adapter.
-        file: PathBuf,
-        /// An architecture file, or the name of a built-in architecture.
-        #[arg(long, value_name = "NAME|FILE")]
-        architecture: PathBuf,
-    },
-    /// Tell the architecture of a file of weights.
-    Infer(Infer),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Infer {
-    /// The file of weights, or a folder of a sharded checkpoint or an adapter.
-    pub(crate) file: PathBuf,
-    /// Write the architecture into this file.
-    #[arg(short, long, value_name = "FILE.toml")]
-    pub(crate) output: Option<PathBuf>,
-    /// The architecture's name.
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// The activation: relu, tanh, gelu, gelu-tanh, silu or sigmoid.
-    #[arg(long)]
-    pub(crate) activation: Option<String>,
-    /// The number of attention heads.
-    #[arg(long)]
-    pub(crate) heads: Option<usize>,
-    /// Height and width of images.
-    #[arg(long, value_name = "HEIGHT,WIDTH", value_parser = image)]
-    pub(crate) image: Option<Image>,
-}
-
-/// Height and width.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Image {
-    pub(crate) height: usize,
-    pub(crate) width: usize,
-}
-
-fn image(text: &str) -> Result<Image, String> {
-    let parse = |side: &str| side.trim().parse::<usize>().ok().filter(|&side| side > 0);
-    let sides = text.split_once(',').and_then(|(height, width)| Some(Image { height: parse(height)?, width: parse(width)? }));
-    sides.ok_or_else(|| "expected height,width".to_owned())
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Zoo {
-    /// Train the zoo of a run file.
-    Train(StageRun),
-    /// Bring safetensors files into a zoo; what does not fit is refused by name.
-    Import(Import),
-    /// List checkpoints.
-    Ls {
-        /// The zoo's folder.
-        zoo: PathBuf,
-        #[command(flatten)]
-        selection: Selection,
-    },
-    /// Show all that is known of one checkpoint.
-    Show {
-        /// The zoo's folder.
-        zoo: PathBuf,
-        /// The digest, or its beginning.
-        digest: String,
-    },
-    /// Count checkpoints, sum up their accuracies, and measure the structure that generators bet on.
-    Stats(ZooStats),
-    /// Write checkpoints as one safetensors file each.
-    Export {
-        /// The zoo's folder.
-        zoo: PathBuf,
-        /// Folder of the files.
-        #[arg(short, long, value_name = "DIR")]
-        output: PathBuf,
-        #[command(flatten)]
-        selection: Selection,
-    },
-    /// Compute every digest anew and list all damage.
-    Verify {
-        /// The zoo's folder.
-        zoo: PathBuf,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ZooStats {
-    /// The zoo's folder.
-    pub(crate) zoo: PathBuf,
-    /// Measure accuracies, barriers and sharpness on `digits`, a folder of idx files or an npz file.
-    #[arg(long, value_name = "DATA")]
-    pub(crate) data: Option<String>,
-    /// At most so many networks are measured, the last of training runs; 0 leaves structure out.
-    #[arg(long, default_value_t = weft::structure::SAMPLE)]
-    pub(crate) sample: usize,
-    /// The seed of the sample and of the controls.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Import {
-    /// Files, or folders of .safetensors files.
-    #[arg(required = true)]
-    pub(crate) paths: Vec<PathBuf>,
-    /// The zoo; it is made if it is not there.
-    #[arg(short, long, value_name = "ZOO")]
-    pub(crate) output: PathBuf,
-    /// An architecture file; without it a perceptron is inferred from the shapes.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) architecture: Option<PathBuf>,
-    /// The activation of an inferred perceptron.
-    #[arg(long, default_value = "relu", conflicts_with = "architecture")]
-    pub(crate) activation: String,
-    /// Fraction of the runs that is held out.
-    #[arg(long, default_value_t = 0.125)]
-    pub(crate) test_fraction: f64,
-    /// SPDX licence expression of files that name none.
-    #[arg(long, default_value = "unknown")]
-    pub(crate) licence: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Selection {
-    /// Runs of one split alone.
-    #[arg(long, value_parser = ["train", "test"])]
-    pub(crate) split: Option<String>,
-    /// The last snapshot of each run alone.
-    #[arg(long = "final")]
-    pub(crate) final_only: bool,
-    /// At least this validation accuracy.
-    #[arg(long, value_name = "FRACTION")]
-    pub(crate) min_accuracy: Option<f64>,
-    /// One run alone.
-    #[arg(long)]
-    pub(crate) run: Option<String>,
-    /// At most so many.
-    #[arg(long)]
-    pub(crate) limit: Option<usize>,
-    /// Leave out so many first.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) offset: usize,
 }
 
 #[derive(Debug, Args)]

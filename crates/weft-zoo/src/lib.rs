@@ -42,7 +42,9 @@ pub use format::{
     architecture_from_toml, architecture_to_toml, binding_from_json, binding_to_json, family_from_toml, family_to_toml,
     read_architecture, recipe_from_json, recipe_to_json,
 };
-pub use import::{Examined, ImportOptions, ImportReport, LabelRule, LabelSource, Refusal, examine, find_checkpoints, import};
+pub use import::{
+    BINDING, Examined, ImportOptions, ImportReport, LabelRule, LabelSource, Refusal, examine, find_checkpoints, import,
+};
 pub use infer::{Hints, Inferred, infer};
 pub use instances::{find_architecture, instance_names, instance_text};
 pub use query::{Comparison, Expr, Field, Literal, Name, SortKey};

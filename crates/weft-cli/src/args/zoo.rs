@@ -61,12 +61,12 @@ pub(crate) struct Import {
     /// The zoo; it is made if it is not there.
     #[arg(short, long, value_name = "ZOO")]
     pub(crate) output: PathBuf,
-    /// An architecture file; without it a perceptron is inferred from the shapes.
+    /// An architecture file, or the name of a built-in one; without it the architecture is told from the first file.
     #[arg(long, value_name = "FILE")]
     pub(crate) architecture: Option<PathBuf>,
-    /// The activation of an inferred perceptron.
-    #[arg(long, default_value = "relu", conflicts_with = "architecture")]
-    pub(crate) activation: String,
+    /// The activation, where neither shapes nor settings beside the file tell it.
+    #[arg(long, conflicts_with = "architecture")]
+    pub(crate) activation: Option<String>,
     /// Fraction of the runs that is held out.
     #[arg(long, default_value_t = 0.125)]
     pub(crate) test_fraction: f64,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const MAX_DEPTH: usize = 64;
 
 /// The ends of names of files that are read when a folder is named.
-const EXTENSIONS: [&str; 1] = ["safetensors"];
+const EXTENSIONS: [&str; 7] = ["safetensors", "onnx", "pt", "pth", "ckpt", "bin", "npz"];
 
 /// The names that a `LICENSE` file may have, in lower case and without an extension.
 const LICENCE_FILES: [&str; 4] = ["license", "licence", "copying", "unlicense"];
@@ -39,8 +39,8 @@ pub(super) struct Search {
     pub(super) ignored: usize,
 }
 
-/// The checkpoint files that paths stand for: a file for itself, a folder for all `.safetensors` files below it, in
-/// the order of their names.
+/// The checkpoint files that paths stand for: a file for itself, a folder for all files below it whose names end as those of
+/// a format that is read, in the order of their names. An adapter's or a sharded checkpoint's folder is one, by its JSON file.
 ///
 /// # Errors
 /// [`Error::Io`] for a folder that cannot be listed.
@@ -84,8 +84,18 @@ impl Search {
                     continue;
                 }
             };
+            // A checkpoint of several files is one; its parts are not looked at for themselves.
+            let is_whole = |item: &std::fs::DirEntry| {
+                let name = item.file_name().to_string_lossy().to_lowercase();
+                name.ends_with(".index.json") || name == super::read::ADAPTER
+            };
+            let whole: Vec<PathBuf> = items.iter().filter(|item| is_whole(item)).map(std::fs::DirEntry::path).collect();
+            self.files.extend(whole.iter().map(|path| Found { path: path.clone(), root: root.to_owned() }));
             for item in items {
                 let path = item.path();
+                if !whole.is_empty() && !item.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    continue;
+                }
                 // The type of the item itself: a link to a folder is not followed, so there is no way round in circles.
                 if item.file_type().is_ok_and(|kind| kind.is_dir()) {
                     folders.push((path, depth + 1));

@@ -14,6 +14,7 @@ mod store;
 
 pub use find::find_checkpoints;
 pub use labels::{LabelRule, LabelSource};
+pub use read::BINDING;
 pub use store::Examined;
 
 use crate::checkpoint::Described;
@@ -74,7 +75,7 @@ pub struct Refusal {
 /// Files are read in batches of this size, each by all processors.
 const BATCH: usize = 32;
 
-/// Imports safetensors files; a folder stands for the files in it that end in `.safetensors`.
+/// Imports files of every format that is read; see [`find_checkpoints`] for what a folder stands for.
 ///
 /// A file that is not sound is refused by name and the rest go in. Metadata may name a checkpoint's `run`, `step`,
 /// `licence` and more, as [`crate::checkpoint_metadata`] writes them; without a run, a file is a run of its own. The

@@ -3,7 +3,7 @@
 use super::FileFault;
 use crate::{Error, Result};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_core::{Activation, Architecture, Monitor};
 use weft_zoo::{ImportOptions, ImportReport, LabelRule, Refusal, Zoo};
@@ -17,8 +17,8 @@ pub struct Import {
     pub zoo: PathBuf,
     /// An architecture file; without it a perceptron is inferred from the first file's shapes.
     pub architecture: Option<PathBuf>,
-    /// The activation of an inferred perceptron, which shapes do not tell.
-    pub activation: Activation,
+    /// The activation, where neither shapes nor settings beside the file tell it.
+    pub activation: Option<Activation>,
     /// Fraction of the runs that is held out.
     pub test_fraction: f64,
     /// SPDX licence expression of files that name none; without it, licence files beside or above them are looked for.
@@ -92,13 +92,26 @@ fn view(import: &Import, report: ImportReport) -> ImportView {
     }
 }
 
-/// The perceptron of the first file that has the shapes of one, or why each file has not.
+/// The architecture of the first file that shows one, or why each file does not.
 fn infer(import: &Import) -> Result<std::result::Result<Architecture, Vec<Refusal>>> {
+    let hints = weft_zoo::Hints { activation: import.activation, ..weft_zoo::Hints::default() };
+    let of_file = |path: &Path| {
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
+            return Ok(weft_zoo::onnx::read_onnx(path)?.architecture);
+        }
+        let sources = weft_zoo::open_sources(path)?;
+        let first = sources.first().ok_or_else(|| weft_zoo::Error::NotInferred {
+            path: path.to_owned(),
+            reason: "it holds no network".to_owned(),
+            hint: "name another file",
+        })?;
+        Ok(weft_zoo::infer(first, &hints)?.architecture)
+    };
     let mut refused = Vec::new();
     for path in weft_zoo::find_checkpoints(&import.paths)? {
-        match weft_zoo::infer_mlp(&path, import.activation) {
+        match of_file(&path) {
             Ok(architecture) => return Ok(Ok(architecture)),
-            Err(error) => {
+            Err::<_, weft_zoo::Error>(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
                 refused.push(Refusal { path, reason: format!("{error}{cause}") });
             }

@@ -86,7 +86,7 @@ fn an_own_zoo_goes_through_the_whole_job() {
         paths: vec![files],
         zoo: dir.path().join("imported"),
         architecture: None,
-        activation: weft_core::Activation::Relu,
+        activation: Some(weft_core::Activation::Relu),
         test_fraction: 0.34,
         licence: Some("MIT".to_owned()),
         allowed_licences: Vec::new(),

@@ -10,7 +10,7 @@ use weft::Monitor;
 use weft::zoos;
 
 pub(super) fn import(arguments: Import, monitor: &Monitor) -> anyhow::Result<Answer> {
-    let activation = arguments.activation.parse().map_err(weft::Error::Core)?;
+    let activation = arguments.activation.as_deref().map(str::parse).transpose().map_err(weft::Error::Core)?;
     let Import { paths, output: zoo, architecture, test_fraction, licence, license, label, .. } = arguments;
     let request = zoos::Import {
         paths,

@@ -174,7 +174,9 @@ impl Group {
             }
             if matches!(fold, Fold::Constant { .. }) {
                 let n = values.len() as f64;
-                values.iter_mut().for_each(|e| *e *= 0.3 / n); // 1 + Σe stays away from 0
+                for e in &mut values {
+                    *e *= 0.3 / n; // 1 + Σe stays away from 0
+                }
             }
             steps.push(Step::Fold(i, values));
         }
@@ -256,7 +258,9 @@ impl Group {
             let around = |power: i32| -> Vec<f64> {
                 (0..d * d).map(|i| matrix[i] * gain[i / d].powi(power) * gain[i % d].powi(-power)).collect()
             };
-            readers.iter().for_each(|axis| multiply_axis(self.architecture(), axis, d, &around(-1), row));
+            for axis in readers {
+                multiply_axis(self.architecture(), axis, d, &around(-1), row);
+            }
             if let Some(bias) = bias {
                 let axis = GaugeAxis { tensor: *bias, axis: 0, members: 1, fine: 1 };
                 multiply_axis(self.architecture(), &axis, d, &around(1), row);
@@ -294,7 +298,9 @@ fn apply_fold(architecture: &Architecture, fold: &Fold, values: &[f64], row: &mu
         Fold::Shift { emitter, absorbers, .. } => {
             let emitted = row[range(*emitter)].iter_mut().zip(values.iter().cycle());
             emitted.for_each(|(w, u)| *w += u);
-            absorbers.iter().for_each(|absorber| absorb(architecture, absorber, values, row));
+            for absorber in absorbers {
+                absorb(architecture, absorber, values, row);
+            }
         }
         Fold::Center { tensor, axis } => {
             let shape = &architecture.tensors()[*tensor].shape;

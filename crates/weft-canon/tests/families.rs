@@ -105,7 +105,7 @@ fn nullity(architecture: &Architecture, row: &[f64], seed: Seed) -> (usize, f64,
     let x = inputs(architecture, 3 * dim / (2 * architecture.num_outputs()) + 12, seed);
     let columns: Vec<f64> = (0..dim).into_par_iter().flat_map_iter(|i| derivative(architecture, row, &x, i)).collect();
     let jacobian = MatRef::from_row_major_slice(&columns, dim, columns.len() / dim);
-    let values = jacobian.singular_values().unwrap();
+    let values = jacobian.singular_values().expect("the Jacobian is finite");
     let zero = 1e-13 * values[0] * dim as f64;
     let null = values.iter().filter(|v| **v < zero).count();
     let largest_null = values.iter().find(|v| **v < zero).copied().unwrap_or(0.0);
@@ -125,14 +125,16 @@ fn with_epsilon(architecture: &Architecture, epsilon: f64) -> Architecture {
         _ => node.clone(),
     };
     let tensors = architecture.tensors().iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
-    Architecture::new(architecture.name(), tensors, architecture.nodes().iter().map(change).collect()).unwrap()
+    Architecture::new(architecture.name(), tensors, architecture.nodes().iter().map(change).collect()).expect("the graph stays")
 }
 
 /// A random network whose units are on for some inputs and off for others: no unit's weights favor one sign, biases are small.
 fn lively_row(architecture: &Architecture, seed: Seed) -> Vec<f64> {
     let mut row = wide(&random_row(architecture, seed));
     if architecture.nodes().iter().any(|n| matches!(n.op, Op::Clip { .. })) {
-        row.iter_mut().for_each(|w| *w *= 0.25);
+        for w in &mut row {
+            *w *= 0.25;
+        }
     } else if architecture.nodes().iter().any(|n| kinks(&n.op)) {
         for spec in architecture.tensors() {
             let fan_in: usize = spec.shape[1..].iter().product();
@@ -140,7 +142,7 @@ fn lively_row(architecture: &Architecture, seed: Seed) -> Vec<f64> {
             for unit in values.chunks_exact_mut(fan_in) {
                 let mean = unit.iter().sum::<f64>() / fan_in as f64;
                 let is_bias = fan_in == 1 && spec.shape.len() == 1 && spec.name.ends_with("bias");
-                unit.iter_mut().for_each(|w| {
+                for w in unit.iter_mut() {
                     *w = if is_bias {
                         0.1 * *w
                     } else if fan_in > 1 {
@@ -148,7 +150,7 @@ fn lively_row(architecture: &Architecture, seed: Seed) -> Vec<f64> {
                     } else {
                         *w
                     }
-                });
+                }
             }
         }
     }

@@ -69,12 +69,14 @@ impl<T: Real> State<'_, T> {
         let shape = self.shape(from);
         let width = *shape.last().expect("shapes have axes");
         match &node.op {
-            Op::Input { .. } | Op::InputIds { .. } => x.to_vec(),
+            Op::Input { .. } | Op::InputIds { .. } | Op::Flatten => x.to_vec(),
             Op::Linear { weight, bias } => {
                 let w = self.tensor(*weight);
                 let each = |token: &[T]| {
                     let mut y: Vec<T> = w.chunks_exact(width).map(|w| dot(w, token)).collect();
-                    bias.iter().for_each(|&b| add(&mut y, self.tensor(b)));
+                    if let Some(bias) = *bias {
+                        add(&mut y, self.tensor(bias));
+                    }
                     y
                 };
                 x.chunks_exact(width).flat_map(each).collect()
@@ -108,8 +110,12 @@ impl<T: Real> State<'_, T> {
                     let mean = mean(token);
                     let centered: Vec<T> = token.iter().map(|&v| v - mean).collect();
                     let mut y = rms(&centered, *epsilon);
-                    gain.iter().for_each(|&g| y.iter_mut().zip(self.tensor(g)).for_each(|(y, &g)| *y = *y * g));
-                    bias.iter().for_each(|&b| add(&mut y, self.tensor(b)));
+                    if let Some(gain) = *gain {
+                        y.iter_mut().zip(self.tensor(gain)).for_each(|(y, &g)| *y = *y * g);
+                    }
+                    if let Some(bias) = *bias {
+                        add(&mut y, self.tensor(bias));
+                    }
                     y
                 })
                 .collect(),
@@ -117,7 +123,9 @@ impl<T: Real> State<'_, T> {
                 .chunks_exact(width)
                 .flat_map(|token| {
                     let mut y = rms(token, *epsilon);
-                    gain.iter().for_each(|&g| y.iter_mut().zip(self.tensor(g)).for_each(|(y, &g)| *y = *y * g));
+                    if let Some(gain) = *gain {
+                        y.iter_mut().zip(self.tensor(gain)).for_each(|(y, &g)| *y = *y * g);
+                    }
                     y
                 })
                 .collect(),
@@ -139,7 +147,6 @@ impl<T: Real> State<'_, T> {
                 x.chunks_exact(area).map(mean).collect()
             }
             Op::GlobalAvgPool => (0..width).map(|j| mean(&x.iter().skip(j).step_by(width).copied().collect::<Vec<_>>())).collect(),
-            Op::Flatten => x.to_vec(),
             Op::Patches => {
                 let area = shape[1] * shape[2];
                 (0..x.len()).map(|i| x[i % shape[0] * area + i / shape[0]]).collect()

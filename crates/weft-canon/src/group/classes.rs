@@ -64,7 +64,7 @@ pub(super) struct Use {
 
 /// Heads of one attention.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Heads {
+pub(super) struct Attention {
     pub(super) node: usize,
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
@@ -85,7 +85,7 @@ pub(super) struct Classes<'a> {
     units: Vec<usize>,
     scales: Vec<Scales>,
     pub(super) uses: Vec<Use>,
-    pub(super) heads: Vec<Heads>,
+    pub(super) heads: Vec<Attention>,
 }
 
 impl<'a> Classes<'a> {
@@ -105,7 +105,7 @@ impl<'a> Classes<'a> {
                     sizes.push(kv_heads);
                     sizes.len() - 1
                 });
-                heads.push(Heads { node, heads: h, kv_heads, variable, grouped });
+                heads.push(Attention { node, heads: h, kv_heads, variable, grouped });
             }
         }
         let n = sizes.len();
@@ -162,7 +162,7 @@ impl<'a> Classes<'a> {
     }
 
     /// The class of the key heads of grouped attention.
-    pub(super) fn key_heads(&self, heads: &Heads) -> Option<usize> {
+    pub(super) fn key_heads(&self, heads: &Attention) -> Option<usize> {
         heads.grouped.map(|v| root(&self.permute, v))
     }
 
@@ -209,12 +209,14 @@ impl<'a> Classes<'a> {
     fn node(&mut self, at: usize, node: &Node) {
         let x = node.inputs.first().copied().unwrap_or(0);
         match &node.op {
-            Op::Input { .. } | Op::InputIds { .. } => {}
+            // Attentions are joined once all nodes are.
+            Op::Input { .. } | Op::InputIds { .. } | Op::Attention { .. } => {}
             Op::Linear { weight, bias } => self.map(at, x, *weight, *bias),
             Op::Conv2d { weight, bias, groups, .. } => {
                 self.map(at, x, *weight, *bias);
                 if *groups > 1 {
-                    [at, x].into_iter().for_each(|v| self.fix(v)); // groups of channels would have to move as one
+                    self.fix(at); // groups of channels would have to move as one
+                    self.fix(x);
                 }
             }
             Op::Embedding { weight } => self.writes(*weight, 1, at),
@@ -239,14 +241,15 @@ impl<'a> Classes<'a> {
             }
             Op::LayerNorm { gain, bias, .. } => {
                 self.norm(at, x, *gain);
-                bias.iter().for_each(|&b| self.writes(b, 0, at));
+                if let Some(bias) = *bias {
+                    self.writes(bias, 0, at);
+                }
                 self.restrict(x, false, Sign::Common, Mixing::Rotation { keeps_ones: true });
             }
             Op::RmsNorm { gain, .. } => {
                 self.norm(at, x, *gain);
                 self.restrict(x, false, Sign::Free, Mixing::Rotation { keeps_ones: false });
             }
-            Op::Attention { .. } => {}
             Op::Activation(activation) => self.activation(at, x, *activation),
             Op::Clip { min, max } => {
                 self.join_scales(at, x);
@@ -272,7 +275,9 @@ impl<'a> Classes<'a> {
     fn map(&mut self, at: usize, x: usize, weight: TensorId, bias: Option<TensorId>) {
         self.writes(weight, 0, at);
         self.reads(weight, 1, x, at);
-        bias.iter().for_each(|&b| self.writes(b, 0, at));
+        if let Some(bias) = bias {
+            self.writes(bias, 0, at);
+        }
     }
 
     fn norm(&mut self, at: usize, x: usize, gain: Option<TensorId>) {
@@ -322,7 +327,7 @@ impl<'a> Classes<'a> {
     /// Heads are the units of queries and outputs, and of keys and values unless these are grouped.
     fn attentions(&mut self) {
         for i in 0..self.heads.len() {
-            let Heads { node, variable, grouped, .. } = self.heads[i];
+            let Attention { node, variable, grouped, .. } = self.heads[i];
             let inputs = self.architecture.nodes()[node].inputs.clone();
             let keys = grouped.unwrap_or(variable);
             for (axis, heads) in [(inputs[0], variable), (node, variable), (inputs[1], keys), (inputs[2], keys)] {

@@ -36,8 +36,7 @@ impl fmt::Display for Group {
 
 impl Group {
     fn space(&self, f: &mut fmt::Formatter<'_>, space: &HiddenSpace) -> fmt::Result {
-        let of_heads =
-            self.gauges().iter().any(|g| g.blocks * space.members == space.size && g.blocks > 1 && self.acts_in(g, space));
+        let of_heads = self.gauges().iter().any(|g| g.blocks * space.members == space.size && g.blocks > 1 && acts_in(g, space));
         match (space.size, of_heads) {
             (1, _) => write!(f, "\n  space `{}`, linear:", space.name)?,
             (size, true) => write!(f, "\n  space `{}`, {size} heads: permutation", space.name)?,
@@ -62,10 +61,6 @@ impl Group {
             n => format!("{}, … ({n} tensors)", names[..4].join(", ")),
         };
         write!(f, "; written by {}; read by {}", shorten(names(false)), shorten(names(true)))
-    }
-
-    fn acts_in(&self, gauge: &super::Gauge, space: &HiddenSpace) -> bool {
-        gauge.writers.iter().any(|w| space.axes.iter().any(|a| (a.tensor, a.axis) == (w.tensor, w.axis)))
     }
 
     fn fold(&self, f: &mut fmt::Formatter<'_>, fold: &Fold) -> fmt::Result {
@@ -95,6 +90,10 @@ impl Group {
             }
         }
     }
+}
+
+fn acts_in(gauge: &super::Gauge, space: &HiddenSpace) -> bool {
+    gauge.writers.iter().any(|w| space.axes.iter().any(|a| (a.tensor, a.axis) == (w.tensor, w.axis)))
 }
 
 fn words(class: &ScaleClass, space: &HiddenSpace) -> String {

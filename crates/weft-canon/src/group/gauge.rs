@@ -1,6 +1,6 @@
 //! Matrix symmetries: linear maps that meet without a nonlinearity between them, and rotations of residual streams.
 
-use super::classes::{Classes, Heads, Mixing};
+use super::classes::{Attention, Classes, Mixing};
 use super::space::HiddenSpace;
 use weft_core::{Architecture, Op, RopePairs, TensorId};
 
@@ -81,7 +81,7 @@ impl Rotation {
 }
 
 /// The two gauges of an attention, where linear maps alone write its inputs and read its output.
-pub(super) fn of_attention(architecture: &Architecture, heads: &Heads) -> Vec<Gauge> {
+pub(super) fn of_attention(architecture: &Architecture, heads: &Attention) -> Vec<Gauge> {
     let nodes = architecture.nodes();
     let Op::Attention { rope, .. } = nodes[heads.node].op else { return Vec::new() };
     let readers_of = |node: usize| nodes.iter().enumerate().filter(move |(_, n)| n.inputs.contains(&node));

@@ -1,6 +1,6 @@
 //! Hidden spaces: sets of units that are renamed together, and what else may be done to them.
 
-use super::classes::{Classes, Heads, Mixing, Sign};
+use super::classes::{Attention, Classes, Mixing, Sign};
 use super::gauge::{self, Gauge};
 use std::collections::BTreeMap;
 use weft_core::{Activation, Architecture, Op, RopePairs, TensorId};
@@ -260,7 +260,7 @@ impl Builder<'_> {
     }
 
     /// The gauges of one attention, with signs for what they leave open.
-    fn attention(&mut self, heads: &Heads, gauges: &mut Vec<Gauge>) {
+    fn attention(&mut self, heads: &Attention, gauges: &mut Vec<Gauge>) {
         let Some(&k) = self.of_class.get(&self.classes.permuted(heads.node)) else { return };
         for gauge in gauge::of_attention(self.architecture, heads) {
             let slots = match gauge.commutant {

@@ -184,7 +184,7 @@ impl Shapes<'_> {
     fn conv(&self, x: &[usize], (weight, bias): (TensorId, Option<TensorId>), groups: usize, window: Window) -> Checked {
         let [c, h, w] = *x else { return Err(format!("it needs an image [c, h, w], not {x:?}")) };
         let out = self.shape_of(weight)[0];
-        if groups == 0 || c % groups != 0 || out % groups != 0 {
+        if groups == 0 || !c.is_multiple_of(groups) || !out.is_multiple_of(groups) {
             return Err(format!("{groups} groups do not divide {c} and {out} channels"));
         }
         if self.shape_of(weight)[1] != c / groups {
@@ -214,7 +214,7 @@ impl Shapes<'_> {
     fn attention(&self, node: &Node, heads: usize, kv_heads: usize, rope: bool) -> Checked {
         let [q, k, v] = [0, 1, 2].map(|i| self.shapes[node.inputs[i]].as_slice());
         let ([t, q], [tk, k], [tv, v]) = (q, k, v) else { return Err("it needs tokens [t, d]".to_owned()) };
-        if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 || q % heads != 0 {
+        if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) || !q.is_multiple_of(heads) {
             return Err(format!("{heads} query and {kv_heads} key heads do not divide a width of {q}"));
         }
         let kv = q / heads * kv_heads;

@@ -152,7 +152,7 @@ impl Vit {
         check("vit", "patch", patch, MAX_WIDTH)?;
         check("vit", "num-classes", num_classes, MAX_WIDTH)?;
         for side in [height, width] {
-            if side == 0 || side > MAX_WIDTH || side % patch != 0 {
+            if side == 0 || side > MAX_WIDTH || !side.is_multiple_of(patch) {
                 return Err(crate::Error::Size {
                     family: "vit",
                     size: "patch",

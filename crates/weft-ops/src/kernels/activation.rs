@@ -33,7 +33,7 @@ pub fn activate_backward(activation: Activation, input: &[f32], output: &[f32], 
     }
 }
 
-const ROOT_2_OVER_PI: f32 = 0.797_884_56;
+const ROOT_2_OVER_PI: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
 
 /// `√(2/π)(x + 0.044715x³)`.

@@ -98,7 +98,7 @@ impl Canonicalizer {
     ///
     /// `Σ_{a≠b} ⟨g_a·w_a, g_b·w_b⟩` is maximized: each network in turn is matched to the sum of all others, which never lowers it.
     /// The alignment of two networks is `g_a⁻¹·g_b`, so that going round a cycle of networks ends where it began. Several
-    /// `restarts` begin at random elements, and the best end counts. Returns the mean pairwise distance at the end of each.
+    /// `restarts` take the networks in other orders, and the best end counts. Returns the mean pairwise distance at the end of each.
     ///
     /// # Errors
     /// As [`Canonicalizer::fit_mean`].

@@ -10,6 +10,7 @@
 //!
 //! 5. A sign that all units share makes the sum of cubes of their weights positive.
 //!
+//! Weights along what a layer norm never writes are cleared after the gains, the constant input of maps without bias comes last.
 //! Signs of single coordinates stay open; matching chooses them together with permutations.
 
 use crate::balance::balance_f64;
@@ -55,6 +56,8 @@ pub(crate) fn fix(group: &Group, row: &mut [f64], precision: Precision) -> Resul
     fix_folds(group, row, (&mut fixed, precision), |f| !matches!(f, Fold::Unread { .. } | Fold::Constant { .. }))?;
     unit_gains(group, row, &mut fixed, precision)?;
     fix_folds(group, row, (&mut fixed, precision), |f| matches!(f, Fold::Unread { .. }))?;
+    // A norm's bias that nothing absorbs has come out of the maps behind it as constants.
+    fix_folds(group, row, (&mut fixed, precision), |f| matches!(f, Fold::Shift { .. }))?;
     for round in 0..MAX_ROUNDS {
         let balanced = balance_f64(group, row, precision.snap)?;
         let mut moved = !balanced.element.is_identity();
@@ -244,7 +247,9 @@ fn unit_gains(group: &Group, row: &mut [f64], fixed: &mut Fixed, precision: Prec
             // A batch norm's gain is divided by the scale of what it reads, a layer norm's multiplied by that of what it writes.
             let divides = axis.factors.iter().any(|f| f.class == c && f.inverse);
             let first = space.first_scale(c);
-            for (scale, &g) in part.scale[first..].iter_mut().zip(&row[group.architecture().tensors()[gain].range()]) {
+            for (scale, &g) in
+                part.scale[first..first + class.entries(space)].iter_mut().zip(&row[group.architecture().tensors()[gain].range()])
+            {
                 if g.abs() < 1e-30 {
                     fixed.ill_conditioned += 1;
                 } else if (g - 1.0).abs() > precision.snap * 0.1 {

@@ -28,7 +28,7 @@ pub(crate) struct Linear {
 /// The tensors around an activation.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hidden {
-    /// The number of units; of an image, its channels.
+    /// The number of units; of an image, its channels; of tokens, their features.
     pub(crate) units: usize,
     /// Weight and bias, or gain and bias, of the map that makes the units, if nothing else reads it: a positive factor of a
     /// unit's part is one of its pre-activation. A unit's part of a tensor is the `units`-th part of its values.
@@ -259,7 +259,11 @@ fn hidden(architecture: &Architecture) -> Vec<Hidden> {
     let around = |node: usize| {
         let (scales, own) = incoming(architecture, node);
         Hidden {
-            units: architecture.shapes()[node][0],
+            units: match architecture.shapes()[node][..] {
+                [_, features] => features, // of tokens
+                [first, ..] => first,
+                [] => 0,
+            },
             scales,
             own,
             outgoing: outgoing(architecture, node),

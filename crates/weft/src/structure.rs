@@ -40,7 +40,7 @@ pub struct StructureRequest {
 
 /// A zoo's structure.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[serde(default)]
 pub struct ZooStructure {
     /// Networks of the sample: the last of training runs.
     pub num_sampled: usize,

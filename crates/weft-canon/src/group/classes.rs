@@ -262,6 +262,11 @@ impl<'a> Classes<'a> {
             }
             Op::Add => node.inputs.iter().for_each(|&i| self.join_scales(at, i)),
             Op::Mul => self.product(at, [x, node.inputs[1]]),
+            // Flattened tokens put a unit's entries far apart, where an axis has them side by side.
+            Op::Flatten if self.architecture.shapes()[x].len() == 2 && self.architecture.shapes()[x][0] > 1 => {
+                self.fix(at);
+                self.fix(x);
+            }
             Op::Scale { .. } | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Patches | Op::Token { .. } => {
                 self.join_scales(at, x);
             }

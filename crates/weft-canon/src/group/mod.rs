@@ -1,6 +1,6 @@
 //! The symmetry group of an architecture, derived from its op graph.
 //!
-//! Five kinds of symmetry follow from the graph; `docs/concepts/symmetry.md` has the mathematics of each op.
+//! Five kinds of symmetry follow from the graph; `docs/concepts/ops/` has the mathematics of each op.
 //!
 //! - **Units** of a hidden space are renamed, and scaled or flipped where every op around them allows it
 //!   ([`HiddenSpace`]). Spaces are joined by residual sums, blocked by `flatten`, and hierarchical in grouped attention.
@@ -124,7 +124,8 @@ impl Group {
         self.spaces.iter().map(|s| s.size).sum()
     }
 
-    /// The dimension of the continuous part: of the orbit of almost every network.
+    /// The dimension of the continuous part: of the orbit of almost every network, unless a linear space is wider than what is on both
+    /// of its sides.
     #[must_use]
     pub fn dimension(&self) -> usize {
         let scales = self.spaces.iter().flat_map(|s| s.classes.iter().filter(|c| c.positive).map(|c| c.entries(s)));

@@ -335,7 +335,9 @@ impl Builder<'_> {
             let (taken, leader) = if is_batch { (into, out) } else { (out, into) };
             let Some((k, class)) = taken else { continue };
             let free = |c: &ScaleClass| c.positive && c.sign == Sign::Free && c.gain.is_none();
-            if !free(&self.spaces[k].classes[class]) {
+            // Behind `flatten` or heads a gain has several entries a unit: a unit's scale cannot take them all.
+            let single = self.spaces[k].axes.iter().any(|a| a.tensor == gain && a.inner == 1);
+            if !single || !free(&self.spaces[k].classes[class]) {
                 continue;
             }
             self.spaces[k].classes[class].gain = Some(gain);

@@ -47,6 +47,10 @@ fn describe(human: &mut String, found: &ZooStructure) {
         rows.push(row("accuracy", &|s| s.accuracy.map(|e| plus_minus(e, 4))));
         rows.push(row("  control: of the mean network", &|s| s.mean_accuracy.map(|a| format!("{a:.4}"))));
         rows.push(row("loss barrier, nats", &|s| s.barrier.map(|e| plus_minus(e, 4))));
+        rows.push(row("accuracy half-way", &|s| {
+            let path = s.path.as_ref()?;
+            path.accuracy.get(path.lambda.len() / 2).map(|&e| plus_minus(e, 4))
+        }));
     }
     let header: Vec<&str> = ["", "raw", "canonical"].into_iter().take(forms.len() + 1).collect();
     human.push_str(&table(&header, &rows));

@@ -68,6 +68,13 @@ fn data_go_to_stdout_alone() {
     let (code, out, _) = outcome(&["zoo", "show", &zoo, &digest]);
     assert!(code == Some(0) && out.contains("validation-accuracy") && out.contains("CC-BY-4.0"), "{out}");
     assert!(outcome(&["zoo", "stats", &zoo]).1.contains("6 checkpoints of 6 runs"));
+    let (code, out, err) = outcome(&["zoo", "stats", &zoo, "--data", "digits", "--format", "json"]);
+    assert_eq!(code, Some(0), "{err}");
+    let stats: serde_json::Value = serde_json::from_str(&out).expect("stdout holds one JSON value");
+    assert_eq!(stats["structure"]["num_sampled"], 4, "{out}");
+    assert!(stats["structure"]["canonical"]["barrier"]["mean"].is_number() && stats["checkpoints"] == 6);
+    assert!(outcome(&["zoo", "stats", &zoo]).1.contains("effective rank, canonical"));
+    assert!(!outcome(&["zoo", "stats", &zoo, "--sample", "0"]).1.contains("effective rank"));
     assert!(outcome(&["zoo", "verify", &zoo]).1.ends_with("clean\n"));
 
     // One flipped bit is found by digest, named, and fails the command.

@@ -24,6 +24,15 @@ fn a_run_ends_in_networks_and_a_report_and_is_not_run_twice() {
     assert!(report.evaluation.units.orbit_check < 0.01, "{}", report.evaluation.units.orbit_check);
     let canonical = report.canonicalization.unwrap();
     assert!(canonical.max_function_deviation < 1e-4 && canonical.distance.after.mean < canonical.distance.before.mean);
+    // Every network of the canonical zoo has its own proof.
+    let proven = weft::zoos::list(&dir.path().join("canonical/zoo"), &weft::zoos::Selection::default()).unwrap();
+    let deviations: Vec<f64> = proven.iter().map(|view| view.metrics["canonical-deviation"]).collect();
+    let most = deviations.iter().copied().fold(0.0, f64::max);
+    assert!((most - canonical.max_function_deviation).abs() < 1e-12 && deviations.iter().any(|&d| d > 0.0));
+    let structure = report.structure.unwrap();
+    let aligned = structure.canonical.unwrap();
+    assert_eq!(structure.raw.spectra.len(), 1 + 4);
+    assert!(aligned.pairwise.mean < structure.raw.pairwise.mean && aligned.barrier.is_some() && structure.sharpness.len() == 4);
     let page = std::fs::read_to_string(outcome.page.unwrap()).unwrap();
     assert!(page.contains("<svg") && !page.contains("http://") && !page.contains("<script src"));
 

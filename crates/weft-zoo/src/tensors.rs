@@ -49,11 +49,7 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Vec<usize>, &[f32])], meta
 }
 
 /// Writes what [`write_tensors`] does into a temporary file of a folder.
-pub(crate) fn stage_tensors(
-    folder: &Path,
-    tensors: &[(String, Vec<usize>, &[f32])],
-    metadata: &Metadata,
-) -> Result<AtomicFile> {
+pub(crate) fn stage_tensors(folder: &Path, tensors: &[(String, Vec<usize>, &[f32])], metadata: &Metadata) -> Result<AtomicFile> {
     let declared: Vec<_> = tensors.iter().map(|(name, shape, _)| (name.as_str(), shape.clone())).collect();
     for (name, shape, values) in tensors {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "tensor `{name}`: shape and values disagree");

@@ -81,7 +81,10 @@ impl<'a> Originals<'a> {
         let below = relative(source).ok_or_else(|| fail(format!("its recorded path `{source}` leads out of the folder")))?;
         let path = self.folder.join(below);
         if !path.is_file() {
-            return Err(fail(format!("there is no file `{}`; originals are looked for in the folder that was imported", path.display())));
+            return Err(fail(format!(
+                "there is no file `{}`; originals are looked for in the folder that was imported",
+                path.display()
+            )));
         }
         self.check(path, expected, digest)
     }

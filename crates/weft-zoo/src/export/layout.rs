@@ -53,11 +53,7 @@ impl Layout {
 }
 
 /// The layout of the file that a checkpoint came from; the architecture's own, with a note, where none is known.
-pub(super) fn original(
-    ancestry: &Ancestry<'_>,
-    record: &Record,
-    architecture: &Architecture,
-) -> Result<(Layout, Option<String>)> {
+pub(super) fn original(ancestry: &Ancestry<'_>, record: &Record, architecture: &Architecture) -> Result<(Layout, Option<String>)> {
     let from_file = |record: &Record| {
         let format = record.provenance.format.clone()?;
         Some((record.digest, format, record.provenance.metadata.get(BINDING).cloned()))

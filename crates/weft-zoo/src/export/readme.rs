@@ -67,7 +67,9 @@ pub(super) fn write(contents: &Contents<'_>, folder: &Path) -> Result<()> {
         let (run, licence) = (plain(&record.run), plain(&record.provenance.licence));
         let _ = writeln!(text, "| {} | {run} | {licence} | {} | {} |", plan.file_name, origin(record), parents.join(" "));
     }
-    text.push_str("\nA file's name begins with the digest of its network's weights, which no format changes; parents are digests too.\n");
+    text.push_str(
+        "\nA file's name begins with the digest of its network's weights, which no format changes; parents are digests too.\n",
+    );
     write_atomic(&folder.join(FILE_NAME), text.as_bytes())
 }
 

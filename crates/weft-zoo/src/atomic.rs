@@ -5,7 +5,7 @@
 
 use crate::{Error, Result};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,6 +60,40 @@ impl AtomicFile {
         }
         sync_folder(parent_of(to))
     }
+
+    /// As [`AtomicFile::commit`], unless something is there: a file of the same content stays and makes this `false`.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] if it has another content.
+    pub(crate) fn commit_unless_other(mut self, to: &Path) -> Result<bool> {
+        if to.symlink_metadata().is_err() {
+            return self.commit(to).map(|()| true);
+        }
+        self.writer.as_mut().expect("the writer lives until the commit").flush().map_err(Error::io("write", &self.path))?;
+        let same = to.is_file() && same_content(&self.path, to).map_err(Error::io("read", to))?;
+        if same { Ok(false) } else { Err(Error::Exists { path: to.to_owned() }) }
+    }
+}
+
+/// Whether two files have the same bytes.
+fn same_content(a: &Path, b: &Path) -> std::io::Result<bool> {
+    let (a, b) = (File::open(a)?, File::open(b)?);
+    if a.metadata()?.len() != b.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut a, mut b) = (BufReader::with_capacity(1 << 16, a), BufReader::with_capacity(1 << 16, b));
+    loop {
+        let (left, right) = (a.fill_buf()?, b.fill_buf()?);
+        let len = left.len().min(right.len());
+        if left[..len] != right[..len] {
+            return Ok(false);
+        }
+        if len == 0 {
+            return Ok(left.len() == right.len());
+        }
+        a.consume(len);
+        b.consume(len);
+    }
 }
 
 impl Drop for AtomicFile {
@@ -109,6 +143,23 @@ mod tests {
         drop(dropped);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(write_atomic(&dir.path().join("absent/a.txt"), b"x").is_err());
+    }
+
+    #[test]
+    fn other_files_are_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        let commit = |bytes: &[u8]| {
+            let mut file = AtomicFile::create_in(dir.path()).unwrap();
+            file.write(bytes).unwrap();
+            file.commit_unless_other(&path)
+        };
+        assert!(commit(b"one").unwrap() && !commit(b"one").unwrap());
+        for other in [&b"two"[..], b"longer", b""] {
+            assert!(matches!(commit(other), Err(Error::Exists { .. })));
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -290,6 +290,40 @@ pub enum Error {
         /// How.
         reason: String,
     },
+    /// A file with other content is where one was to be written.
+    #[error("`{}` is there already with other content; move it away, or write to another folder", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The ONNX model that a checkpoint came from is not known, or not where it should be.
+    #[error("checkpoint {}: no original ONNX model: {reason}; `--graph FILE` names a model for all", digest.short())]
+    NoOriginal {
+        /// The checkpoint.
+        digest: Digest,
+        /// What is known.
+        reason: String,
+    },
+    /// A file is not the one that a checkpoint came from.
+    #[error("`{}` is not the file that checkpoint {} came from: it has SHA-256 {got}, the catalogue says {expected}", path.display(), digest.short())]
+    OtherFile {
+        /// The file.
+        path: PathBuf,
+        /// The checkpoint.
+        digest: Digest,
+        /// The SHA-256 in the catalogue.
+        expected: String,
+        /// The SHA-256 of what is there.
+        got: String,
+    },
+    /// The layout that a catalogue records of a checkpoint's file cannot be written.
+    #[error("checkpoint {}: the recorded layout of its file cannot be written: {reason}; export it under the architecture's own names", digest.short())]
+    Layout {
+        /// The checkpoint.
+        digest: Digest,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A setting of an import is out of range.
     #[error("`{setting}` must be {expected}, got {got}")]
     Setting {

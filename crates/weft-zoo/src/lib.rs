@@ -4,6 +4,7 @@
 //!   acknowledged is lost, nothing that was half written is seen, and every checkpoint is addressed by the
 //!   digest of its weights.
 //! - [`open_sources`]: weights in the formats that people have, one reader for all of them.
+//! - [`ExportForm`]: checkpoints out of a zoo, as safetensors, npz, or in the ONNX models that they came from.
 //! - [`read_checkpoint`], [`write_checkpoint`]: single networks as safetensors, in the names and layout that
 //!   `PyTorch` users expect; [`import`] brings many into a zoo.
 //! - [`infer`], [`Binding`]: which architecture a file has, and which of its tensors is which of the architecture's.
@@ -21,6 +22,7 @@ mod binding;
 mod checkpoint;
 pub mod data;
 mod error;
+mod export;
 mod format;
 mod header;
 mod import;
@@ -38,6 +40,7 @@ pub use atomic::write_atomic;
 pub use binding::{Binding, Part, Repeat, StoredTensor};
 pub use checkpoint::{checkpoint_metadata, infer_mlp, read_checkpoint, read_metadata, write_checkpoint};
 pub use error::{Error, HeaderFault, Result, TensorFault};
+pub use export::{ExportForm, Exported, Graphs, TensorNames};
 pub use format::{
     architecture_from_toml, architecture_to_toml, binding_from_json, binding_to_json, family_from_toml, family_to_toml,
     read_architecture, recipe_from_json, recipe_to_json,

@@ -45,11 +45,16 @@ pub fn read_tensors(path: &Path) -> Result<TensorFile> {
 /// # Panics
 /// If a shape does not have as many values as are given, or a name stands twice.
 pub fn write_tensors(path: &Path, tensors: &[(String, Vec<usize>, &[f32])], metadata: &Metadata) -> Result<()> {
+    stage_tensors(parent_of(path), tensors, metadata)?.commit(path)
+}
+
+/// Writes what [`write_tensors`] does into a temporary file of a folder.
+pub(crate) fn stage_tensors(folder: &Path, tensors: &[(String, Vec<usize>, &[f32])], metadata: &Metadata) -> Result<AtomicFile> {
     let declared: Vec<_> = tensors.iter().map(|(name, shape, _)| (name.as_str(), shape.clone())).collect();
     for (name, shape, values) in tensors {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "tensor `{name}`: shape and values disagree");
     }
-    let mut file = AtomicFile::create_in(parent_of(path))?;
+    let mut file = AtomicFile::create_in(folder)?;
     file.write(&encode_header(&declared, metadata))?;
     let mut buffer = Vec::new();
     for (_, _, values) in tensors {
@@ -57,7 +62,7 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Vec<usize>, &[f32])], meta
             file.write(little_endian(chunk, &mut buffer))?;
         }
     }
-    file.commit(path)
+    Ok(file)
 }
 
 /// The bytes of `values`, in a buffer that is used again.

@@ -168,10 +168,17 @@ impl Error {
             | Self::NotRun { .. }
             | Self::NoCheckpoint { .. }
             | Self::NothingToImport { .. }
-            | Self::Zoo(weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. }) => Kind::Missing,
+            | Self::Zoo(
+                weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. } | weft_zoo::Error::NoOriginal { .. },
+            ) => Kind::Missing,
             Self::Foreign { .. }
             | Self::Misfit { .. }
-            | Self::Zoo(weft_zoo::Error::Occupied { .. } | weft_zoo::Error::Differs { .. }) => Kind::Conflict,
+            | Self::Zoo(
+                weft_zoo::Error::Occupied { .. }
+                | weft_zoo::Error::Differs { .. }
+                | weft_zoo::Error::Exists { .. }
+                | weft_zoo::Error::OtherFile { .. },
+            ) => Kind::Conflict,
             Self::Interrupted { .. }
             | Self::Zoo(weft_zoo::Error::Interrupted)
             | Self::Net(weft_net::Error::Interrupted)
@@ -198,6 +205,9 @@ impl Error {
             Self::NoCheckpoint { zoo, .. } => Some(format!("`weft zoo ls {}` lists them", zoo.display())),
             Self::Zoo(weft_zoo::Error::NotAZoo { .. }) => {
                 Some("`weft zoo import PATHS… -o ZOO` makes a zoo of checkpoint files".to_owned())
+            }
+            Self::Zoo(weft_zoo::Error::OtherFile { .. }) => {
+                Some("name the folder as it was imported, or one model for all with `--graph FILE`".to_owned())
             }
             Self::Zoo(weft_zoo::Error::Corrupt { shard: path, .. } | weft_zoo::Error::Header { path, .. }) => {
                 let zoo = path.parent().filter(|folder| folder.ends_with("shards")).and_then(Path::parent)?;

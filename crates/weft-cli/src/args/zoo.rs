@@ -1,7 +1,7 @@
 //! The arguments of `weft zoo …`.
 
 use super::StageRun;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
@@ -29,16 +29,8 @@ pub(crate) enum Zoo {
     },
     /// Count checkpoints, sum up their accuracies, and measure the structure that generators bet on.
     Stats(ZooStats),
-    /// Write checkpoints as one safetensors file each.
-    Export {
-        /// The zoo's folder.
-        zoo: PathBuf,
-        /// Folder of the files.
-        #[arg(short, long, value_name = "DIR")]
-        output: PathBuf,
-        #[command(flatten)]
-        selection: Selection,
-    },
+    /// Write checkpoints as one file each: safetensors, npz, or the ONNX models that they came from.
+    Export(Export),
     /// Write a new zoo with other splits, such that nothing that belongs together is parted.
     Split(Split),
     /// Write a new zoo with the checkpoints of several.
@@ -79,6 +71,54 @@ pub(crate) struct Import {
     /// A label for every file: KEY=file-stem, KEY=folder, KEY=folder:N (N folders up) or KEY=text; may be repeated.
     #[arg(long, value_name = "KEY=SOURCE")]
     pub(crate) label: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The zoo's folder.
+    pub(crate) zoo: PathBuf,
+    /// Folder of the files.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// What they are written as.
+    #[arg(long = "as", value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) form: Form,
+    /// The names and layout of tensors: the architecture's own, or those of the file that each came from.
+    #[arg(long, value_enum, default_value_t, value_name = "WHOSE")]
+    pub(crate) names: Names,
+    /// With `--as onnx`: the model that takes the weights, for all.
+    #[arg(long, value_name = "FILE", conflicts_with = "originals")]
+    pub(crate) graph: Option<PathBuf>,
+    /// With `--as onnx`: the folder that was imported, which has the model of each.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) originals: Option<PathBuf>,
+    /// One more zoo in which ancestors are looked up, such as that of the training networks; may be repeated.
+    #[arg(long, value_name = "ZOO", requires = "originals")]
+    pub(crate) ancestors: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+}
+
+/// What checkpoints are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Form {
+    /// Safetensors, with all that is known as metadata.
+    #[default]
+    Safetensors,
+    /// Archives of NumPy arrays.
+    Npz,
+    /// ONNX models.
+    Onnx,
+}
+
+/// Whose names and layout tensors have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Names {
+    /// The architecture's.
+    #[default]
+    Own,
+    /// Those of the file that each came from.
+    Original,
 }
 
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use super::proto::{GraphProto, ModelProto, TensorProto};
 use super::tensor::{Folder, dtype, is_external};
 use super::wire::{Field, Fields, Kind, Message, put_len, put_varint};
 use super::{OnnxFault, OnnxNetwork, decode, network, read_model, refused, within_limit};
-use crate::write_atomic;
+use crate::atomic::{AtomicFile, parent_of};
 use prost::bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,9 +33,16 @@ pub fn export_onnx(original: &Path, architecture: &Architecture, row: &[f32], ta
         let source = CoreError::Length { what: architecture.name().to_owned(), expected, got: row.len() };
         return Err(crate::Error::Domain { origin: format!("export to `{}`", target.display()), source });
     }
+    stage_onnx(original, architecture, row, parent_of(target))?.commit(target)
+}
+
+/// Writes what [`export_onnx`] does into a temporary file of a folder; `row` has as many values as the architecture.
+pub(crate) fn stage_onnx(original: &Path, architecture: &Architecture, row: &[f32], folder: &Path) -> crate::Result<AtomicFile> {
     let bytes = read_model(original)?;
     let exported = exported(&bytes, original, architecture, row).map_err(|fault| refused(original, fault))?;
-    write_atomic(target, &exported)
+    let mut file = AtomicFile::create_in(folder)?;
+    file.write(&exported)?;
+    Ok(file)
 }
 
 /// The bytes of the model with other weights.

@@ -24,6 +24,7 @@ mod wire;
 
 pub use constant::Origin;
 pub use export::export_onnx;
+pub(crate) use export::stage_onnx;
 pub use fault::OnnxFault;
 pub use infer::Head;
 

@@ -8,3 +8,4 @@ mod hostile;
 mod model;
 mod norms;
 mod real;
+mod zoo;

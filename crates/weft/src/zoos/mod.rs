@@ -3,18 +3,20 @@
 //! The views here are made to be shown or serialized; the catalogue's own types know no format.
 
 mod derive;
+mod export;
 mod figures;
 mod import;
 
 pub use derive::{Merge, MergeView, Renamed, SplitOutcome, SplitRequest, merge, split};
+pub use export::{Export, ExportForm, ExportNote, ExportView, Graphs, TensorNames, export};
 pub use figures::{FileFault, SplitView, StatsView, VerifyView, prune, stats, verify};
 pub use import::{Import, ImportView, import};
 
 use crate::{Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use weft_core::{Monitor, Split};
+use std::path::Path;
+use weft_core::Split;
 use weft_zoo::{Entry, Expr, Filter, Literal, SortKey, Zoo};
 
 /// One checkpoint as a catalogue row.
@@ -196,27 +198,4 @@ pub fn show(zoo: &Path, digest_prefix: &str) -> Result<CheckpointView> {
             Err(Error::Range { what: "the digest", expected, got: format!("`{digest_prefix}`, which several share") })
         }
     }
-}
-
-/// Writes selected checkpoints as one file each, named by digest, and returns the paths.
-///
-/// # Errors
-/// The folder is no zoo, a shard is damaged, or a file cannot be written.
-pub fn export(zoo: &Path, selection: &Selection, folder: &Path, monitor: &Monitor) -> Result<Vec<PathBuf>> {
-    let zoo = Zoo::open(zoo)?;
-    let entries = selection.entries(&zoo)?;
-    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    monitor.start("export", entries.len() as u64, "networks");
-    let mut written = Vec::with_capacity(entries.len());
-    for entry in &entries {
-        if monitor.should_stop() {
-            return Err(Error::Interrupted { stage: "export" });
-        }
-        let path = folder.join(format!("{}.safetensors", entry.record().digest.short()));
-        zoo.export(entry, &path)?;
-        written.push(path);
-        monitor.progress(written.len() as u64);
-    }
-    monitor.finish();
-    Ok(written)
 }

@@ -85,7 +85,13 @@ fn an_own_zoo_goes_through_the_whole_job() {
     let trained = tiny(&dir.path().join("trained"), &["zoo.train.recipe.snapshots.steps=[]"]);
     weft::run(&trained, Stage::Zoo, &Monitor::silent()).unwrap();
     let files = dir.path().join("files");
-    for file in zoos::export(&dir.path().join("trained/zoo"), &zoos::Selection::default(), &files, &Monitor::silent()).unwrap() {
+    let export = zoos::Export {
+        zoo: dir.path().join("trained/zoo"),
+        selection: zoos::Selection::default(),
+        form: zoos::ExportForm::Safetensors(zoos::TensorNames::Own),
+        folder: files.clone(),
+    };
+    for file in zoos::export(&export, &Monitor::silent()).unwrap().files {
         // As other programs write them: weights, and not a word about them.
         let tensors = weft_zoo::read_tensors(&file).unwrap().tensors;
         let tensors: Vec<_> = tensors.iter().map(|(name, (shape, data))| (name.clone(), shape.clone(), data.as_slice())).collect();

@@ -1,5 +1,6 @@
 //! `weft zoo …`.
 
+mod export;
 mod figures;
 mod import;
 
@@ -7,7 +8,7 @@ use crate::args::zoo::{Merge, Selection, Split, Zoo};
 use crate::output::Answer;
 use crate::table::{count, plain, table};
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::Path;
 use weft::zoos::{self, CheckpointView, FileFault, SplitRequest};
@@ -22,11 +23,7 @@ pub(super) fn dispatch(command: Zoo, monitor: &Monitor) -> anyhow::Result<Answer
         Zoo::Ls { zoo, selection, columns } => list_columns(&zoo, selection, &columns),
         Zoo::Show { zoo, digest } => show(&zoo, &digest),
         Zoo::Stats(arguments) => figures::stats(arguments, monitor),
-        Zoo::Export { zoo, output, selection } => {
-            let written = zoos::export(&zoo, &self::selection(selection)?, &output, monitor)?;
-            let human = format!("{} in {}\n", count(written.len(), "network"), output.display());
-            Ok(Answer { human, json: json!({ "files": written }), done: true })
-        }
+        Zoo::Export(arguments) => export::export(arguments, monitor),
         Zoo::Split(arguments) => split(arguments, monitor),
         Zoo::Merge(arguments) => merge(arguments, monitor),
         Zoo::Verify { zoo, prune } => figures::verify(&zoo, prune, monitor),

@@ -1,0 +1,141 @@
+//! Wake-word networks through a zoo: in from their models, out into them.
+
+use crate::real::{files, folder};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use weft_core::{Digest, Monitor, Population, Provenance, Record, Seed, Split};
+use weft_zoo::onnx::read_onnx;
+use weft_zoo::{Entry, Error, ExportForm, Filter, Graphs, Zoo, sha256_of_file};
+
+/// The bytes of a digest in hexadecimal.
+fn sha256(path: &Path) -> weft_core::Sha256 {
+    let text = sha256_of_file(path).unwrap();
+    weft_core::Sha256(std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()))
+}
+
+/// One zoo of all networks of a folder, as an import records them.
+fn imported(models: &Path, path: &Path) -> Zoo {
+    let paths = files(models);
+    let mut seen = BTreeSet::new();
+    let (mut data, mut records, mut architecture) = (Vec::new(), Vec::new(), None);
+    for file in &paths {
+        let network = read_onnx(file).unwrap();
+        let shared = architecture.get_or_insert_with(|| Arc::new(network.architecture.clone()));
+        let digest = Digest::of_weights(shared, &network.weights());
+        if !seen.insert(digest) {
+            continue;
+        }
+        data.extend(network.weights());
+        let source = file.strip_prefix(models).unwrap().to_str().unwrap().to_owned();
+        let provenance = Provenance {
+            licence: "Apache-2.0".to_owned(),
+            file_sha256: Some(sha256(file)),
+            format: Some("onnx".to_owned()),
+            source: source.clone(),
+            ..Provenance::default()
+        };
+        records.push(Record { split: Some(Split::Train), is_final: true, provenance, ..Record::new(digest, source) });
+    }
+    let architecture = architecture.unwrap();
+    let mut zoo = Zoo::create(path, "wake words", architecture.clone(), None).unwrap();
+    assert!(zoo.append(&Population::new(architecture, data).unwrap(), &records).unwrap().refused.is_empty());
+    zoo
+}
+
+fn originals(folder: &Path, ancestors: &[&Path]) -> ExportForm {
+    ExportForm::Onnx(Graphs::Originals {
+        folder: folder.to_owned(),
+        ancestors: ancestors.iter().map(|&path| path.into()).collect(),
+    })
+}
+
+#[test]
+fn every_wake_word_comes_out_as_the_file_that_it_was() {
+    let Some(models) = folder() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let zoo = imported(&models, &dir.path().join("zoo"));
+    let entries = zoo.records(&Filter::default()).unwrap();
+    assert_eq!(entries.len(), 121);
+    let exported = zoo.export_as(&entries, &originals(&models, &[]), &dir.path().join("out"), &Monitor::silent()).unwrap();
+    for (file, entry) in exported.iter().zip(&entries) {
+        let network = read_onnx(&file.path).unwrap();
+        assert_eq!(Digest::of_weights(&network.architecture, &network.weights()), entry.record().digest);
+        // With its own weights a model is the same file.
+        assert_eq!(sha256(&file.path), entry.record().provenance.file_sha256.unwrap(), "{}", file.path.display());
+    }
+    let text = std::fs::read_to_string(dir.path().join("out/README.md")).unwrap();
+    assert!(text.contains("numpy.zeros((1, 16, 96,), numpy.float32)"), "{text}");
+}
+
+/// Networks that differ from those of the models: moved ones, as a generator or a canonicalization makes them.
+fn moved(raw: &Zoo, entries: &[Entry], path: &Path) -> Zoo {
+    let population = raw.load(entries, weft_zoo::Purpose::Evaluate).unwrap();
+    let architecture = raw.architecture();
+    let mut data = Vec::new();
+    for i in 0..population.len() {
+        let noise = Seed::new(i as u64).normals(architecture.num_parameters());
+        data.extend(population.row(i).iter().zip(noise).map(|(w, z)| w + 0.01 * z));
+    }
+    let population = Population::new(architecture.clone(), data).unwrap();
+    let record = |i: usize| {
+        let provenance = Provenance {
+            licence: "Apache-2.0".to_owned(),
+            source: "a generator".to_owned(),
+            synthetic: true,
+            parents: vec![entries[i].record().digest],
+            ..Provenance::default()
+        };
+        Record { split: Some(Split::Train), is_final: true, provenance, ..Record::new(population.digest(i), format!("sample {i}")) }
+    };
+    let records: Vec<Record> = (0..population.len()).map(record).collect();
+    let mut zoo = Zoo::create(path, "samples", architecture.clone(), None).unwrap();
+    assert!(zoo.append(&population, &records).unwrap().refused.is_empty());
+    zoo
+}
+
+#[test]
+fn samples_go_into_the_models_of_their_ancestors() {
+    let Some(models) = folder() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let raw = imported(&models, &dir.path().join("raw"));
+    let entries: Vec<Entry> = raw.records(&Filter::default()).unwrap().into_iter().step_by(24).collect();
+    let samples = moved(&raw, &entries, &dir.path().join("samples"));
+    let chosen = samples.records(&Filter::default()).unwrap();
+    let export = |form: &ExportForm, name: &str| samples.export_as(&chosen, form, &dir.path().join(name), &Monitor::silent());
+    let error = export(&originals(&models, &[]), "none").unwrap_err();
+    assert!(matches!(error, Error::NoOriginal { .. }) && error.to_string().contains("--graph FILE"), "{error}");
+    assert!(!dir.path().join("none").exists());
+    let one = ExportForm::Onnx(Graphs::File(models.join(&entries[0].record().provenance.source)));
+    for (form, name) in [(originals(&models, &[raw.path()]), "own"), (one, "one")] {
+        for (file, entry) in export(&form, name).unwrap().iter().zip(&chosen) {
+            let network = read_onnx(&file.path).unwrap();
+            assert_eq!(Digest::of_weights(&network.architecture, &network.weights()), entry.record().digest, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_model_that_is_another_one_is_refused_with_both_checksums() {
+    let Some(models) = folder() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mine = dir.path().join("mine/en");
+    std::fs::create_dir_all(&mine).unwrap();
+    let (a, b) = (mine.join("a.onnx"), mine.join("b.onnx"));
+    std::fs::copy(&files(&models)[0], &a).unwrap();
+    std::fs::copy(&files(&models)[1], &b).unwrap();
+    let zoo = imported(&dir.path().join("mine"), &dir.path().join("zoo"));
+    let (expected, got) = (sha256(&b).to_string(), sha256(&a).to_string());
+    std::fs::copy(&a, &b).unwrap();
+    let entries = zoo.records(&Filter::default()).unwrap();
+    let form = originals(&dir.path().join("mine"), &[]);
+    let error = zoo.export_as(&entries, &form, &dir.path().join("out"), &Monitor::silent()).unwrap_err();
+    assert!(matches!(error, Error::OtherFile { .. }));
+    for part in [expected, got, b.display().to_string()] {
+        assert!(error.to_string().contains(&part), "{part} is missing from {error}");
+    }
+    std::fs::remove_file(&b).unwrap();
+    let error = zoo.export_as(&entries, &form, &dir.path().join("out"), &Monitor::silent()).unwrap_err().to_string();
+    assert!(error.contains("there is no file") && error.contains("b.onnx"), "{error}");
+    assert!(!dir.path().join("out").exists(), "something was written");
+}

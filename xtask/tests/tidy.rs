@@ -12,7 +12,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Which of the workspace's crates a crate may use, and whether the machine-learning framework. All may use
 /// `weft-testkit` in tests.
-const MAY_USE: [(&str, &[&str], bool); 12] = [
+const MAY_USE: [(&str, &[&str], bool); 13] = [
     ("weft-core", &[], false),
     ("weft-zoo", &["weft-core"], false),
     ("weft-canon", &["weft-core"], false),
@@ -24,6 +24,7 @@ const MAY_USE: [(&str, &[&str], bool); 12] = [
     ("weft", &["weft-canon", "weft-codec", "weft-core", "weft-eval", "weft-gen", "weft-net", "weft-ops", "weft-zoo"], false),
     ("weft-cli", &["weft"], false),
     ("weft-testkit", &["weft-core"], false),
+    ("weft-fuzz", &["weft-zoo"], false),
     ("xtask", &[], false),
 ];
 

@@ -1,7 +1,9 @@
-//! The canonical form: balanced scales, then the permutation that lies closest to an anchor.
+//! The canonical form: continuous symmetries fixed in closed form, then the permutation and signs that lie closest to an anchor.
 
 use crate::error::{Result, check_len};
-use crate::{Element, Error, Group, Matching, balance, match_to};
+use crate::fix::{Fixed, Precision, fix};
+use crate::transform::{Step, Transform};
+use crate::{Element, Error, Group, Matching, match_to};
 use rayon::prelude::*;
 use weft_core::{Population, Seed};
 
@@ -11,15 +13,26 @@ pub struct Canonical {
     /// The weights.
     pub row: Vec<f32>,
     /// What was applied to the raw weights.
-    pub canonical_from_raw: Element,
-    /// Units whose scale is undetermined (dead within the weights); they keep theirs.
+    pub canonical_from_raw: Transform,
+    /// Scales, gains and directions that the weights leave undetermined: dead units, singular values that meet.
     pub ill_conditioned: usize,
+}
+
+/// A population in canonical form.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CanonicalPopulation {
+    /// The networks.
+    pub networks: Population,
+    /// What was applied to each.
+    pub transforms: Vec<Transform>,
+    /// What the weights of each leave undetermined.
+    pub ill_conditioned: Vec<usize>,
 }
 
 /// Brings networks of one architecture into the form closest to an anchor.
 ///
-/// For networks without ties (two units of equal norms, or two matchings of equal distance), `canon(g·w) = canon(w)` up to
-/// rounding, and canonicalizing a canonical network changes nothing.
+/// For networks without ties (two units of equal norms, singular values that meet, or two matchings of equal distance),
+/// `canon(g·w) = canon(w)` up to rounding, and canonicalizing a canonical network changes nothing.
 #[derive(Debug, Clone)]
 pub struct Canonicalizer {
     group: Group,
@@ -38,18 +51,16 @@ impl Canonicalizer {
         Ok(Self { group, anchor, matching, seed })
     }
 
-    /// Takes one network, balanced, as the anchor.
+    /// Takes one network, its continuous symmetries fixed, as the anchor.
     ///
     /// # Errors
     /// As [`Canonicalizer::new`].
     pub fn fit_anchor(group: Group, row: &[f32], matching: Matching, seed: Seed) -> Result<Self> {
-        check_row(&group, "anchor", row)?;
-        let mut anchor = row.to_vec();
-        group.apply(&balance(&group, row)?.element, &mut anchor)?;
+        let anchor = fixed(&group, "anchor", row)?.0;
         Ok(Self { group, anchor, matching, seed })
     }
 
-    /// Takes as the anchor the mean of balanced, matched networks, estimated anew `iterations` times from the first one on.
+    /// Takes as the anchor the mean of matched networks, estimated anew `iterations` times from the first one on.
     ///
     /// Returns with it the mean distance `‖anchor − g·w‖` at each iteration, before the anchor moved. It ends early when the
     /// matching no longer changes.
@@ -64,19 +75,11 @@ impl Canonicalizer {
     pub fn fit_mean(group: Group, rows: &[&[f32]], iterations: usize, seed: Seed) -> Result<(Self, Vec<f64>)> {
         let first = rows.first().ok_or(Error::Empty { what: "networks to fit the anchor to" })?;
         let mut fitted = Self::fit_anchor(group, first, Matching::default(), seed)?;
-        let balanced: Vec<Vec<f32>> = rows
-            .par_iter()
-            .map(|row| {
-                check_row(&fitted.group, "row", row)?;
-                let mut balanced = row.to_vec();
-                fitted.group.apply(&balance(&fitted.group, row)?.element, &mut balanced)?;
-                Ok(balanced)
-            })
-            .collect::<Result<_>>()?;
+        let rows = fixed_rows(&fitted.group, rows)?;
         let mut history = Vec::with_capacity(iterations);
         let mut previous: Vec<Element> = Vec::new();
         for _ in 0..iterations {
-            let matched: Vec<(Element, f64)> = balanced
+            let matched: Vec<(Element, f64)> = rows
                 .par_iter()
                 .map(|row| match_to(&fitted.group, row, &fitted.anchor, &fitted.matching, seed))
                 .collect::<Result<_>>()?;
@@ -85,10 +88,72 @@ impl Canonicalizer {
             if elements == previous {
                 break;
             }
-            fitted.anchor = mean_of(&fitted.group, &balanced, &elements)?;
+            fitted.anchor = mean_of(&fitted.group, &rows, &elements)?;
             previous = elements;
         }
         Ok((fitted, history))
+    }
+
+    /// Aligns networks with each other, with no network for an anchor, and takes the mean of all as the anchor of others.
+    ///
+    /// `Σ_{a≠b} ⟨g_a·w_a, g_b·w_b⟩` is maximized: each network in turn is matched to the sum of all others, which never lowers it.
+    /// The alignment of two networks is `g_a⁻¹·g_b`, so that going round a cycle of networks ends where it began. Several
+    /// `restarts` begin at random elements, and the best end counts. Returns the mean pairwise distance at the end of each.
+    ///
+    /// # Errors
+    /// As [`Canonicalizer::fit_mean`].
+    ///
+    /// # References
+    /// Crisostomi, Fumero, Baieri, Bernard & Rodolà 2024 for cycle consistency; Gower 1975.
+    pub fn fit_consistent(group: Group, rows: &[&[f32]], restarts: usize, seed: Seed) -> Result<(Self, Vec<f64>)> {
+        let first = rows.first().ok_or(Error::Empty { what: "networks to fit the anchor to" })?;
+        let dim = first.len();
+        let rows = fixed_rows(&group, rows)?;
+        let (n, matching) = (rows.len(), Matching::default());
+        let norms: f64 = rows.iter().flatten().map(|&w| f64::from(w).powi(2)).sum();
+        let (mut best, mut history) = (None, Vec::with_capacity(restarts));
+        let mut image = vec![0.0; dim];
+        for restart in 0..restarts.max(1) {
+            let seed = seed.fork("consistent").index(restart as u64);
+            let order = seed.fork("order").permutation(n);
+            // The first network stays; the others join the sum of those before them.
+            let mut images: Vec<Vec<f32>> = vec![Vec::new(); n];
+            let mut sum = vec![0.0_f64; dim];
+            for round in 0..MAX_ROUNDS {
+                let mut changed = false;
+                for i in order.iter().map(|&i| i as usize) {
+                    let own = images[i].iter().copied().chain(std::iter::repeat(0.0));
+                    let others: Vec<f32> = sum.iter().zip(own).map(|(s, w)| (s - f64::from(w)) as f32).collect();
+                    let row = &rows[i];
+                    if others.iter().all(|w| *w == 0.0) {
+                        image.copy_from_slice(row);
+                    } else {
+                        let (element, _) = match_to(&group, row, &others, &matching, seed)?;
+                        group.apply_to(&element, row, &mut image)?;
+                    }
+                    if images[i] != image {
+                        let better = |new: &[f32], old: &[f32]| dot(&others, new) > dot(&others, old) * (1.0 + 1e-9);
+                        if round == 0 || better(&image, &images[i]) {
+                            changed = true;
+                            let old = std::mem::replace(&mut images[i], image.clone());
+                            sum.iter_mut().zip(&image).for_each(|(s, &w)| *s += f64::from(w));
+                            sum.iter_mut().zip(&old).for_each(|(s, &w)| *s -= f64::from(w));
+                        }
+                    }
+                }
+                if !changed {
+                    break;
+                }
+            }
+            let total = sum.iter().map(|s| s * s).sum::<f64>();
+            // Σ over pairs of ‖a − b‖² is n·Σ‖a‖² − ‖Σ a‖².
+            history.push((2.0 * (n as f64 * norms - total).max(0.0) / (n * n.saturating_sub(1)).max(1) as f64).sqrt());
+            if best.as_ref().is_none_or(|(value, _)| total > *value) {
+                best = Some((total, sum.iter().map(|s| (s / n as f64) as f32).collect::<Vec<f32>>()));
+            }
+        }
+        let anchor = best.map_or_else(Vec::new, |(_, anchor)| anchor);
+        Ok((Self { group, anchor, matching, seed }, history))
     }
 
     /// The group.
@@ -112,60 +177,71 @@ impl Canonicalizer {
     /// Brings one network into canonical form.
     ///
     /// # Errors
-    /// [`Error::Length`] or [`Error::NotFinite`] if it is no row of finite weights.
+    /// [`Error::Length`] or [`Error::NotFinite`] if it is no row of finite weights, [`Error::Variance`] for a batch norm that
+    /// divides by what is not positive.
     pub fn canonicalize(&self, row: &[f32]) -> Result<Canonical> {
         let canonical = self.canonicalize_run(&[row])?;
         canonical.into_iter().next().ok_or(Error::Empty { what: "networks of a run" })
     }
 
+    /// Brings one network into canonical form in `f64`.
+    ///
+    /// # Errors
+    /// As [`Canonicalizer::canonicalize`].
+    pub fn canonicalize_f64(&self, row: &[f64]) -> Result<(Vec<f64>, Transform, usize)> {
+        check_len("row", row.len(), self.group.architecture().num_parameters())?;
+        if let Some(index) = row.iter().position(|w| !w.is_finite()) {
+            return Err(Error::NotFinite { index });
+        }
+        let mut image = row.to_vec();
+        let Fixed { mut transform, ill_conditioned } = fix(&self.group, &mut image, Precision::F64)?;
+        let narrow: Vec<f32> = image.iter().map(|&w| w as f32).collect();
+        let (matched, _) = match_to(&self.group, &narrow, &self.anchor, &self.matching, self.seed)?;
+        let source = image.clone();
+        self.group.apply_to_f64(&matched, &source, &mut image)?;
+        transform.steps.push(Step::Units(matched));
+        Ok((image, transform, ill_conditioned))
+    }
+
     /// Brings all snapshots of one training run, in order, into canonical form.
     ///
-    /// The permutation and the signs found for the last snapshot serve them all, so that a run stays a path; scales are each
-    /// snapshot's own.
+    /// The permutation and the signs found for the last snapshot serve them all, so that a run stays a path; continuous symmetries
+    /// are each snapshot's own.
     ///
     /// # Errors
     /// [`Error::Empty`] without snapshots, else as [`Canonicalizer::canonicalize`].
     pub fn canonicalize_run(&self, rows: &[&[f32]]) -> Result<Vec<Canonical>> {
-        let balanced = rows
-            .iter()
-            .map(|row| {
-                check_row(&self.group, "row", row)?;
-                balance(&self.group, row)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let (Some(last), Some(scale)) = (rows.last(), balanced.last()) else {
+        let fixed = rows.iter().map(|row| fixed(&self.group, "row", row)).collect::<Result<Vec<_>>>()?;
+        let Some((last, _)) = fixed.last() else {
             return Err(Error::Empty { what: "networks of a run" });
         };
-        let mut image = last.to_vec();
-        self.group.apply(&scale.element, &mut image)?;
-        let (matched, _) = match_to(&self.group, &image, &self.anchor, &self.matching, self.seed)?;
-        rows.iter()
-            .zip(balanced)
-            .map(|(row, balanced)| {
-                let canonical_from_raw = matched.compose(&balanced.element);
-                let mut image = vec![0.0; row.len()];
-                self.group.apply_to(&canonical_from_raw, row, &mut image)?;
-                Ok(Canonical { row: image, canonical_from_raw, ill_conditioned: balanced.ill_conditioned })
-            })
-            .collect()
+        let (matched, _) = match_to(&self.group, last, &self.anchor, &self.matching, self.seed)?;
+        let finish = |(row, Fixed { mut transform, ill_conditioned }): (Vec<f32>, Fixed)| {
+            let mut image = vec![0.0; row.len()];
+            self.group.apply_to(&matched, &row, &mut image)?;
+            transform.steps.push(Step::Units(matched.clone()));
+            Ok(Canonical { row: image, canonical_from_raw: transform, ill_conditioned })
+        };
+        fixed.into_iter().map(finish).collect()
     }
 
     /// Brings a whole population into canonical form, in parallel, run by run.
     ///
     /// `runs[i]` identifies the run of network `i`; the last network of a run, in the population's order, is its final one.
-    /// Returns the canonical population, the element applied to each network, and the number of ill-conditioned units in all.
     ///
     /// # Errors
     /// [`Error::Length`] or [`Error::NotFinite`] if the population or `runs` does not fit.
-    pub fn canonicalize_population(&self, population: &Population, runs: &[u32]) -> Result<(Population, Vec<Element>, usize)> {
+    pub fn canonicalize_population(&self, population: &Population, runs: &[u32]) -> Result<CanonicalPopulation> {
         check_len("run of each network", runs.len(), population.len())?;
         check_len("row", population.dim(), self.group.architecture().num_parameters())?;
         let mut order: Vec<usize> = (0..runs.len()).collect();
         order.sort_by_key(|&i| runs[i]); // stable: a run's snapshots stay in order
         let members: Vec<&[usize]> = order.chunk_by(|&i, &j| runs[i] == runs[j]).collect();
-        let mut canonical = population.clone();
-        let mut elements = vec![Element { spaces: Vec::new() }; runs.len()];
-        let mut ill_conditioned = 0;
+        let mut canonical = CanonicalPopulation {
+            networks: population.clone(),
+            transforms: vec![Transform::default(); runs.len()],
+            ill_conditioned: vec![0; runs.len()],
+        };
         let dim = population.dim();
         for batch in members.chunks(1024) {
             let done: Vec<Vec<Canonical>> = batch
@@ -173,13 +249,32 @@ impl Canonicalizer {
                 .map(|run| self.canonicalize_run(&run.iter().map(|&i| population.row(i)).collect::<Vec<_>>()))
                 .collect::<Result<_>>()?;
             for (&i, one) in batch.iter().copied().flatten().zip(done.into_iter().flatten()) {
-                canonical.data_mut()[i * dim..(i + 1) * dim].copy_from_slice(&one.row);
-                elements[i] = one.canonical_from_raw;
-                ill_conditioned += one.ill_conditioned;
+                canonical.networks.data_mut()[i * dim..(i + 1) * dim].copy_from_slice(&one.row);
+                canonical.transforms[i] = one.canonical_from_raw;
+                canonical.ill_conditioned[i] = one.ill_conditioned;
             }
         }
-        Ok((canonical, elements, ill_conditioned))
+        Ok(canonical)
     }
+}
+
+/// Rounds of aligning every network with the others, at most.
+const MAX_ROUNDS: usize = 50;
+
+/// A row with its continuous symmetries fixed, rounded once.
+fn fixed(group: &Group, what: &'static str, row: &[f32]) -> Result<(Vec<f32>, Fixed)> {
+    check_row(group, what, row)?;
+    let mut wide: Vec<f64> = row.iter().map(|&w| f64::from(w)).collect();
+    let fixed = fix(group, &mut wide, Precision::F32)?;
+    Ok((wide.into_iter().map(|w| w as f32).collect(), fixed))
+}
+
+fn fixed_rows(group: &Group, rows: &[&[f32]]) -> Result<Vec<Vec<f32>>> {
+    rows.par_iter().map(|row| Ok(fixed(group, "row", row)?.0)).collect()
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
 fn check_row(group: &Group, what: &'static str, row: &[f32]) -> Result<()> {

@@ -34,6 +34,22 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A step of a transformation does not belong to the group.
+    #[error("group transformation: {reason}")]
+    Step {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A weight that must be positive is not.
+    #[error("tensor `{tensor}`, entry {index}: a variance of {value} is not positive")]
+    Variance {
+        /// The tensor.
+        tensor: String,
+        /// The entry.
+        index: usize,
+        /// Its value.
+        value: f64,
+    },
     /// An index is out of range.
     #[error("{what} {index} is not below {limit}")]
     Index {

@@ -1,21 +1,90 @@
-//! A row of weights rearranged for matching: one feature vector a hidden unit, the matrices that couple two hidden
-//! spaces, and the rest, which no permutation touches.
+//! A row of weights rearranged for matching: features of the units of each hidden space, the tensors that couple two spaces,
+//! and the rest, which nothing discrete touches.
 //!
-//! Units of a space are matched by the inner products of their feature vectors; a feature vector holds every weight of
-//! the unit whose other end is fixed: its input row, its bias, its output column.
+//! Units of a space are matched by the inner products of their features; features are all weights of a unit whose other end is
+//! fixed. They come in *segments* whose signs are chosen together: one segment as a rule, one a direction for the heads of an
+//! attention. Keys of grouped attention are features of a group of units.
 
-use crate::Group;
+use crate::group::{HiddenSpace, Slots, SpaceAxis};
+use crate::product::{View, multiply};
+use crate::{Group, SpaceElement};
 use std::ops::Range;
+
+/// One end of a tensor in a hidden space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Side {
+    /// The space.
+    pub(crate) space: usize,
+    /// Entries of a unit (or of a group).
+    pub(crate) inner: usize,
+    /// Entries of a coordinate.
+    fine: usize,
+    /// Whether it runs over groups of units.
+    pub(crate) grouped: bool,
+    /// First scale and slots of the class whose signs it feels; whether the class is shared by groups.
+    sign: Option<(usize, Slots, bool)>,
+}
+
+impl Side {
+    fn new(space: usize, of: &HiddenSpace, axis: &SpaceAxis) -> Self {
+        let sign = of.sign_of(axis).map(|c| (of.first_scale(c), of.classes[c].slots, of.classes[c].grouped));
+        Self { space, inner: axis.inner, fine: axis.fine, grouped: axis.grouped, sign }
+    }
+
+    /// The number of segments that its units fall into.
+    fn num_segments(&self) -> usize {
+        self.sign.map_or(1, |(_, slots, _)| slots.len())
+    }
+
+    /// The segment of an entry within a unit.
+    fn segment(&self, within: usize) -> usize {
+        self.sign.map_or(0, |(_, slots, _)| slots.of(within / self.fine))
+    }
+
+    /// For each new entry of the axis, the old one and its sign.
+    pub(crate) fn moves(&self, layout: &SpaceLayout, state: &SpaceElement, moves: &mut Vec<(u32, f32)>) {
+        moves.clear();
+        let step = if self.grouped { layout.members } else { 1 };
+        for (new, from) in state.permutation.iter().step_by(step).enumerate() {
+            let from = *from as usize / step;
+            for within in 0..self.inner {
+                let sign = self.sign.map_or(1.0, |(first, slots, grouped)| {
+                    let unit = if grouped && !self.grouped { new / layout.members } else { new };
+                    state.scale[first + unit * slots.len() + slots.of(within / self.fine)]
+                });
+                moves.push(((from * self.inner + within) as u32, sign as f32));
+            }
+        }
+    }
+}
 
 /// Where a stretch of a unit's features comes from.
 #[derive(Debug, Clone)]
-enum Source {
-    /// Row `i` of a matrix, all columns or the kept inputs.
-    Row { start: usize, cols: usize, kept: Option<Vec<u32>> },
-    /// Column `i` of a matrix.
-    Column { start: usize, rows: usize, cols: usize },
-    /// Entry `i` of a vector.
-    Entry { start: usize },
+struct Source {
+    start: usize,
+    rows: usize,
+    cols: usize,
+    rest: usize,
+    /// 0 if units are rows, 1 if they are columns.
+    axis: usize,
+    inner: usize,
+    /// Entries of a unit that belong to the segment.
+    within: Vec<u32>,
+    /// The inputs that live, if not all do.
+    kept: Option<Vec<u32>>,
+}
+
+/// Features whose signs are chosen together.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    /// The scale of the first unit that holds its sign, and how far the next unit's is; `None` if it has no sign.
+    pub(crate) sign: Option<(usize, usize)>,
+    /// Its place in a unit's features.
+    pub(crate) features: Range<usize>,
+    /// Its place in a group's features.
+    pub(crate) group_features: Range<usize>,
+    sources: Vec<Source>,
+    group_sources: Vec<Source>,
 }
 
 /// The features of one hidden space.
@@ -23,22 +92,31 @@ enum Source {
 pub(crate) struct SpaceLayout {
     /// The number of units, `h`.
     pub(crate) size: usize,
+    /// Units of a group.
+    pub(crate) members: usize,
     /// The number of features a unit, `f`.
     pub(crate) features: usize,
-    /// Whether signs are matched too.
+    /// The number of features a group of units.
+    pub(crate) group_features: usize,
+    /// Whether all segments have signs: then so have the units.
     pub(crate) sign: bool,
-    sources: Vec<Source>,
+    /// All segments.
+    pub(crate) segments: Vec<Segment>,
+    num_scales: usize,
+    followers: Vec<(usize, usize, usize)>,
 }
 
-/// A matrix between two hidden spaces.
+/// A tensor between two hidden spaces, `[rows, cols, rest]`.
 #[derive(Debug, Clone)]
 pub(crate) struct CouplingLayout {
     /// Its place in the row.
     pub(crate) range: Range<usize>,
-    /// The space of its rows.
-    pub(crate) out: usize,
-    /// The space of its columns.
-    pub(crate) into: usize,
+    /// Its rows.
+    pub(crate) out: Side,
+    /// Its columns.
+    pub(crate) into: Side,
+    pub(crate) cols: usize,
+    pub(crate) rest: usize,
 }
 
 /// The rearrangement for one group.
@@ -46,72 +124,79 @@ pub(crate) struct CouplingLayout {
 pub(crate) struct Layout {
     /// One entry a hidden space.
     pub(crate) spaces: Vec<SpaceLayout>,
-    /// The coupling matrices.
+    /// The coupling tensors.
     pub(crate) couplings: Vec<CouplingLayout>,
-    rest: Vec<Source>,
-    /// Stretches of `rest` with their numbers of rows.
-    rest_rows: Vec<usize>,
+    rest: Vec<(Range<usize>, usize, Option<Vec<u32>>)>,
 }
 
 impl Layout {
     /// Lays out a group's rows, leaving out the inputs that `dead` marks.
     pub(crate) fn new(group: &Group, dead: &[bool]) -> Self {
         let kept: Option<Vec<u32>> = dead.contains(&true).then(|| (0..dead.len() as u32).filter(|&i| !dead[i as usize]).collect());
-        let space = |s: &crate::HiddenSpace| SpaceLayout { size: s.size, features: 0, sign: s.sign, sources: Vec::new() };
-        let mut layout = Self {
-            spaces: group.spaces().iter().map(space).collect(),
-            couplings: Vec::new(),
-            rest: Vec::new(),
-            rest_rows: Vec::new(),
-        };
+        let mut layout =
+            Self { spaces: group.spaces().iter().map(SpaceLayout::new).collect(), couplings: Vec::new(), rest: Vec::new() };
         for (tensor, spec) in group.architecture().tensors().iter().enumerate() {
-            let (range, start) = (spec.range(), spec.range().start);
-            let [rows, cols] = [spec.shape[0], spec.shape.get(1).copied().unwrap_or(1)];
-            let whole = |kept: &Option<Vec<u32>>| match spec.shape.len() {
-                1 => Source::Entry { start },
-                _ => Source::Row { start, cols, kept: kept.clone().filter(|_| group.role(tensor, 1).input) },
-            };
-            match (group.role(tensor, 0).hidden, group.role(tensor, 1).hidden) {
-                (Some(out), Some(into)) => layout.couplings.push(CouplingLayout { range, out, into }),
-                (Some(k), None) => layout.spaces[k].sources.push(whole(&kept)),
-                (None, Some(k)) => layout.spaces[k].sources.push(Source::Column { start, rows, cols }),
-                (None, None) => {
-                    layout.rest.push(whole(&kept));
-                    layout.rest_rows.push(rows);
+            let (rows, cols) = (spec.shape[0], spec.shape.get(1).copied().unwrap_or(1));
+            let rest: usize = spec.shape.iter().skip(2).product();
+            let kept =
+                kept.clone().filter(|_| rest == 1 && spec.shape.len() == 2 && group.role(tensor, 1).input && cols == dead.len());
+            let side = |axis| group.hidden(tensor, axis).map(|(k, of)| Side::new(k, &group.spaces()[k], of));
+            match (side(0), side(1)) {
+                (Some(out), Some(into)) => layout.couplings.push(CouplingLayout { range: spec.range(), out, into, cols, rest }),
+                (None, None) => layout.rest.push((spec.range(), cols * rest, kept)),
+                (Some(side), None) | (None, Some(side)) => {
+                    let axis = usize::from(group.hidden(tensor, 0).is_none());
+                    let source =
+                        Source { start: spec.range().start, rows, cols, rest, axis, inner: side.inner, within: Vec::new(), kept };
+                    layout.spaces[side.space].add(&side, &source);
                 }
             }
         }
-        for space in &mut layout.spaces {
-            space.features = space.sources.iter().map(Source::len).sum();
+        let couplings = layout.couplings.iter().flat_map(|c| [c.out.clone(), c.into.clone()]).collect::<Vec<_>>();
+        for side in &couplings {
+            layout.spaces[side.space].declare(side);
         }
+        layout.spaces.iter_mut().for_each(SpaceLayout::place);
         layout
     }
 
-    /// The number of values in the part that no permutation touches.
+    /// The number of values in the part that nothing discrete touches.
     pub(crate) fn rest_len(&self) -> usize {
-        self.rest.iter().zip(&self.rest_rows).map(|(s, rows)| s.len() * rows).sum()
+        self.rest
+            .iter()
+            .map(|(range, width, kept)| kept.as_ref().map_or(range.len(), |kept| range.len() / width * kept.len()))
+            .sum()
     }
 
-    /// The number of values in the coupling matrices together.
+    /// The number of values in the coupling tensors together.
     pub(crate) fn coupling_len(&self) -> usize {
         self.couplings.iter().map(|c| c.range.len()).sum()
     }
 
-    /// Writes the features of space `k`, `[h, f]`.
+    /// The number of feature values of space `k`, of units and of groups.
+    pub(crate) fn unit_len(&self, k: usize) -> usize {
+        let space = &self.spaces[k];
+        space.size * space.features + space.size / space.members * space.group_features
+    }
+
+    /// Writes the features of space `k`: `[h, f]`, then those of its groups.
     pub(crate) fn gather_units(&self, k: usize, row: &[f32], units: &mut [f32]) {
         let space = &self.spaces[k];
-        if space.features > 0 {
-            for (i, mut unit) in units.chunks_exact_mut(space.features).enumerate() {
-                for source in &space.sources {
+        let (units, groups) = units.split_at_mut(space.size * space.features);
+        let gather = |target: &mut [f32], width: usize, of: &dyn Fn(&Segment) -> &[Source]| {
+            for (i, mut unit) in target.chunks_exact_mut(width.max(1)).enumerate() {
+                for source in space.segments.iter().flat_map(of) {
                     let (head, tail) = unit.split_at_mut(source.len());
                     source.gather(row, i, head);
                     unit = tail;
                 }
             }
-        }
+        };
+        gather(units, space.features, &|s| &s.sources);
+        gather(groups, space.group_features, &|s| &s.group_sources);
     }
 
-    /// Writes the coupling matrices one after the other.
+    /// Writes the coupling tensors one after the other.
     pub(crate) fn gather_couplings(&self, row: &[f32], mut target: &mut [f32]) {
         for coupling in &self.couplings {
             let (head, tail) = target.split_at_mut(coupling.range.len());
@@ -120,39 +205,241 @@ impl Layout {
         }
     }
 
-    /// Writes the part that no permutation touches.
+    /// Writes the part that nothing discrete touches.
     pub(crate) fn gather_rest(&self, row: &[f32], mut target: &mut [f32]) {
-        for (source, &rows) in self.rest.iter().zip(&self.rest_rows) {
-            for i in 0..rows {
-                let (head, tail) = target.split_at_mut(source.len());
-                source.gather(row, i, head);
+        for (range, width, kept) in &self.rest {
+            for values in row[range.clone()].chunks_exact(*width) {
+                let (head, tail) = target.split_at_mut(kept.as_ref().map_or(*width, Vec::len));
+                pick(values, kept.as_deref(), head);
                 target = tail;
             }
         }
     }
 }
 
-impl Source {
-    fn len(&self) -> usize {
-        match self {
-            Self::Row { cols, kept, .. } => kept.as_ref().map_or(*cols, Vec::len),
-            Self::Column { rows, .. } => *rows,
-            Self::Entry { .. } => 1,
+impl SpaceLayout {
+    fn new(space: &HiddenSpace) -> Self {
+        let mut followers = Vec::new();
+        for (c, class) in space.classes.iter().enumerate() {
+            let of = |&f: &usize| (space.first_scale(c), space.first_scale(f), class.entries(space));
+            followers.extend(class.followers.iter().map(of));
+        }
+        Self {
+            size: space.size,
+            members: space.members,
+            features: 0,
+            group_features: 0,
+            sign: false,
+            segments: Vec::new(),
+            num_scales: space.num_scales(),
+            followers,
         }
     }
 
-    fn gather(&self, row: &[f32], i: usize, target: &mut [f32]) {
-        match self {
-            Self::Row { start, cols, kept: None } => target.copy_from_slice(&row[start + i * cols..start + (i + 1) * cols]),
-            Self::Row { start, cols, kept: Some(kept) } => {
-                let row = &row[start + i * cols..start + (i + 1) * cols];
-                target.iter_mut().zip(kept).for_each(|(t, &j)| *t = row[j as usize]);
+    /// The element that changes nothing.
+    pub(crate) fn identity(&self) -> SpaceElement {
+        SpaceElement { permutation: (0..self.size as u32).collect(), scale: vec![1.0; self.num_scales] }
+    }
+
+    /// The number of units (or groups, where they share signs) that a segment's sign is stored for.
+    pub(crate) fn num_signs(&self) -> usize {
+        self.size / self.members
+    }
+
+    /// Gives classes that follow others the signs of those.
+    pub(crate) fn follow(&self, state: &mut SpaceElement) {
+        for &(leader, follower, len) in &self.followers {
+            state.scale.copy_within(leader..leader + len, follower);
+        }
+    }
+
+    /// Makes sure that the segments of a side are there; returns their indices.
+    fn declare(&mut self, side: &Side) -> Vec<usize> {
+        let mut found = Vec::with_capacity(side.num_segments());
+        for slot in 0..side.num_segments() {
+            let sign = side.sign.map(|(first, slots, _)| (first + slot, slots.len()));
+            let at = self.segments.iter().position(|s| s.sign == sign).unwrap_or_else(|| {
+                let (sources, group_sources) = (Vec::new(), Vec::new());
+                self.segments.push(Segment { sign, features: 0..0, group_features: 0..0, sources, group_sources });
+                self.segments.len() - 1
+            });
+            found.push(at);
+        }
+        found
+    }
+
+    fn add(&mut self, side: &Side, source: &Source) {
+        for (slot, at) in self.declare(side).into_iter().enumerate() {
+            let within = (0..side.inner).filter(|&w| side.segment(w) == slot).map(|w| w as u32).collect();
+            let source = Source { within, ..source.clone() };
+            let segment = &mut self.segments[at];
+            if side.grouped { segment.group_sources.push(source) } else { segment.sources.push(source) }
+        }
+    }
+
+    fn place(&mut self) {
+        let (mut features, mut group_features) = (0, 0);
+        for segment in &mut self.segments {
+            let len = |sources: &[Source]| sources.iter().map(Source::len).sum::<usize>();
+            segment.features = features..features + len(&segment.sources);
+            segment.group_features = group_features..group_features + len(&segment.group_sources);
+            (features, group_features) = (segment.features.end, segment.group_features.end);
+        }
+        (self.features, self.group_features) = (features, group_features);
+        self.sign = !self.segments.is_empty() && self.segments.iter().all(|s| s.sign.is_some());
+    }
+
+    /// The number of inner products of two networks' units: a matrix a segment, then one a segment for groups.
+    pub(crate) fn gain_len(&self) -> usize {
+        let groups = if self.members > 1 { self.size / self.members } else { 0 };
+        self.segments.len() * (self.size * self.size + groups * groups)
+    }
+
+    /// Where the matrix of a segment lies among the inner products; with `grouped`, that of its groups.
+    pub(crate) fn gain_range(&self, segment: usize, grouped: bool) -> Range<usize> {
+        let groups = self.size / self.members;
+        let (first, n) = if grouped {
+            (self.segments.len() * self.size * self.size + segment * groups * groups, groups * groups)
+        } else {
+            (segment * self.size * self.size, self.size * self.size)
+        };
+        first..first + n
+    }
+
+    /// Computes the inner products of the units of two networks, from their features.
+    pub(crate) fn fill_gains(&self, a: &[f32], b: &[f32], gains: &mut [f32]) {
+        let units = self.size * self.features;
+        for (s, segment) in self.segments.iter().enumerate() {
+            let product = |gains: &mut [f32], (a, b): (&[f32], &[f32]), n: usize, width: usize, part: &Range<usize>| {
+                if part.is_empty() {
+                    gains.fill(0.0);
+                } else {
+                    let [a, b] = [a, b].map(|of| View::strided(&of[part.start..], n, part.len(), width));
+                    multiply(gains, a, b.t(), false);
+                }
+            };
+            let range = self.gain_range(s, false);
+            product(&mut gains[range], (&a[..units], &b[..units]), self.size, self.features, &segment.features);
+            if self.members > 1 {
+                let range = self.gain_range(s, true);
+                product(
+                    &mut gains[range],
+                    (&a[units..], &b[units..]),
+                    self.size / self.members,
+                    self.group_features,
+                    &segment.group_features,
+                );
             }
-            Self::Column { start, cols, .. } => {
-                let column = row[start + i..].iter().step_by(*cols);
-                target.iter_mut().zip(column).for_each(|(t, &x)| *t = x);
+        }
+    }
+
+    /// The segments of a side's entries, by slot.
+    pub(crate) fn segments_of(&self, side: &Side) -> Vec<usize> {
+        let find = |slot| {
+            let sign = side.sign.map(|(first, slots, _)| (first + slot, slots.len()));
+            self.segments.iter().position(|s| s.sign == sign).unwrap_or(0)
+        };
+        (0..side.num_segments()).map(find).collect()
+    }
+}
+
+impl CouplingLayout {
+    /// Adds to the inner products of the units of one end those of this tensor, the other end of `b` being moved already.
+    pub(crate) fn add_gains(
+        &self,
+        (a, b): (&[f32], &[f32]),
+        at_rows: bool,
+        layout: &SpaceLayout,
+        gains: &mut [f32],
+        scratch: &mut [Vec<f32>; 2],
+    ) {
+        let side = if at_rows { &self.out } else { &self.into };
+        let n = if side.grouped { layout.size / layout.members } else { layout.size };
+        let rows = a.len() / (self.cols * self.rest);
+        let segments = layout.segments_of(side);
+        let grouped = side.grouped && layout.members > 1;
+        if !at_rows && side.inner == 1 && self.rest == 1 {
+            let [a, b] = [a, b].map(|of| View::new(of, rows, self.cols));
+            multiply(&mut gains[layout.gain_range(segments[0], grouped)], a.t(), b, true);
+            return;
+        }
+        let (a, b) = if at_rows {
+            (a, b)
+        } else {
+            let [x, y] = scratch;
+            transpose(a, [rows, self.cols, self.rest], x);
+            transpose(b, [rows, self.cols, self.rest], y);
+            (x.as_slice(), y.as_slice())
+        };
+        let width = a.len() / (n * side.inner);
+        if segments.len() == 1 {
+            let [a, b] = [a, b].map(|of| View::new(of, n, width * side.inner));
+            multiply(&mut gains[layout.gain_range(segments[0], grouped)], a, b.t(), true);
+            return;
+        }
+        for within in 0..side.inner {
+            let range = layout.gain_range(segments[side.segment(within)], grouped);
+            let [a, b] = [a, b].map(|of| View::strided(&of[within * width..], n, width, width * side.inner));
+            multiply(&mut gains[range], a, b.t(), true);
+        }
+    }
+
+    /// Moves the columns (or rows) of `b`.
+    pub(crate) fn moved(&self, b: &[f32], moves: &[(u32, f32)], columns: bool, target: &mut Vec<f32>) {
+        target.clear();
+        let width = self.cols * self.rest;
+        if columns {
+            for row in b.chunks_exact(width) {
+                for &(from, sign) in moves {
+                    let part = &row[from as usize * self.rest..(from as usize + 1) * self.rest];
+                    target.extend(part.iter().map(|w| w * sign));
+                }
             }
-            Self::Entry { start } => target[0] = row[start + i],
+        } else {
+            for &(from, sign) in moves {
+                target.extend(b[from as usize * width..(from as usize + 1) * width].iter().map(|w| w * sign));
+            }
+        }
+    }
+}
+
+/// `[rows, cols, rest] → [cols, rows, rest]`.
+fn transpose(source: &[f32], [rows, cols, rest]: [usize; 3], target: &mut Vec<f32>) {
+    target.clear();
+    target.resize(source.len(), 0.0);
+    for (r, row) in source.chunks_exact(cols * rest).enumerate() {
+        for (c, part) in row.chunks_exact(rest).enumerate() {
+            target[(c * rows + r) * rest..(c * rows + r + 1) * rest].copy_from_slice(part);
+        }
+    }
+}
+
+fn pick(values: &[f32], kept: Option<&[u32]>, target: &mut [f32]) {
+    match kept {
+        None => target.copy_from_slice(values),
+        Some(kept) => target.iter_mut().zip(kept).for_each(|(t, &j)| *t = values[j as usize]),
+    }
+}
+
+impl Source {
+    fn len(&self) -> usize {
+        let across = if self.axis == 0 { self.kept.as_ref().map_or(self.cols, Vec::len) } else { self.rows };
+        self.within.len() * across * self.rest
+    }
+
+    fn gather(&self, row: &[f32], unit: usize, target: &mut [f32]) {
+        let width = self.cols * self.rest;
+        let across = target.len() / self.within.len().max(1);
+        for (&within, target) in self.within.iter().zip(target.chunks_exact_mut(across.max(1))) {
+            let index = unit * self.inner + within as usize;
+            if self.axis == 0 {
+                pick(&row[self.start + index * width..self.start + (index + 1) * width], self.kept.as_deref(), target);
+            } else {
+                let rows = row[self.start..self.start + self.rows * width].chunks_exact(width);
+                for (t, row) in target.chunks_exact_mut(self.rest).zip(rows) {
+                    t.copy_from_slice(&row[index * self.rest..(index + 1) * self.rest]);
+                }
+            }
         }
     }
 }

@@ -22,15 +22,22 @@ mod canonical;
 pub mod distance;
 mod element;
 mod error;
+mod fix;
 mod group;
 mod layout;
+mod linalg;
 mod matching;
 pub mod product;
+mod transform;
 
 pub use assign::{Assigner, assign};
 pub use balance::{Balanced, balance};
-pub use canonical::{Canonical, Canonicalizer};
+pub use canonical::{Canonical, CanonicalPopulation, Canonicalizer};
 pub use element::{Element, SpaceElement};
 pub use error::{Error, Result};
-pub use group::{Axis, Group, HiddenSpace};
+pub use group::{
+    Absorber, Commutant, Factor, Fold, Gauge, GaugeAxis, Group, HiddenSpace, Hop, Rotation, ScaleClass, Sign, Sink, Slots,
+    SpaceAxis,
+};
 pub use matching::{Matching, match_to};
+pub use transform::{Step, Transform};

@@ -1,4 +1,6 @@
-//! Safe matrix products in `f32`, on the calling thread, so that results never depend on the number of threads.
+//! Safe matrix products in `f32`; large ones are shared between threads in a way that results never depend on their number.
+
+use rayon::prelude::*;
 
 /// A strided view of a matrix.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +59,25 @@ pub fn multiply(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
         }
         return;
     }
+    if m > STRIPE && m * n * k > PARALLEL_WORK {
+        // Stripes of fixed height: who computes them changes nothing.
+        target.par_chunks_mut(STRIPE * n).enumerate().for_each(|(i, target)| {
+            let rows = target.len() / n;
+            let stripe = View { data: &a.data[i * STRIPE * a.row_stride..], rows, ..a };
+            multiply_here(target, stripe, b, add);
+        });
+        return;
+    }
+    multiply_here(target, a, b, add);
+}
+
+/// Products of more multiplications than this are shared between threads.
+const PARALLEL_WORK: usize = 1 << 26;
+/// Rows of a stripe.
+const STRIPE: usize = 128;
+
+fn multiply_here(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
     // SAFETY: `View` checks at construction that every index it describes lies inside its slice, and neither side is empty here; the
     // target is a distinct, exclusively borrowed slice of m·n values with row stride n; all strides are in values of `f32`.
     unsafe {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::sync::Arc;
 use weft_canon::distance::{Quotient, QuotientOptions};
-use weft_canon::{Canonicalizer, Element, Group, HiddenSpace, Matching, assign, balance, match_to};
+use weft_canon::{Canonicalizer, Element, Group, Matching, assign, balance, match_to};
 use weft_core::{Activation, Architecture, Seed};
 use weft_testkit::{assert_close, assert_close_f64, branches, forward, mlp, random_population, random_row, residual};
 
@@ -59,13 +59,15 @@ fn permutations(n: usize) -> Vec<Vec<u32>> {
 /// Squared distance of two rows over all elements of `GroupElement = permutation (× sign)` of one hidden space.
 fn brute_force(group: &Group, a: &[f32], b: &[f32]) -> f64 {
     let size = group.spaces()[0].size;
-    let signs = if group.spaces()[0].sign { 1 << size } else { 1 };
+    let signs = if group.spaces()[0].sign() { 1 << size } else { 1 };
     let mut best = f64::INFINITY;
     for permutation in permutations(size) {
         for mask in 0..signs {
             let mut element = group.identity();
             element.spaces[0].permutation.clone_from(&permutation);
-            element.spaces[0].scale = (0..size).map(|i| if mask >> i & 1 == 1 { -1.0 } else { 1.0 }).collect();
+            for (i, scale) in element.spaces[0].scale.iter_mut().enumerate() {
+                *scale = if mask >> i & 1 == 1 { -1.0 } else { 1.0 };
+            }
             let image = apply(group, &element, b);
             best = best.min(a.iter().zip(&image).map(|(x, y)| f64::from(x - y).powi(2)).sum());
         }
@@ -78,19 +80,20 @@ fn plain() -> QuotientOptions {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn group_laws(architecture in graphs(), seed in seeds()) {
         let group = Group::derive(architecture.clone());
         let [a, b, c] = ["a", "b", "c"].map(|name| group.random(seed.fork(name)));
-        assert_same_element(&a.compose(&b).compose(&c), &a.compose(&b.compose(&c)));
-        assert_same_element(&a.compose(&group.identity()), &a);
-        assert_same_element(&a.inverse().compose(&a), &group.identity());
-        assert_same_element(&a.compose(&a.inverse()), &group.identity());
+        let compose = |x: &Element, y: &Element| group.compose(x, y);
+        assert_same_element(&compose(&compose(&a, &b), &c), &compose(&a, &compose(&b, &c)));
+        assert_same_element(&compose(&a, &group.identity()), &a);
+        assert_same_element(&compose(&group.inverse(&a), &a), &group.identity());
+        assert_same_element(&compose(&a, &group.inverse(&a)), &group.identity());
         let row = random_row(&architecture, seed);
-        assert_close(&apply(&group, &a.compose(&b), &row), &apply(&group, &a, &apply(&group, &b, &row)), 1e-5);
-        prop_assert!(group.check(&a.compose(&b)).is_ok() && group.check(&a.inverse()).is_ok());
+        assert_close(&apply(&group, &compose(&a, &b), &row), &apply(&group, &a, &apply(&group, &b, &row)), 1e-5);
+        prop_assert!(group.check(&compose(&a, &b)).is_ok() && group.check(&group.inverse(&a)).is_ok());
     }
 
     #[test]
@@ -121,17 +124,16 @@ proptest! {
     #[test]
     fn canonical_form_is_one_per_orbit_and_idempotent(architecture in graphs(), seed in seeds()) {
         let group = Group::derive(architecture.clone());
-        // A signed space that meets itself in one tensor (a residual stream through tanh) is a quadratic assignment; its
-        // ascent may rarely end in another optimum from another orbit member. See docs/concepts/symmetry.md.
-        let coupled = |s: &HiddenSpace| s.sign && s.incoming.iter().any(|a| s.outgoing.iter().any(|b| a.tensor == b.tensor));
-        prop_assume!(!group.spaces().iter().any(coupled));
         let population = random_population(&architecture, 4, seed.fork("anchor"));
         let rows: Vec<&[f32]> = population.rows().collect();
         let (canonicalizer, history) = Canonicalizer::fit_mean(group.clone(), &rows, 3, seed).unwrap();
         prop_assert!(!history.is_empty() && history.iter().all(|d| d.is_finite()));
         let row = random_row(&architecture, seed);
         let canonical = canonicalizer.canonicalize(&row).unwrap();
-        prop_assert_eq!(&apply(&group, &canonical.canonical_from_raw, &row), &canonical.row);
+        let mut image = row.clone();
+        group.transform_f32(&canonical.canonical_from_raw, &mut image).unwrap();
+        assert_close(&image, &canonical.row, 1e-6);
+        prop_assume!(canonical.ill_conditioned == 0);
         let twice = canonicalizer.canonicalize(&canonical.row).unwrap();
         prop_assert_eq!(&twice.row, &canonical.row);
         let moved = apply(&group, &group.random(seed.fork("g")), &row);
@@ -227,11 +229,11 @@ fn groups_of_the_known_graphs() {
     assert_eq!(names(&chain), [("layers.0".to_owned(), 5), ("layers.1".to_owned(), 3)]);
     let joined = Group::derive(residual(3, 4, 2, Activation::Relu));
     assert_eq!(names(&joined), [("stem".to_owned(), 4)]);
-    assert_eq!(joined.spaces()[0].incoming.len(), 4);
-    assert_eq!(joined.spaces()[0].outgoing.len(), 2);
+    assert_eq!(joined.spaces()[0].axes.iter().filter(|a| a.factors[0].inverse).count(), 2);
+    assert_eq!(joined.spaces()[0].axes.len(), 6);
     let branches = Group::derive(branches(4, 3, 2, Activation::Tanh));
     assert_eq!(names(&branches), [("left".to_owned(), 3)]);
-    assert!(branches.spaces()[0].sign && !branches.spaces()[0].positive_scale);
-    assert!(!Group::derive(graph(0, Activation::Gelu)).spaces()[0].positive_scale);
+    assert!(branches.spaces()[0].sign() && !branches.spaces()[0].positive_scale());
+    assert!(!Group::derive(graph(0, Activation::Gelu)).spaces()[0].positive_scale());
     assert!(chain.to_string().contains("space `layers.1`, 3 units: permutation, positive scale"), "{chain}");
 }

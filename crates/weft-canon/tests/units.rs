@@ -13,10 +13,11 @@ fn linear_chain() -> Group {
 }
 
 #[test]
-fn a_space_without_activation_permutes_only_and_says_more() {
+fn a_space_without_activation_is_mixed_as_a_whole() {
     let group = linear_chain();
     let space = &group.spaces()[0];
-    assert!(space.is_linear() && space.permutes && !space.positive_scale && !space.sign);
+    assert!(space.size == 1 && !space.positive_scale() && space.sign());
+    assert_eq!((group.gauges().len(), group.dimension()), (1, 9));
     assert!(group.to_string().contains("GL(3)"), "{group}");
     let none = Group::derive(mlp(&[3, 2], Activation::Relu));
     assert!(none.spaces().is_empty() && none.to_string().contains("trivial"));
@@ -56,9 +57,9 @@ fn balanced_units_have_equal_norms_on_both_sides() {
     let group = Group::derive(mlp(&[4, 3, 3, 2], Activation::Relu));
     let mut row = random_row(group.architecture(), Seed::new(2));
     group.apply(&balance(&group, &row).unwrap().element, &mut row).unwrap();
-    let norms = |axes: &[weft_canon::Axis], unit: usize| -> f64 {
+    let norms = |axes: &[weft_canon::SpaceAxis], inverse: bool, unit: usize| -> f64 {
         let mut sum = 0.0;
-        for axis in axes {
+        for axis in axes.iter().filter(|a| a.factors[0].inverse == inverse) {
             let spec = &group.architecture().tensors()[axis.tensor];
             let cols = spec.shape.get(1).copied().unwrap_or(1);
             let values = row[spec.range()].iter().enumerate();
@@ -68,8 +69,16 @@ fn balanced_units_have_equal_norms_on_both_sides() {
     };
     for space in group.spaces() {
         for unit in 0..space.size {
-            assert_close_f64(&[norms(&space.incoming, unit)], &[norms(&space.outgoing, unit)], 1e-5);
+            assert_close_f64(&[norms(&space.axes, false, unit)], &[norms(&space.axes, true, unit)], 1e-5);
         }
+    }
+}
+
+/// The last step: what matching chose.
+fn last_units(transform: &weft_canon::Transform) -> Element {
+    match transform.steps.last() {
+        Some(weft_canon::Step::Units(element)) => element.clone(),
+        other => panic!("the last step matches units, not {other:?}"),
     }
 }
 
@@ -78,7 +87,8 @@ fn snapshots_of_a_run_share_the_last_ones_permutation() {
     let group = Group::derive(mlp(&[4, 5, 2], Activation::Relu));
     let population = random_population(group.architecture(), 6, Seed::new(3));
     let canonicalizer = Canonicalizer::fit_anchor(group.clone(), population.row(5), Matching::default(), Seed::new(0)).unwrap();
-    let (canonical, elements, _) = canonicalizer.canonicalize_population(&population, &[7, 2, 7, 2, 7, 9]).unwrap();
+    let found = canonicalizer.canonicalize_population(&population, &[7, 2, 7, 2, 7, 9]).unwrap();
+    let (canonical, elements) = (found.networks, found.transforms.iter().map(last_units).collect::<Vec<_>>());
     assert_eq!(elements[0].spaces[0].permutation, elements[4].spaces[0].permutation);
     assert_eq!(elements[2].spaces[0].permutation, elements[4].spaces[0].permutation);
     assert_eq!(elements[1].spaces[0].permutation, elements[3].spaces[0].permutation);
@@ -200,7 +210,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let views: Vec<&[f32]> = rows.rows().take(20).collect();
         let (canonicalizer, history) = Canonicalizer::fit_mean(group.clone(), &views, 3, Seed::new(0)).unwrap();
         let runs: Vec<u32> = (0..40).map(|i| i / 4).collect();
-        let (canonical, _, _) = canonicalizer.canonicalize_population(&rows, &runs).unwrap();
+        let canonical = canonicalizer.canonicalize_population(&rows, &runs).unwrap().networks;
         let quotient = Quotient::new(&group, QuotientOptions::default()).unwrap();
         let prepared = quotient.prepare(canonical.data(), None).unwrap();
         let found = quotient.nearest(&prepared, &prepared, Some(&|q, j| q == j));
@@ -209,4 +219,31 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
     let (one, three): ((Population, _, _), _) = (pool(1).install(work), pool(3).install(work));
     assert_eq!(one, three);
+}
+
+#[test]
+fn alignment_without_an_anchor_joins_copies_and_beats_one_anchor() {
+    let group = Group::derive(mlp(&[6, 7, 5, 2], Activation::Relu));
+    let base = random_row(group.architecture(), Seed::new(4));
+    let copies: Vec<Vec<f32>> = (0..8_u64)
+        .map(|i| {
+            let noise = Seed::new(5).index(i).normals(base.len());
+            let mut row: Vec<f32> = base.iter().zip(&noise).map(|(w, z)| w + 0.02 * z).collect();
+            group.apply(&group.random(Seed::new(6).index(i)), &mut row).unwrap();
+            row
+        })
+        .collect();
+    let views: Vec<&[f32]> = copies.iter().map(Vec::as_slice).collect();
+    let (consistent, history) = Canonicalizer::fit_consistent(group.clone(), &views, 3, Seed::new(1)).unwrap();
+    assert_eq!(history.len(), 3);
+    let spread = |canonicalizer: &Canonicalizer| -> f64 {
+        let rows: Vec<Vec<f32>> = views.iter().map(|row| canonicalizer.canonicalize(row).unwrap().row).collect();
+        let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
+        rows.iter().flat_map(|a| rows.iter().map(move |b| apart(a, b))).sum()
+    };
+    let anchored = Canonicalizer::fit_anchor(group.clone(), &base, Matching::default(), Seed::new(0)).unwrap();
+    assert!(spread(&consistent) <= spread(&anchored) * 1.01, "{} {}", spread(&consistent), spread(&anchored));
+    let size: f64 = base.iter().map(|w| f64::from(w * w)).sum();
+    assert!(spread(&consistent) / 56.0 < 0.1 * size, "copies of one network end close to each other");
+    assert!(Canonicalizer::fit_consistent(group, &[], 3, Seed::new(1)).is_err());
 }

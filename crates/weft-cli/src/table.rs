@@ -18,7 +18,13 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
+/// A text from anywhere on one line: no control character of it steers a terminal or starts a line of its own.
+pub(crate) fn plain(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), " ")
+}
+
 fn pad(cell: &str, width: usize) -> String {
+    let cell = plain(cell);
     let is_number = cell.parse::<f64>().is_ok();
     if is_number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
 }
@@ -57,6 +63,8 @@ mod tests {
     fn numbers_stand_at_the_right() {
         let rows = vec![vec!["a".to_owned(), "1".to_owned()], vec!["long".to_owned(), "1000".to_owned()]];
         assert_eq!(table(&["name", "n"], &rows), "name  n\na        1\nlong  1000\n");
+        let hostile = vec![vec!["a\x1b[2J\nb".to_owned(), "1".to_owned()]];
+        assert_eq!(table(&["name", "n"], &hostile), "name      n\na [2J b  1\n");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use error::Error;
 pub use monitor::{Event, Monitor};
 pub use population::Population;
 pub use recipe::{Duration, Optimizer, Recipe, Schedule};
-pub use record::{Provenance, Record, Split};
+pub use record::{Provenance, Record, Sha256, Split};
 pub use seed::{Rng, Seed};
 
 /// The result of this crate's fallible functions.

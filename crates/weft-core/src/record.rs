@@ -46,6 +46,24 @@ pub struct Provenance {
     pub parents: Vec<Digest>,
     /// Whether a generator made it.
     pub synthetic: bool,
+    /// SHA-256 of the file that it came in, if it came in one: what publishers state beside their files.
+    pub file_sha256: Option<Sha256>,
+    /// The format of that file, such as `safetensors`.
+    pub format: Option<String>,
+    /// What the file said beside that which has a field of its own, as it stood there.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// The SHA-256 of a file, written as 64 hexadecimal digits.
+///
+/// It tells files apart; a network is named by its [`Digest`], which no file format changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sha256(pub [u8; 32]);
+
+impl std::fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// One checkpoint's row in a zoo's catalogue.
@@ -59,17 +77,41 @@ pub struct Record {
     pub step: Option<u64>,
     /// Whether it is the last snapshot of its run.
     pub is_final: bool,
-    /// The split of its run.
-    pub split: Split,
+    /// The split of its run; none while it is quarantined.
+    pub split: Option<Split>,
     /// The recipe, if it is known.
     pub recipe: Option<Recipe>,
     /// Figures such as `validation-accuracy`, `validation-loss`, `train-loss`: fractions in `[0, 1]` and nats.
     pub metrics: BTreeMap<String, f64>,
+    /// Free words about it, such as `lineage`, `phrase`, `task`, `language`: what runs are grouped and conditioned by.
+    pub labels: BTreeMap<String, String>,
+    /// Why nothing may be fitted on it nor measured with it, such as weights that are not finite.
+    pub quarantine: Option<String>,
+    /// The largest relative change of an output that its canonicalization made, where that was measured.
+    pub max_deviation: Option<f64>,
     /// Where it came from.
     pub provenance: Provenance,
 }
 
 impl Record {
+    /// A record of a network of which nothing else is known: the last of its run, in the training split.
+    #[must_use]
+    pub fn new(digest: Digest, run: impl Into<String>) -> Self {
+        Self {
+            digest,
+            run: run.into(),
+            step: None,
+            is_final: true,
+            split: Some(Split::Train),
+            recipe: None,
+            metrics: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            quarantine: None,
+            max_deviation: None,
+            provenance: Provenance::default(),
+        }
+    }
+
     /// The condition that a generator may be trained on: the metrics, and the step if it is known.
     #[must_use]
     pub fn condition(&self) -> Condition {

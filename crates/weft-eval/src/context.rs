@@ -63,8 +63,8 @@ impl<'a> Context<'a> {
         };
         let architecture = input.train.architecture();
         let projection = Projection::new(architecture, input.dataset, options.max_train_examples);
-        let (functions, train_functions) = FunctionSpace::new(input.dataset, options.max_functional_examples, input.train);
-        let root = input_root(input.dataset, options.max_train_examples);
+        let (functions, train_functions) = FunctionSpace::new(input.dataset, options.max_functional_examples, input.train)?;
+        let root = projection.linear_first.then(|| input_root(input.dataset, options.max_train_examples));
         let weights = WeightSpace::new(architecture.clone(), &projection, root, options.seed.fork("matching"))?;
         let instruments = Instruments { dataset: input.dataset, projection, weights, functions };
         done(1)?;
@@ -208,10 +208,12 @@ impl<'a> Context<'a> {
     fn set_units(&mut self, held_out: &Measurements, training: &Measurements, accuracies: &[f64]) -> Result<()> {
         let test_images = self.input.dataset.labels(weft_core::Part::Test).len() as f64;
         let (d1, f1) = (positive("d1", median(&held_out.distance))?, positive("f1", median(&held_out.functional))?);
+        let weighted = Some(&held_out.distance_weighted).filter(|distances| !distances.is_empty());
+        let d1_weighted = weighted.map(|distances| positive("data-weighted d1", median(distances))).transpose()?;
         self.units = Units {
             d1,
             f1,
-            d1_weighted: positive("data-weighted d1", median(&held_out.distance_weighted))?,
+            d1_weighted,
             bar_median: median(accuracies),
             bar_quartile: quantile(accuracies, 0.25),
             zoo_mean: mean(accuracies),

@@ -71,6 +71,12 @@ pub enum Error {
         /// Its value.
         value: f64,
     },
+    /// The spectrum of the networks could not be computed.
+    #[error("the eigenvalues of a {size} × {size} matrix did not converge")]
+    Spectrum {
+        /// Its size.
+        size: usize,
+    },
     /// An option is out of its range.
     #[error("option `{option}` must be {expected}, got {got}")]
     Option {

@@ -21,8 +21,9 @@ pub struct Units {
     pub d1: f64,
     /// The same for the functional distance: RMS difference of centred logits on validation inputs.
     pub f1: f64,
-    /// The same for the data-weighted distance, taken to the network that is nearest by plain distance.
-    pub d1_weighted: f64,
+    /// The same for the data-weighted distance, taken to the network that is nearest by plain distance. None for networks whose
+    /// inputs are not read by linear maps alone, such as convolutional ones.
+    pub d1_weighted: Option<f64>,
     /// Median leave-one-out distance over all training snapshots, the same run's included (the audit's unit).
     pub d1_snapshots: f64,
     /// The same for the functional distance.
@@ -108,8 +109,8 @@ pub struct Row {
     pub distance_quartiles: [f64; 2],
     /// Median functional distance to the nearest training network, over `f₁`.
     pub functional: Estimate,
-    /// Median data-weighted distance, over its own unit.
-    pub distance_weighted: Estimate,
+    /// Median data-weighted distance, over its own unit; none where that is.
+    pub distance_weighted: Option<Estimate>,
     /// Median distance to the nearest fellow sample, over `d₁`.
     pub fellow_distance: Estimate,
     /// Median pairwise distance of samples over that of the training runs' final networks.

@@ -3,6 +3,7 @@
 //! The functional distance of two networks is the root mean square, over examples and classes, of the difference of
 //! their logits, each example's logits centred over the classes because softmax does not see a common shift.
 
+use crate::Result;
 use crate::matmul::inner_products;
 use crate::weights::Nearest;
 use rayon::prelude::*;
@@ -33,36 +34,36 @@ pub(crate) struct Functions {
 
 impl FunctionSpace {
     /// Takes the first `max_examples` validation inputs, and the features of the training networks.
-    pub(crate) fn new(dataset: &Dataset, max_examples: usize, train: &Population) -> (Self, Functions) {
+    pub(crate) fn new(dataset: &Dataset, max_examples: usize, train: &Population) -> Result<(Self, Functions)> {
         let range = dataset.range(Part::Validation);
         let num_examples = range.len().min(max_examples);
         let inputs = dataset.gather(range.start..range.start + num_examples);
         let k = num_examples * dataset.num_classes();
         let mut space = Self { inputs, num_examples, num_classes: dataset.num_classes(), origin: vec![0.0; k] };
-        let mut features = space.features(train);
+        let mut features = space.features(train)?;
         let mut sum = vec![0f64; k];
         for row in features.chunks_exact(k) {
             sum.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v));
         }
         space.origin = sum.iter().map(|s| (s / train.len() as f64) as f32).collect();
         space.subtract_origin(&mut features);
-        (space, Functions::new(features, k))
+        Ok((space, Functions::new(features, k)))
     }
 
     /// The features of some networks.
-    pub(crate) fn prepare(&self, networks: &Population) -> Functions {
-        let mut features = self.features(networks);
+    pub(crate) fn prepare(&self, networks: &Population) -> Result<Functions> {
+        let mut features = self.features(networks)?;
         self.subtract_origin(&mut features);
-        Functions::new(features, self.origin.len())
+        Ok(Functions::new(features, self.origin.len()))
     }
 
-    fn features(&self, networks: &Population) -> Vec<f32> {
+    fn features(&self, networks: &Population) -> Result<Vec<f32>> {
         let k = self.origin.len();
         let chunk = (MAX_LOGITS / k).max(1);
         let mut features = Vec::with_capacity(networks.len() * k);
         for start in (0..networks.len()).step_by(chunk) {
             let indices: Vec<usize> = (start..networks.len().min(start + chunk)).collect();
-            features.extend(weft_net::logits(&networks.select(&indices), &self.inputs));
+            features.extend(weft_net::logits(&networks.select(&indices), &self.inputs)?);
         }
         debug_assert_eq!(features.len(), networks.len() * self.num_examples * self.num_classes, "one logit a class");
         features.par_chunks_exact_mut(self.num_classes).for_each(|logits| {
@@ -71,7 +72,7 @@ impl FunctionSpace {
                 *logit -= mean;
             }
         });
-        features
+        Ok(features)
     }
 
     fn subtract_origin(&self, features: &mut [f32]) {

@@ -28,6 +28,7 @@ mod options;
 mod project;
 mod row;
 mod stats;
+pub mod structure;
 mod verdict;
 mod weighted;
 mod weights;

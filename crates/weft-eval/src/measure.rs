@@ -37,7 +37,8 @@ pub struct Measurements {
     pub functional: Vec<f64>,
     /// The index of that network.
     pub functional_nearest: Vec<usize>,
-    /// Data-weighted distance to the same training network as `distance`, matched anew.
+    /// Data-weighted distance to the same training network as `distance`, matched anew. Empty for networks whose inputs are not
+    /// read by linear maps alone: it is not defined for them.
     pub distance_weighted: Vec<f64>,
     /// Quotient distance to the nearest fellow.
     pub fellow_distance: Vec<f64>,
@@ -129,7 +130,7 @@ impl Instruments<'_> {
         monitor: &Monitor<'_>,
     ) -> Result<Measurements> {
         let n = set.networks.len();
-        let (networks, functions, valid) = self.repair(set.networks);
+        let (networks, functions, valid) = self.repair(set.networks)?;
         let networks = networks.as_ref();
         let weights = self.weights.prepare(&self.projection, networks, None)?;
         let labels = self.dataset.labels(Part::Test);
@@ -177,17 +178,17 @@ impl Instruments<'_> {
     /// Finds the networks that can be measured, and puts zeros in place of the others.
     ///
     /// A network with finite weights may still overflow when it is run: that shows in its function.
-    fn repair<'n>(&self, networks: &'n Population) -> (Cow<'n, Population>, Functions, Vec<bool>) {
+    fn repair<'n>(&self, networks: &'n Population) -> Result<(Cow<'n, Population>, Functions, Vec<bool>)> {
         let sane = |w: &f32| w.abs() <= MAX_WEIGHT; // false for NaN
         let mut valid: Vec<bool> = networks.rows().map(|row| row.iter().all(sane)).collect();
         let mut repaired = without_invalid(networks, &valid);
-        let mut functions = self.functions.prepare(&repaired);
+        let mut functions = self.functions.prepare(&repaired)?;
         if (0..valid.len()).any(|i| !functions.is_finite(i)) {
             (0..valid.len()).for_each(|i| valid[i] &= functions.is_finite(i));
             repaired = without_invalid(networks, &valid);
-            functions = self.functions.prepare(&repaired);
+            functions = self.functions.prepare(&repaired)?;
         }
-        (repaired, functions, valid)
+        Ok((repaired, functions, valid))
     }
 
     /// Distances to the nearest fellow in weights and in function.

@@ -18,7 +18,7 @@ pub fn null_copies(projection: &Projection<'_>, networks: &Population, count: us
     }
     let picked: Vec<usize> = seed.fork("networks").indices(count, networks.len()).into_iter().map(|i| i as usize).collect();
     let mut copies = networks.select(&picked);
-    let dead = projection.dead_units(&copies);
+    let dead = projection.dead_units(&copies)?;
     let architecture = copies.architecture().clone();
     let d = architecture.num_parameters();
     for (i, (row, dead)) in copies.data_mut().chunks_exact_mut(d).zip(&dead).enumerate() {
@@ -83,21 +83,16 @@ fn change_dead_units(
     let tensors = architecture.tensors();
     for (j, &(activation, unit)) in dead.iter().enumerate() {
         let (hidden, seed) = (&projection.hidden[activation], seed.index(j as u64));
-        if let Some(linear) = hidden.incoming {
-            let factor = seed.fork("scale").normals(1)[0].exp();
-            let (range, width) = (tensors[linear.weight].range(), tensors[linear.weight].shape[1]);
-            row[range.start + unit * width..range.start + (unit + 1) * width].iter_mut().for_each(|w| *w *= factor);
-            if let Some(bias) = linear.bias {
-                row[tensors[bias].range().start + unit] *= factor;
-            }
+        let factor = seed.fork("scale").normals(1)[0].exp();
+        for &tensor in &hidden.scales {
+            hidden.part(tensors[tensor].range(), row, unit).iter_mut().for_each(|w| *w *= factor);
         }
         for (k, &weight) in hidden.outgoing.iter().enumerate() {
-            let (range, shape) = (tensors[weight].range(), &tensors[weight].shape);
+            let (range, outputs) = (tensors[weight].range(), tensors[weight].shape[0]);
             let scale = rms(&row[range.clone()]);
-            let noise = seed.fork("outgoing").index(k as u64).normals(shape[0]);
-            for (output, z) in noise.iter().enumerate() {
-                row[range.start + output * shape[1] + unit] = scale * z;
-            }
+            let noise = seed.fork("outgoing").index(k as u64).normals(range.len() / hidden.units);
+            let parts = hidden.outgoing_parts(&mut row[range], outputs, unit);
+            parts.flatten().zip(noise).for_each(|(w, z)| *w = scale * z);
         }
     }
 }

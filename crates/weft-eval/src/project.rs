@@ -4,12 +4,13 @@
 //!
 //! - a **softmax shift**: one vector added to all rows of the last weight, one number to all of its biases;
 //! - **dead inputs**: inputs that do not vary over the training images (their weights act as a bias, if at all);
-//! - **dead units**: hidden units that no training image activates.
+//! - **dead units**: hidden units that no training image activates; of an image, whole channels.
 //!
 //! A distance that counts them would call a copy new. [`Projection::project`] sends a network to the one
 //! representative that has none of them.
 
 use crate::{Error, Result};
+use std::ops::Range;
 use weft_core::{Activation, Architecture, Dataset, Op, Part, Population, TensorId};
 
 /// Training examples on which every network's units are tried first; few need more.
@@ -27,9 +28,15 @@ pub(crate) struct Linear {
 /// The tensors around an activation.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hidden {
-    /// The linear op that makes the units, if nothing else reads it.
-    pub(crate) incoming: Option<Linear>,
-    /// The weights of the linear ops that read the units.
+    /// The number of units; of an image, its channels.
+    pub(crate) units: usize,
+    /// Weight and bias, or gain and bias, of the map that makes the units, if nothing else reads it: a positive factor of a
+    /// unit's part is one of its pre-activation. A unit's part of a tensor is the `units`-th part of its values.
+    pub(crate) scales: Vec<TensorId>,
+    /// What else matters to the units alone: statistics of a batch norm, and the map before it.
+    pub(crate) own: Vec<TensorId>,
+    /// The weights of the maps that read the units, `[out, units · k]`: a convolution has `k` taps a unit, a linear map that
+    /// reads flattened images `k` pixels.
     pub(crate) outgoing: Vec<TensorId>,
     /// Whether the units can be dead: a ReLU's output alone is exactly 0 over a range of inputs.
     pub(crate) can_die: bool,
@@ -44,6 +51,8 @@ pub struct Projection<'a> {
     dead_inputs: Vec<(usize, f32)>,
     /// Linear ops that read the input.
     pub(crate) readers: Vec<Linear>,
+    /// Whether nothing else reads it.
+    pub(crate) linear_first: bool,
     /// Linear ops whose sum is the output.
     pub(crate) writers: Vec<Linear>,
     /// One entry an activation node, in their order.
@@ -57,12 +66,14 @@ impl<'a> Projection<'a> {
     pub fn new(architecture: &Architecture, dataset: &'a Dataset, max_examples: usize) -> Self {
         let num_examples = dataset.range(Part::Train).len().min(max_examples);
         let readers = readers(architecture, 0);
-        let constants = if readers.iter().all(Option::is_some) { constants(dataset, num_examples) } else { vec![] };
+        let linear_first = readers.iter().all(Option::is_some);
+        let constants = if linear_first { constants(dataset, num_examples) } else { vec![] };
         let readers: Vec<Linear> = readers.into_iter().flatten().collect();
         // A constant other than 0 acts as a bias, and can be moved only where there is one.
         let movable = readers.iter().all(|l| l.bias.is_some());
         let dead_inputs = constants.into_iter().filter(|&(_, value)| value == 0.0 || movable).collect();
-        Self { dataset, num_examples, dead_inputs, readers, writers: writers(architecture), hidden: hidden(architecture) }
+        let (writers, hidden) = (writers(architecture), hidden(architecture));
+        Self { dataset, num_examples, dead_inputs, readers, linear_first, writers, hidden }
     }
 
     /// The inputs that do not vary over the training examples.
@@ -74,10 +85,12 @@ impl<'a> Projection<'a> {
     /// The dead units of each network, as `(activation, unit)` with activations counted in the graph's order.
     ///
     /// Exact, yet cheap: only networks that still have a suspect unit are run on further examples.
-    #[must_use]
-    pub fn dead_units(&self, networks: &Population) -> Vec<Vec<(usize, usize)>> {
+    ///
+    /// # Errors
+    /// If the networks cannot be run.
+    pub fn dead_units(&self, networks: &Population) -> Result<Vec<Vec<(usize, usize)>>> {
         let first = self.num_examples.min(FIRST_EXAMPLES);
-        let activity = weft_net::hidden_activity(networks, &self.dataset.gather(0..first));
+        let activity = weft_net::hidden_activity(networks, &self.dataset.gather(0..first))?;
         let silent = |activity: &[Vec<bool>]| -> Vec<(usize, usize)> {
             let units = activity.iter().enumerate().filter(|&(a, _)| self.hidden[a].can_die);
             units.flat_map(|(a, units)| units.iter().enumerate().filter(|&(_, &on)| !on).map(move |(u, _)| (a, u))).collect()
@@ -89,19 +102,22 @@ impl<'a> Projection<'a> {
                 break;
             }
             let inputs = self.dataset.gather(start..self.num_examples.min(start + EXAMPLES));
-            let activity = weft_net::hidden_activity(&networks.select(&suspects), &inputs);
+            let activity = weft_net::hidden_activity(&networks.select(&suspects), &inputs)?;
             for (&i, activity) in suspects.iter().zip(&activity) {
                 dead[i].retain(|&(a, u)| !activity[a][u]);
             }
         }
-        dead
+        Ok(dead)
     }
 
     /// Replaces each network by the representative without invisible directions.
     ///
     /// On training images every class probability stays; elsewhere it may not.
-    pub fn project(&self, networks: &mut Population) {
-        let dead = self.dead_units(networks);
+    ///
+    /// # Errors
+    /// If the networks cannot be run.
+    pub fn project(&self, networks: &mut Population) -> Result<()> {
+        let dead = self.dead_units(networks)?;
         let architecture = networks.architecture().clone();
         let d = architecture.num_parameters();
         for (row, dead) in networks.data_mut().chunks_exact_mut(d).zip(&dead) {
@@ -113,6 +129,7 @@ impl<'a> Projection<'a> {
                 center_rows(&architecture, row, *linear);
             }
         }
+        Ok(())
     }
 
     fn remove_dead_inputs(&self, architecture: &Architecture, row: &mut [f32]) {
@@ -135,22 +152,36 @@ impl<'a> Projection<'a> {
     fn remove_unit(&self, architecture: &Architecture, row: &mut [f32], activation: usize, unit: usize) {
         let tensors = architecture.tensors();
         let hidden = &self.hidden[activation];
-        if let Some(linear) = hidden.incoming {
-            let range = tensors[linear.weight].range();
-            let width = tensors[linear.weight].shape[1];
-            row[range.start + unit * width..range.start + (unit + 1) * width].fill(0.0);
-            if let Some(bias) = linear.bias {
-                row[tensors[bias].range().start + unit] = 0.0;
-            }
+        for &tensor in hidden.scales.iter().chain(&hidden.own) {
+            hidden.part(tensors[tensor].range(), row, unit).fill(0.0);
         }
         for &weight in &hidden.outgoing {
-            let width = tensors[weight].shape[1];
-            row[tensors[weight].range()].iter_mut().skip(unit).step_by(width).for_each(|w| *w = 0.0);
+            hidden.outgoing_parts(&mut row[tensors[weight].range()], tensors[weight].shape[0], unit).for_each(|w| w.fill(0.0));
         }
     }
 
     pub(crate) fn dead_input_values(&self) -> &[(usize, f32)] {
         &self.dead_inputs
+    }
+}
+
+impl Hidden {
+    /// A unit's part of one of the tensors that are its own.
+    pub(crate) fn part<'r>(&self, range: Range<usize>, row: &'r mut [f32], unit: usize) -> &'r mut [f32] {
+        let size = range.len() / self.units;
+        &mut row[range.start + unit * size..][..size]
+    }
+
+    /// A unit's parts of an outgoing weight with some outputs, one an output.
+    pub(crate) fn outgoing_parts<'r>(
+        &self,
+        weight: &'r mut [f32],
+        outputs: usize,
+        unit: usize,
+    ) -> impl Iterator<Item = &'r mut [f32]> + use<'r> {
+        let width = weight.len() / outputs;
+        let size = width / self.units;
+        weight.chunks_exact_mut(width).map(move |row| &mut row[unit * size..][..size])
     }
 }
 
@@ -226,13 +257,58 @@ fn writers(architecture: &Architecture) -> Vec<Linear> {
 fn hidden(architecture: &Architecture) -> Vec<Hidden> {
     let is_activation = |&n: &usize| matches!(architecture.nodes()[n].op, Op::Activation(_));
     let around = |node: usize| {
-        let source = architecture.nodes()[node].inputs[0];
-        let incoming = if consumers(architecture, source).len() == 1 { as_linear(architecture, source) } else { None };
-        let readers = readers(architecture, node);
-        let can_die = architecture.nodes()[node].op == Op::Activation(Activation::Relu);
-        Hidden { incoming, outgoing: readers.into_iter().flatten().map(|l| l.weight).collect(), can_die }
+        let (scales, own) = incoming(architecture, node);
+        Hidden {
+            units: architecture.shapes()[node][0],
+            scales,
+            own,
+            outgoing: outgoing(architecture, node),
+            can_die: architecture.nodes()[node].op == Op::Activation(Activation::Relu),
+        }
     };
     (0..architecture.nodes().len()).filter(is_activation).map(around).collect()
+}
+
+/// The tensors that scale the units of an activation, and those that otherwise are theirs alone.
+///
+/// The way up leads through pools, which commute with positive factors, as long as nothing else reads what is on it.
+fn incoming(architecture: &Architecture, activation: usize) -> (Vec<TensorId>, Vec<TensorId>) {
+    let (mut scales, mut own) = (Vec::new(), Vec::new());
+    let mut node = architecture.nodes()[activation].inputs[0];
+    while consumers(architecture, node).len() == 1 {
+        match architecture.nodes()[node].op {
+            Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool => {}
+            Op::BatchNorm { gain, bias, mean, variance, .. } if scales.is_empty() => {
+                scales = vec![gain, bias];
+                own = vec![mean, variance];
+            }
+            Op::Linear { weight, bias } | Op::Conv2d { weight, bias, .. } => {
+                let found = if scales.is_empty() { &mut scales } else { &mut own };
+                found.push(weight);
+                found.extend(bias);
+                break;
+            }
+            _ => break,
+        }
+        node = architecture.nodes()[node].inputs[0];
+    }
+    (scales, own)
+}
+
+/// The weights that read the units of an activation, directly or through ops that make 0 of a channel of zeros.
+fn outgoing(architecture: &Architecture, activation: usize) -> Vec<TensorId> {
+    let mut found = Vec::new();
+    let mut open = vec![activation];
+    while let Some(node) = open.pop() {
+        for reader in consumers(architecture, node) {
+            match architecture.nodes()[reader].op {
+                Op::Linear { weight, .. } | Op::Conv2d { weight, groups: 1, .. } => found.push(weight),
+                Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool | Op::Flatten | Op::Scale { .. } => open.push(reader),
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 /// Refuses networks with a weight that is not finite.

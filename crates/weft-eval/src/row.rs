@@ -60,7 +60,7 @@ pub(crate) fn build(label: Label<'_>, sets: &[Measurements], yardsticks: Yardsti
         distance: median(|m| &m.distance, units.d1),
         distance_quartiles: [quartile(0.25), quartile(0.75)],
         functional: median(|m| &m.functional, units.f1),
-        distance_weighted: median(|m| &m.distance_weighted, units.d1_weighted),
+        distance_weighted: units.d1_weighted.map(|unit| median(|m| &m.distance_weighted, unit)),
         fellow_distance: median(|m| &m.fellow_distance, units.d1),
         pairwise: median(|m| &m.pairwise, units.pairwise * units.d1),
         pairwise_functional: median(|m| &m.pairwise_functional, units.pairwise_functional * units.f1),
@@ -122,7 +122,7 @@ mod tests {
         Units {
             d1: 2.0,
             f1: 0.5,
-            d1_weighted: 1.0,
+            d1_weighted: Some(1.0),
             d1_snapshots: 1.0,
             f1_snapshots: 0.25,
             pairwise: 1.0,

@@ -24,21 +24,27 @@ impl Nearest {
 pub(crate) struct WeightSpace {
     group: Group,
     plain: Quotient,
-    weighted: Quotient,
+    /// None where something else than linear maps reads the inputs.
+    weighted: Option<Quotient>,
 }
 
 /// Pairs whose data-weighted distance is taken at a time.
 const PAIRS: usize = 256;
 
 impl WeightSpace {
-    /// Sets up the metrics; `root` is that of the inputs' second moment.
-    pub(crate) fn new(architecture: Arc<Architecture>, projection: &Projection<'_>, root: Vec<f32>, seed: Seed) -> Result<Self> {
+    /// Sets up the metrics; `root` is that of the inputs' second moment, if the data-weighted one is defined.
+    pub(crate) fn new(
+        architecture: Arc<Architecture>,
+        projection: &Projection<'_>,
+        root: Option<Vec<f32>>,
+        seed: Seed,
+    ) -> Result<Self> {
         let group = Group::derive(architecture);
         // The projection centers outputs, and only where that is a symmetry.
         let options =
             QuotientOptions { center_outputs: false, dead_inputs: projection.dead_inputs(), seed, ..QuotientOptions::default() };
         let plain = Quotient::new(&group, options.clone())?;
-        let weighted = Quotient::new(&group, QuotientOptions { input_root: Some(root), ..options })?;
+        let weighted = root.map(|root| Quotient::new(&group, QuotientOptions { input_root: Some(root), ..options })).transpose()?;
         Ok(Self { group, plain, weighted })
     }
 
@@ -50,7 +56,7 @@ impl WeightSpace {
     /// Prepares networks; those with the same entry of `groups` are expected to lie close to each other.
     pub(crate) fn prepare(&self, projection: &Projection<'_>, networks: &Population, groups: Option<&[u32]>) -> Result<Prepared> {
         let mut projected = networks.clone();
-        projection.project(&mut projected);
+        projection.project(&mut projected)?;
         let prepared = self.plain.prepare(projected.data(), None)?;
         Ok(match groups {
             Some(groups) => prepared.with_groups(groups)?,
@@ -64,21 +70,23 @@ impl WeightSpace {
         found.into_iter().map(|(index, distance)| Nearest { index, distance }).collect()
     }
 
-    /// The data-weighted distance of each network to its partner, the entry of `partners` in `others`.
+    /// The data-weighted distance of each network to its partner, the entry of `partners` in `others`; nothing where it is not
+    /// defined.
     pub(crate) fn weighted_distances(
         &self,
         projection: &Projection<'_>,
         networks: &Population,
         (others, partners): (&Population, &[usize]),
     ) -> Result<Vec<f64>> {
+        let Some(weighted) = &self.weighted else { return Ok(Vec::new()) };
         let mut found = Vec::with_capacity(partners.len());
         let all: Vec<usize> = (0..networks.len()).collect();
         for (indices, partners) in all.chunks(PAIRS).zip(partners.chunks(PAIRS)) {
             let mut both = networks.select(indices);
             both.extend(&others.select(partners))?;
-            projection.project(&mut both);
+            projection.project(&mut both)?;
             let pairs: Vec<(usize, usize)> = (0..indices.len()).map(|i| (i, i + indices.len())).collect();
-            found.extend(self.weighted.pairwise(&self.weighted.prepare(both.data(), None)?, &pairs));
+            found.extend(weighted.pairwise(&weighted.prepare(both.data(), None)?, &pairs));
         }
         Ok(found)
     }

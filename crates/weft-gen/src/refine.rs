@@ -235,10 +235,10 @@ impl RefinerTrainer {
     /// Floating-point operations of the whole training: networks forward and backward, and the refiner's own.
     #[must_use]
     pub fn flops(&self) -> f64 {
-        let d = self.data.finals.dim() as f64;
         // The shell runs the networks once more, on as many inputs between examples.
         let passes = if self.between.is_some() { 2.0 } else { 1.0 };
-        let run = passes * 6.0 * d * self.config.batch_examples as f64;
+        let step = 3.0 * weft_net::forward_flops(self.data.finals.architecture());
+        let run = passes * step * self.config.batch_examples as f64;
         let refine = 3.0 * self.network.flops_per_row() + 4.0 * self.decode.elem_count() as f64;
         self.config.steps as f64 * self.config.batch_networks as f64 * (run + refine)
     }

@@ -101,6 +101,18 @@ pub(crate) fn tensor_logits(architecture: &Architecture, weights: &[Tensor], inp
     Ok(values.pop().expect("a graph has nodes"))
 }
 
+/// Refuses what [`tensor_logits`] does not run, before anything is moved to the device.
+pub(crate) fn check_lock_step(architecture: &Architecture) -> Result<()> {
+    let runs = |op: &Op| matches!(op, Op::Input { .. } | Op::Linear { .. } | Op::Activation(_) | Op::Add);
+    match architecture.nodes().iter().position(|node| !runs(&node.op)) {
+        None => Ok(()),
+        Some(node) => {
+            let (op, by) = (architecture.nodes()[node].op.name(), "the lock step of a GPU (use `device = \"cpu\"`)");
+            Err(Error::Unsupported { architecture: architecture.name().to_owned(), node, op, by })
+        }
+    }
+}
+
 /// Splits flat rows `[n, D]` into one tensor `[n, …]` a declared tensor.
 pub(crate) fn split_rows(architecture: &Architecture, rows: &Tensor) -> candle_core::Result<Vec<Tensor>> {
     let n = rows.dim(0)?;
@@ -123,6 +135,7 @@ pub(crate) fn train(
     seeds: &[Seed],
     (device, monitor): (&Device, &Monitor<'_>),
 ) -> Result<Vec<RunResult>> {
+    check_lock_step(architecture)?;
     let device = device.candle();
     let n = seeds.len();
     let features = architecture.num_inputs();
@@ -219,7 +232,7 @@ fn keep(
         return Err(Error::Diverged { network: network / architecture.num_parameters(), step });
     }
     let population = Population::new(architecture.clone(), rows)?;
-    let scores: Vec<Scores> = crate::evaluate::score_all(&population, validation);
+    let scores: Vec<Scores> = crate::evaluate::score_all(&population, validation)?;
     for (i, result) in results.iter_mut().enumerate().take(n) {
         result.snapshots.push(Snapshot { step, row: population.row(i).to_vec(), train_loss: losses[i], validation: scores[i] });
     }
@@ -230,7 +243,7 @@ fn keep(
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
-    use weft_core::{Dataset, Duration, Inputs, Node, Part, Schedule};
+    use weft_core::{Dataset, Duration, GraphBuilder, Inputs, Node, Part, Schedule, Window};
 
     const OPTIMIZERS: [Optimizer; 4] = [Optimizer::SGD, Optimizer::Sgd { momentum: 0.9 }, Optimizer::ADAM, Optimizer::ADAMW];
 
@@ -309,6 +322,18 @@ mod tests {
                 assert!(moved > 0.01, "training hardly moves: {moved}");
             }
         }
+    }
+
+    #[test]
+    fn lock_step_refuses_images_by_name() {
+        let mut graph = GraphBuilder::new(Op::Input { shape: vec![1, 2, 5] });
+        let x = graph.conv2d(0, "conv", [3, 1], Window::square(2, 1, 0), true);
+        let x = graph.push(Op::GlobalAvgPool, &[x]);
+        graph.linear(x, "head", [3, 3], true);
+        let architecture = Arc::new(graph.build("images").unwrap());
+        let error = lock_step(&architecture, &recipe(Optimizer::SGD), &Monitor::silent()).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { node: 1, op: "conv2d", .. }), "{error}");
+        assert!(error.to_string().contains("the lock step of a GPU"), "{error}");
     }
 
     #[test]

@@ -22,6 +22,26 @@ pub enum Error {
         /// Its classes.
         classes: usize,
     },
+    /// The interpreter was given weights or inputs that the architecture does not have.
+    #[error("architecture `{architecture}` cannot be run: {reason}")]
+    Interpret {
+        /// Name of the architecture.
+        architecture: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// An op that the engine, or the lock step of a GPU, does not run.
+    #[error("architecture `{architecture}`: node {node} is `{op}`, which {by} does not run")]
+    Unsupported {
+        /// Name of the architecture.
+        architecture: String,
+        /// The node's index.
+        node: usize,
+        /// The op's name.
+        op: &'static str,
+        /// What does not run it, and what does.
+        by: &'static str,
+    },
     /// A recipe or another domain value is out of range.
     #[error(transparent)]
     Domain(#[from] weft_core::Error),

@@ -1,12 +1,13 @@
-//! Outputs and scores of populations.
+//! Outputs and scores of populations: through the engine, or the interpreter where the engine lacks an op.
 
-use crate::{Engine, Examples, Result, Workspace};
+use crate::{Engine, Error, Examples, Result, Workspace, interpret_captured, interpret_f32};
 use rayon::prelude::*;
-use weft_core::{Dataset, Op, Part, Population};
-use weft_ops::kernels::cross_entropy;
+use std::ops::Range;
+use weft_core::{Architecture, Dataset, Op, Part, Population};
+use weft_ops::kernels::{cross_entropy, lanes};
 
-/// Examples run through a network at a time, so that its activations stay in cache.
-const CHUNK: usize = 256;
+/// Examples that the interpreter is given at a time.
+const INTERPRETED: usize = 256;
 
 /// Accuracy and loss of one network.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,16 +22,16 @@ pub struct Scores {
 ///
 /// # Shapes
 /// `inputs` `[b, i]` → `[n, b, c]`.
-#[must_use]
-pub fn logits(population: &Population, inputs: &[f32]) -> Vec<f32> {
+///
+/// # Errors
+/// If the architecture's values do not fit in memory, or inputs are not the token ids that it wants.
+pub fn logits(population: &Population, inputs: &[f32]) -> Result<Vec<f32>> {
     let architecture = population.architecture();
     let examples = Examples::unlabelled(inputs, architecture.num_inputs());
     let mut out = vec![0.0; population.len() * examples.len() * architecture.num_outputs()];
     let stride = (examples.len() * architecture.num_outputs()).max(1);
-    for_each_network(population, out.par_chunks_mut(stride), |runner, row, out| {
-        runner.run(row, &examples, |at, z| out[at..at + z.len()].copy_from_slice(z));
-    });
-    out
+    for_each_output(population, &examples, out.par_chunks_mut(stride), |at, z, out| out[at..at + z.len()].copy_from_slice(z))?;
+    Ok(out)
 }
 
 /// The class of the largest logit, for each network and example of a part; ties go to the lower class.
@@ -39,19 +40,17 @@ pub fn logits(population: &Population, inputs: &[f32]) -> Vec<f32> {
 /// `[n, examples]`.
 ///
 /// # Errors
-/// If the architecture does not fit the data set.
+/// If the architecture does not fit the data set, and those of [`logits`].
 pub fn predictions(population: &Population, dataset: &Dataset, part: Part) -> Result<Vec<u32>> {
     let architecture = population.architecture();
     let examples = Examples::new(architecture, dataset, dataset.range(part))?;
     let classes = architecture.num_outputs();
     let mut out = vec![0; population.len() * examples.len()];
-    for_each_network(population, out.par_chunks_mut(examples.len()), |runner, row, out| {
-        runner.run(row, &examples, |at, z| {
-            for (slot, z) in out[at / classes..].iter_mut().zip(z.chunks_exact(classes)) {
-                *slot = argmax(z);
-            }
-        });
-    });
+    for_each_output(population, &examples, out.par_chunks_mut(examples.len().max(1)), |at, z, out| {
+        for (slot, z) in out[at / classes..].iter_mut().zip(z.chunks_exact(classes)) {
+            *slot = argmax(z);
+        }
+    })?;
     Ok(out)
 }
 
@@ -69,38 +68,87 @@ pub fn accuracies(population: &Population, dataset: &Dataset, part: Part) -> Res
 /// If the architecture does not fit the data set.
 pub fn scores(population: &Population, dataset: &Dataset, part: Part) -> Result<Vec<Scores>> {
     let examples = Examples::new(population.architecture(), dataset, dataset.range(part))?;
-    Ok(score_all(population, &examples))
+    score_all(population, &examples)
 }
 
-pub(crate) fn score_all(population: &Population, examples: &Examples) -> Vec<Scores> {
-    let mut out = vec![Scores { accuracy: 0.0, loss: 0.0 }; population.len()];
-    for_each_network(population, out.par_chunks_mut(1), |runner, row, out| out[0] = runner.score(row, examples));
-    out
+pub(crate) fn score_all(population: &Population, examples: &Examples) -> Result<Vec<Scores>> {
+    let mut out = vec![Tally::default(); population.len()];
+    let classes = population.architecture().num_outputs();
+    for_each_output(population, examples, out.par_chunks_mut(1), |at, z, out| out[0].add(examples, (at, z), classes))?;
+    Ok(out.into_iter().map(|tally| tally.scores(examples)).collect())
 }
 
 /// Which hidden units are ever active (output other than 0) on the inputs: `[network][activation node][unit]`.
 ///
+/// The units of an image are its channels, each active if any of its pixels is; those of tokens are their
+/// features, each active if it is in any token.
+///
 /// # Shapes
 /// `inputs` `[b, i]`.
-#[must_use]
-pub fn hidden_activity(population: &Population, inputs: &[f32]) -> Vec<Vec<Vec<bool>>> {
+///
+/// # Errors
+/// Those of [`logits`].
+pub fn hidden_activity(population: &Population, inputs: &[f32]) -> Result<Vec<Vec<Vec<bool>>>> {
     let architecture = population.architecture();
-    let examples = Examples::unlabelled(inputs, architecture.num_inputs());
     let nodes = architecture.nodes().iter().enumerate();
     let hidden: Vec<usize> = nodes.filter(|(_, n)| matches!(n.op, Op::Activation(_))).map(|(i, _)| i).collect();
-    let mut out: Vec<Vec<Vec<bool>>> =
-        vec![hidden.iter().map(|&h| vec![false; architecture.widths()[h]]).collect(); population.len()];
-    for_each_network(population, out.par_chunks_mut(1), |runner, row, out| {
-        runner.engine.engine_from_row(row, &mut runner.weights);
-        runner.forward(&examples, |engine, workspace, _| {
-            for (&node, active) in hidden.iter().zip(&mut out[0]) {
-                for values in engine.node_values(workspace, node).chunks_exact(active.len()) {
-                    active.iter_mut().zip(values).for_each(|(a, &v)| *a |= v != 0.0);
+    let idle: Vec<Vec<bool>> = hidden.iter().map(|&node| vec![false; num_units(architecture, node)]).collect();
+    let mut out = vec![idle; population.len()];
+    let rows = population.data().par_chunks_exact(population.dim()).zip(&mut out);
+    match engine(population)? {
+        Some(engine) => {
+            let examples = Examples::unlabelled(inputs, architecture.num_inputs());
+            rows.for_each_init(
+                || Runner::new(engine.clone()),
+                |runner, (row, out)| {
+                    runner.engine.engine_from_row(row, &mut runner.weights);
+                    runner.forward(&examples, |engine, workspace, run| {
+                        for (&node, active) in hidden.iter().zip(&mut *out) {
+                            mark_active(engine.node_values(workspace, node), engine.is_image(node).then_some(run.len()), active);
+                        }
+                    });
+                },
+            );
+        }
+        None => rows.try_for_each(|(row, out)| {
+            for inputs in inputs.chunks(INTERPRETED * architecture.num_inputs()) {
+                let values = interpret_captured(architecture, row.into(), inputs, &hidden)?;
+                for ((&node, values), active) in hidden.iter().zip(&values).zip(&mut *out) {
+                    // One unit's values lie `area` together: pixels of a channel, or one feature.
+                    let area = if let [_, height, width] = architecture.shapes()[node][..] { height * width } else { 1 };
+                    for values in values.chunks_exact(area * active.len()) {
+                        let units = active.iter_mut().zip(values.chunks_exact(area));
+                        units.for_each(|(active, values)| *active |= values.iter().any(|&v| v != 0.0));
+                    }
                 }
             }
-        });
-    });
-    out
+            Ok::<(), Error>(())
+        })?,
+    }
+    Ok(out)
+}
+
+/// The channels of an image, or the features of a vector or of tokens.
+fn num_units(architecture: &Architecture, node: usize) -> usize {
+    match architecture.shapes()[node][..] {
+        [_, features] => features,
+        [first, ..] => first,
+        [] => 0,
+    }
+}
+
+/// Marks units that are not 0 in some row, or in the blocks of a number of examples.
+fn mark_active(values: &[f32], blocked: Option<usize>, active: &mut [bool]) {
+    let Some(examples) = blocked else {
+        return values.chunks_exact(active.len()).for_each(|row| active.iter_mut().zip(row).for_each(|(a, &v)| *a |= v != 0.0));
+    };
+    let lanes = lanes();
+    let plane = values.len() / (examples.div_ceil(lanes) * active.len());
+    for (at, plane) in values.chunks_exact(plane).enumerate() {
+        let used = (examples - at / active.len() * lanes).min(lanes);
+        let channel = at % active.len();
+        active[channel] |= plane.chunks_exact(lanes).any(|pixel| pixel[..used].iter().any(|&v| v != 0.0));
+    }
 }
 
 fn argmax(z: &[f32]) -> u32 {
@@ -130,42 +178,86 @@ impl Runner {
     fn run(&mut self, row: &[f32], examples: &Examples, mut each: impl FnMut(usize, &[f32])) {
         self.engine.engine_from_row(row, &mut self.weights);
         let classes = self.engine.architecture().num_outputs();
-        self.forward(examples, |engine, workspace, first| {
+        self.forward(examples, |engine, workspace, run| {
             let last = engine.architecture().nodes().len() - 1;
-            each(first * classes, engine.node_values(workspace, last));
+            each(run.start * classes, engine.node_values(workspace, last));
         });
     }
 
-    fn forward(&mut self, examples: &Examples, mut each: impl FnMut(&Engine, &Workspace, usize)) {
+    fn forward(&mut self, examples: &Examples, mut each: impl FnMut(&Engine, &Workspace, Range<usize>)) {
         let indices: Vec<u32> = (0..examples.len() as u32).collect();
         let mut scratch = Vec::new();
-        for (chunk, indices) in indices.chunks(CHUNK).enumerate() {
+        let size = self.engine.examples_at_once();
+        for (chunk, indices) in indices.chunks(size).enumerate() {
             let batch = examples.batch(indices, &mut scratch);
             self.engine.forward(&self.weights, batch, indices.len(), &mut self.workspace);
-            each(&self.engine, &self.workspace, chunk * CHUNK);
+            each(&self.engine, &self.workspace, chunk * size..chunk * size + indices.len());
         }
     }
 
     pub(crate) fn score(&mut self, row: &[f32], examples: &Examples) -> Scores {
-        let (mut correct, mut loss) = (0usize, 0.0);
+        let mut tally = Tally::default();
         let classes = self.engine.architecture().num_outputs();
-        self.run(row, examples, |at, z| {
-            let labels = &examples.labels()[at / classes..][..z.len() / classes];
-            correct += z.chunks_exact(classes).zip(labels).filter(|(z, label)| argmax(z) == **label).count();
-            loss += cross_entropy(z, labels) * labels.len() as f64;
-        });
-        let count = examples.len().max(1) as f64;
-        Scores { accuracy: correct as f64 / count, loss: loss / count }
+        self.run(row, examples, |at, z| tally.add(examples, (at, z), classes));
+        tally.scores(examples)
     }
 }
 
-/// Runs `work` on each network with its slot of the output, a runner a thread.
-fn for_each_network<T: Send>(
+/// Sums over the examples seen so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    correct: usize,
+    loss: f64,
+}
+
+impl Tally {
+    /// Adds logits of examples; `at` is where they lie among all logits.
+    fn add(&mut self, examples: &Examples, (at, z): (usize, &[f32]), classes: usize) {
+        let labels = &examples.labels()[at / classes..][..z.len() / classes];
+        self.correct += z.chunks_exact(classes).zip(labels).filter(|(z, label)| argmax(z) == **label).count();
+        self.loss += cross_entropy(z, labels) * labels.len() as f64;
+    }
+
+    fn scores(self, examples: &Examples) -> Scores {
+        let count = examples.len().max(1) as f64;
+        Scores { accuracy: self.correct as f64 / count, loss: self.loss / count }
+    }
+}
+
+/// The engine, unless it lacks an op of the networks.
+fn engine(population: &Population) -> Result<Option<Engine>> {
+    match Engine::new(population.architecture().clone()) {
+        Ok(engine) => Ok(Some(engine)),
+        Err(Error::Unsupported { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs each network over the examples; `each` gets the offset of a piece's outputs, the outputs, and the network's slot.
+fn for_each_output<T: Send>(
     population: &Population,
+    examples: &Examples,
     slots: rayon::slice::ChunksMut<'_, T>,
-    work: impl Fn(&mut Runner, &[f32], &mut [T]) + Sync,
-) {
-    let engine = Engine::new(population.architecture().clone());
-    let rows = population.data().par_chunks_exact(population.dim());
-    rows.zip(slots).for_each_init(|| Runner::new(engine.clone()), |runner, (row, slot)| work(runner, row, slot));
+    each: impl Fn(usize, &[f32], &mut [T]) + Sync,
+) -> Result<()> {
+    let architecture = population.architecture();
+    let rows = population.data().par_chunks_exact(population.dim()).zip(slots);
+    if let Some(engine) = engine(population)? {
+        rows.for_each_init(
+            || Runner::new(engine.clone()),
+            |runner, (row, slot)| runner.run(row, examples, |at, z| each(at, z, slot)),
+        );
+        return Ok(());
+    }
+    let features = architecture.num_inputs();
+    rows.try_for_each(|(row, slot)| {
+        let mut inputs = Vec::new();
+        for first in (0..examples.len()).step_by(INTERPRETED) {
+            let count = INTERPRETED.min(examples.len() - first);
+            inputs.resize(count * features, 0.0);
+            inputs.chunks_exact_mut(features).enumerate().for_each(|(i, x)| examples.read(first + i, x));
+            each(first * architecture.num_outputs(), &interpret_f32(architecture, row.into(), &inputs)?, slot);
+        }
+        Ok(())
+    })
 }

@@ -2,7 +2,7 @@
 //!
 //! On a CPU each thread takes one network at a time and works on it while its weights, gradient and optimizer
 //! state are in that core's cache ([`Engine`]); on a GPU all networks move in lock step through batched products
-//! ([`device`]). Both start from the same initial weights and see the same batches.
+//! ([`device`]), as far as they are made of linear maps: images run on the CPU. Both start from the same initial weights and see the same batches.
 //!
 //! Shape legend: `n` networks, `b` examples, `c` classes, `D` weights of a network.
 
@@ -11,13 +11,15 @@ mod engine;
 mod error;
 mod evaluate;
 mod examples;
+mod interpreter;
 mod loss;
 mod train;
 
 pub use device::Device;
-pub use engine::{Engine, Workspace};
+pub use engine::{Engine, Workspace, forward_flops};
 pub use error::{Error, Result};
 pub use evaluate::{Scores, accuracies, hidden_activity, logits, predictions, scores};
 pub use examples::{Batch, Examples};
+pub use interpreter::{WeightRow, interpret_captured, interpret_f32, interpret_f64, random_inputs, with_tokens};
 pub use loss::{Ensemble, Gradients, PopulationLoss};
 pub use train::{RunResult, Snapshot, initial_weights, train};

@@ -3,10 +3,11 @@
 //! This is what makes a generator *function-aware*: it decodes a code to weights, runs them here on training
 //! data, and learns from what the network does rather than from how its weights look.
 
-use crate::device::{cross_entropy, split_rows, tensor_logits};
+use crate::device::{check_lock_step, cross_entropy, split_rows, tensor_logits};
 use crate::{Device, Engine, Examples, Result, Workspace};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::Arc;
 use weft_core::{Architecture, Dataset, Part, Population, Seed};
 use weft_ops::kernels::cross_entropy_gradient;
@@ -48,11 +49,13 @@ impl PopulationLoss {
         let on_device = if device.is_cpu() {
             None
         } else {
+            check_lock_step(&architecture)?;
             let shape = (examples.len(), architecture.num_inputs());
             let x = Tensor::from_vec(examples.to_dense(), shape, device.candle())?;
             Some((x, Tensor::new(examples.labels(), device.candle())?))
         };
-        Ok(Self { engine: Arc::new(Engine::new(architecture)), examples: Arc::new(examples), device: device.clone(), on_device })
+        let engine = Arc::new(Engine::new(architecture)?);
+        Ok(Self { engine, examples: Arc::new(examples), device: device.clone(), on_device })
     }
 
     /// The same networks on `count` inputs that lie on segments between pairs of training inputs, without labels.
@@ -175,7 +178,7 @@ impl PopulationLoss {
             .collect();
         let n = networks.len().max(1) as f32;
         let chunks: Vec<(Vec<f32>, f64)> = indices
-            .par_chunks(256)
+            .par_chunks(self.engine.examples_at_once())
             .map_init(Buffers::default, |buffers, chosen| {
                 let mut mean = vec![0.0f32; chosen.len() * classes];
                 let mut squares = 0.0f64;
@@ -212,7 +215,16 @@ impl PopulationLoss {
             .zip(rows.par_chunks_exact(dim).zip(chosen.par_chunks_exact(b)))
             .map_init(Buffers::default, |buffers, (gradient, (row, chosen))| {
                 let labels = self.labels(chosen);
-                buffers.vjp(&self.engine, &self.examples, (row, chosen), gradient, |z| cross_entropy_gradient(z, &labels))
+                buffers.vjp(&self.engine, &self.examples, (row, chosen), gradient, |part, z| {
+                    let share = part.len() as f32 / labels.len() as f32;
+                    let loss = cross_entropy_gradient(z, &labels[part.clone()]);
+                    if part.len() < labels.len() {
+                        for g in z.iter_mut() {
+                            *g *= share;
+                        }
+                    }
+                    f64::from(share) * loss
+                })
             })
             .collect();
         Gradients { losses, gradient }
@@ -230,23 +242,30 @@ struct Buffers {
 
 impl Buffers {
     /// Runs one network forward, lets `head` turn logits into their gradient, and back to a flat row's gradient.
-    fn vjp<T>(
+    ///
+    /// `head` gets the examples a piece at a time; what it returns is summed.
+    fn vjp(
         &mut self,
         engine: &Engine,
         examples: &Examples,
         (row, chosen): (&[f32], &[u32]),
         out: &mut [f32],
-        head: impl FnOnce(&mut [f32]) -> T,
-    ) -> T {
+        mut head: impl FnMut(Range<usize>, &mut [f32]) -> f64,
+    ) -> f64 {
         self.weights.resize(row.len(), 0.0);
         engine.engine_from_row(row, &mut self.weights);
         self.gradient.clear();
         self.gradient.resize(row.len(), 0.0);
-        let batch = examples.batch(chosen, &mut self.scratch);
-        let result = head(engine.forward(&self.weights, batch, chosen.len(), &mut self.workspace));
-        engine.backward(&self.weights, batch, chosen.len(), &mut self.workspace, &mut self.gradient);
+        let (mut total, mut start) = (0.0, 0);
+        for part in chosen.chunks(engine.piece_of(chosen.len())) {
+            let batch = examples.batch(part, &mut self.scratch);
+            let logits = engine.forward(&self.weights, batch, part.len(), &mut self.workspace);
+            total += head(start..start + part.len(), logits);
+            engine.backward(&self.weights, batch, part.len(), &mut self.workspace, &mut self.gradient);
+            start += part.len();
+        }
         engine.row_from_engine(&self.gradient, out);
-        result
+        total
     }
 }
 
@@ -293,8 +312,11 @@ impl CustomOp1 for LogitsOp {
             |buffers, (out, (row, chosen))| {
                 buffers.weights.resize(dim, 0.0);
                 self.engine.engine_from_row(row, &mut buffers.weights);
-                let batch = self.examples.batch(chosen, &mut buffers.scratch);
-                out.copy_from_slice(self.engine.forward(&buffers.weights, batch, b, &mut buffers.workspace));
+                let size = self.engine.piece_of(b);
+                for (chosen, out) in chosen.chunks(size).zip(out.chunks_mut(size * classes)) {
+                    let batch = self.examples.batch(chosen, &mut buffers.scratch);
+                    out.copy_from_slice(self.engine.forward(&buffers.weights, batch, chosen.len(), &mut buffers.workspace));
+                }
             },
         );
         Ok((CpuStorage::F32(out), Shape::from((n, b, classes))))
@@ -311,7 +333,11 @@ impl CustomOp1 for LogitsOp {
             .par_chunks_exact_mut(dim)
             .zip(values.par_chunks_exact(dim).zip(self.chosen.par_chunks_exact(b)).zip(d_logits.par_chunks_exact(stride)))
             .for_each_init(Buffers::default, |buffers, (gradient, (network, d_logits))| {
-                buffers.vjp(&self.engine, &self.examples, network, gradient, |z| z.copy_from_slice(d_logits));
+                let classes = d_logits.len() / b;
+                buffers.vjp(&self.engine, &self.examples, network, gradient, |part, z| {
+                    z.copy_from_slice(&d_logits[part.start * classes..part.end * classes]);
+                    0.0
+                });
             });
         Ok(Some(Tensor::from_vec(gradient, (n, dim), rows.device())?))
     }

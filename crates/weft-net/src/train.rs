@@ -50,7 +50,7 @@ pub fn train(
     if !device.is_cpu() {
         return device::train(architecture, [&examples, &validation], recipe, seeds, (device, monitor));
     }
-    let engine = Engine::new(architecture.clone());
+    let engine = Engine::new(architecture.clone())?;
     let done = AtomicU64::new(0);
     seeds
         .par_iter()
@@ -64,16 +64,34 @@ pub fn train(
         .collect()
 }
 
-/// The initial weights of a run, a flat row: uniform in `±1/√fan_in`, as `PyTorch`'s linear layers have them.
+/// The initial weights of a run, a flat row, as `PyTorch`'s layers have them.
+///
+/// Linear maps and convolutions are uniform in `±1/√fan_in`, weight and bias alike; norms start as the identity (gain 1, bias 0,
+/// running mean 0 and variance 1). Tensors of ops that are not trained here stay 0.
 #[must_use]
 pub fn initial_weights(architecture: &Architecture, seed: Seed) -> Vec<f32> {
     let mut row = vec![0.0; architecture.num_parameters()];
     let seed = seed.fork("init");
+    let tensors = architecture.tensors();
     for node in architecture.nodes() {
-        let Op::Linear { weight, bias } = node.op else { continue };
-        let bound = 1.0 / (architecture.widths()[node.inputs[0]] as f32).sqrt();
+        let (weight, bias) = match node.op {
+            Op::Linear { weight, bias } | Op::Conv2d { weight, bias, .. } => (weight, bias),
+            Op::BatchNorm { gain, variance, .. } => {
+                for tensor in [gain, variance] {
+                    row[tensors[tensor].range()].fill(1.0);
+                }
+                continue;
+            }
+            Op::LayerNorm { gain: Some(gain), .. } => {
+                row[tensors[gain].range()].fill(1.0);
+                continue;
+            }
+            _ => continue,
+        };
+        let fan_in: usize = tensors[weight].shape[1..].iter().product();
+        let bound = 1.0 / (fan_in as f32).sqrt();
         for tensor in [Some(weight), bias].into_iter().flatten() {
-            let range = architecture.tensors()[tensor].range();
+            let range = tensors[tensor].range();
             let draws = seed.index(tensor as u64).uniforms(range.len());
             row[range].iter_mut().zip(draws).for_each(|(w, u)| *w = (2.0 * u - 1.0) * bound);
         }
@@ -126,8 +144,7 @@ impl Job<'_> {
         let kernel = OptimizerKernel { optimizer: recipe.optimizer, weight_decay: recipe.weight_decay };
         let mut state = OptimizerState::new(recipe.optimizer, dim);
         let mut batches = Batches::new(self.seed, self.examples.len(), recipe.batch_size);
-        let (mut workspace, mut scratch) = (Workspace::default(), Vec::new());
-        let mut labels = vec![0; recipe.batch_size];
+        let mut buffers = Buffers::default();
         let num_steps = recipe.num_steps(self.examples.len());
         let kept = recipe.kept_steps(self.examples.len());
         let mut train_loss = None;
@@ -137,13 +154,10 @@ impl Job<'_> {
                 return Err(Error::Interrupted);
             }
             let chosen = batches.next();
-            labels.iter_mut().zip(chosen).for_each(|(label, &i)| *label = self.examples.labels()[i as usize]);
-            let batch = self.examples.batch(chosen, &mut scratch);
-            let logits = self.engine.forward(&weights, batch, chosen.len(), &mut workspace);
-            let loss = cross_entropy_gradient(logits, &labels);
-            self.engine.backward(&weights, batch, chosen.len(), &mut workspace, &mut gradient);
+            let loss = self.loss_gradient(chosen, &weights, &mut buffers, &mut gradient);
             let rate = recipe.learning_rate * recipe.schedule.factor(step, num_steps);
             kernel.step(&mut state, &mut weights, &mut gradient, rate, 1.0);
+            self.engine.update_statistics(&buffers.workspace, &mut weights);
             let mean = train_loss.map_or(loss, |mean: f64| 0.98 * mean + 0.02 * loss);
             train_loss = Some(mean);
             if kept.contains(&(step + 1)) {
@@ -158,4 +172,34 @@ impl Job<'_> {
         }
         Ok(RunResult { snapshots })
     }
+
+    /// Adds the gradient of the batch's mean loss, and returns that loss.
+    fn loss_gradient(&self, chosen: &[u32], weights: &[f32], buffers: &mut Buffers, gradient: &mut [f32]) -> f64 {
+        let Buffers { workspace, scratch, labels } = buffers;
+        let piece = if self.engine.has_statistics() { chosen.len() } else { self.engine.piece_of(chosen.len()) };
+        let mut loss = 0.0;
+        for part in chosen.chunks(piece) {
+            labels.clear();
+            labels.extend(part.iter().map(|&i| self.examples.labels()[i as usize]));
+            let batch = self.examples.batch(part, scratch);
+            let logits = self.engine.forward_training(weights, batch, part.len(), workspace);
+            let share = part.len() as f32 / chosen.len() as f32;
+            loss += f64::from(share) * cross_entropy_gradient(logits, labels);
+            if part.len() < chosen.len() {
+                for g in logits.iter_mut() {
+                    *g *= share;
+                }
+            }
+            self.engine.backward(weights, batch, part.len(), workspace, gradient);
+        }
+        loss
+    }
+}
+
+/// One run's buffers.
+#[derive(Default)]
+struct Buffers {
+    workspace: Workspace,
+    scratch: Vec<f32>,
+    labels: Vec<u32>,
 }

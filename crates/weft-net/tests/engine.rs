@@ -145,7 +145,7 @@ fn scores_agree_with_logits_and_predictions() {
     let data = dataset(9, 3, false);
     let arch = Arc::new(Architecture::mlp("m", &[9, 5, 3], Activation::Relu).unwrap());
     let population = Population::new(arch.clone(), Seed::new(2).normals(4 * arch.num_parameters())).unwrap();
-    let z = weft_net::logits(&population, &data.gather(data.range(Part::Test)));
+    let z = weft_net::logits(&population, &data.gather(data.range(Part::Test))).unwrap();
     let predictions = weft_net::predictions(&population, &data, Part::Test).unwrap();
     let labels = data.labels(Part::Test);
     let scores = weft_net::scores(&population, &data, Part::Test).unwrap();
@@ -220,7 +220,8 @@ fn an_ensemble_is_the_mean_of_centred_logits() {
     let loss = PopulationLoss::new(arch.clone(), &data, &Device::cpu()).unwrap();
     let networks = Population::new(arch.clone(), Seed::new(2).normals(6 * arch.num_parameters())).unwrap();
     let (n, examples) = (networks.len(), loss.num_examples());
-    let mut z: Vec<f64> = weft_net::logits(&networks, &data.gather(data.range(Part::Train))).into_iter().map(f64::from).collect();
+    let mut z: Vec<f64> =
+        weft_net::logits(&networks, &data.gather(data.range(Part::Train))).unwrap().into_iter().map(f64::from).collect();
     for row in z.chunks_exact_mut(3) {
         let mean = row.iter().sum::<f64>() / 3.0;
         for v in row {
@@ -244,8 +245,8 @@ fn units_that_never_fire_are_found() {
     // Units: x₀ − 10 (never on inputs below 10), x₁, and −x₁.
     let row = vec![1., 0., 0., 1., 0., -1., -10., 0., 0., 1., 1., 1., 1., 1., 1., 0., 0.];
     let population = Population::new(arch, [row.clone(), row].concat()).unwrap();
-    let active = weft_net::hidden_activity(&population, &[1.0, 2.0, 3.0, 0.5]);
+    let active = weft_net::hidden_activity(&population, &[1.0, 2.0, 3.0, 0.5]).unwrap();
     assert_eq!(active, vec![vec![vec![false, true, false]]; 2]);
-    let active = weft_net::hidden_activity(&population, &[11.0, 2.0, 3.0, -0.5]);
+    let active = weft_net::hidden_activity(&population, &[11.0, 2.0, 3.0, -0.5]).unwrap();
     assert_eq!(active, vec![vec![vec![true, true, true]]; 2]);
 }

@@ -1,4 +1,5 @@
-//! Criterion benches of the kernels, at the shapes of a 784-32-32-10 network that reads handwritten digits in batches of 64.
+//! Criterion benches of the kernels, at the shapes of a 784-32-32-10 network and of two convolutional ones that read handwritten
+//! digits in batches of 64.
 //!
 //! `cargo bench -p weft-ops`. All kernels are single-threaded but the residual MLP, which uses all cores.
 
@@ -6,10 +7,11 @@ use candle_core::{Device, Tensor, Var};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::time::Duration;
-use weft_core::{Optimizer, Seed};
+use weft_core::{Activation, Optimizer, Seed};
 use weft_ops::kernels::{
-    OptimizerKernel, OptimizerState, SparseRows, add_bias, cross_entropy_gradient, matmul, sparse_backward, sparse_forward,
-    transpose,
+    BatchNorm, BatchNormGradient, ConvScratch, ConvShape, Moments, OptimizerKernel, OptimizerState, PoolShape, Pooling, SparseRows,
+    activate, add_bias, batch_norm_train, batch_norm_train_backward, blocked_len, conv_backward_input, conv_backward_weight,
+    conv_forward, cross_entropy_gradient, matmul, pool_backward, pool_forward, sparse_backward, sparse_forward, transpose,
 };
 use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, ResidualMlp, ResidualMlpConfig};
 
@@ -68,6 +70,63 @@ fn dense_linear(criterion: &mut Criterion) {
         });
         group.finish();
     }
+}
+
+/// The convolutions, and what follows them, of the two networks of digits in the head-to-heads.
+fn images(criterion: &mut Criterion) {
+    for (channels, side, kernel) in [([1, 8], 28, 3), ([8, 16], 13, 3), ([1, 8], 28, 5), ([8, 6], 12, 5)] {
+        let shape = ConvShape { channels, size: [side; 2], kernel: [kernel; 2], stride: [1; 2], padding: [0; 2] };
+        let [height, width] = shape.size_out();
+        let (features, features_out) = (channels[0] * side * side, channels[1] * height * width);
+        let x = Seed::new(14).normals(blocked_len(BATCH, features));
+        let dy = Seed::new(15).normals(blocked_len(BATCH, features_out));
+        let (weight, bias) = (Seed::new(16).normals(shape.taps() * channels[1]), Seed::new(17).normals(channels[1]));
+        let (mut y, mut dx, mut d_weight) = (dy.clone(), x.clone(), weight.clone());
+        let mut scratch = ConvScratch::default();
+        let name = format!("convolution {}→{}, {kernel}×{kernel} on {side}×{side}", channels[0], channels[1]);
+        let mut group = criterion.benchmark_group(name);
+        group.throughput(Throughput::Elements(BATCH as u64));
+        group.bench_function("forward", |b| {
+            b.iter(|| conv_forward(&shape, black_box(&x), &weight, Some(&bias), black_box(&mut y), &mut scratch));
+        });
+        group.bench_function("backward to the weights", |b| {
+            b.iter(|| conv_backward_weight(&shape, black_box(&x), &dy, black_box(&mut d_weight), None, &mut scratch));
+        });
+        group.bench_function("backward to the input", |b| {
+            b.iter(|| conv_backward_input(&shape, black_box(&weight), &dy, black_box(&mut dx), &mut scratch));
+        });
+        group.finish();
+    }
+}
+
+fn pool_and_norm(criterion: &mut Criterion) {
+    let (channels, side) = (8, 26);
+    let shape = PoolShape { size: [side; 2], kernel: [2; 2], stride: [2; 2], padding: [0; 2] };
+    let features_out = channels * shape.size_out().iter().product::<usize>();
+    let x = Seed::new(18).normals(blocked_len(BATCH, channels * side * side));
+    let dy = Seed::new(19).normals(blocked_len(BATCH, features_out));
+    let (mut y, mut dx, mut normed) = (dy.clone(), x.clone(), x.clone());
+    let mut group = criterion.benchmark_group("8 channels of 26×26");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.bench_function("max pool forward", |b| b.iter(|| pool_forward(Pooling::Max, &shape, black_box(&x), black_box(&mut y))));
+    group.bench_function("max pool backward", |b| {
+        b.iter(|| pool_backward(Pooling::Max, &shape, (&x, &y), black_box(&dy), black_box(&mut dx)));
+    });
+    let [gain, bias, mean, variance] = [20, 21, 22, 23].map(|seed| Seed::new(seed).uniforms(channels));
+    let norm = BatchNorm { gain: &gain, bias: &bias, mean: &mean, variance: &variance, epsilon: 1e-5 };
+    let mut moments = Moments::default();
+    group.bench_function("batch norm forward", |b| {
+        b.iter(|| batch_norm_train(&norm, BATCH, black_box(&x), black_box(&mut normed), &mut moments));
+    });
+    let (mut d_gain, mut d_bias) = (vec![0.0; channels], vec![0.0; channels]);
+    group.bench_function("batch norm backward", |b| {
+        b.iter(|| {
+            let mut gradient = BatchNormGradient { gain: &mut d_gain, bias: &mut d_bias };
+            batch_norm_train_backward((&gain, &moments), BATCH, black_box(&x), &normed, Some(&mut dx), &mut gradient);
+        });
+    });
+    group.bench_function("tanh", |b| b.iter(|| activate(Activation::Tanh, black_box(&mut normed))));
+    group.finish();
 }
 
 fn loss(criterion: &mut Criterion) {
@@ -141,5 +200,5 @@ fn quick() -> Criterion {
     Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(400)).measurement_time(Duration::from_millis(1_200))
 }
 
-criterion_group! { name = kernels; config = quick(); targets = sparse_linear, dense_linear, loss, optimizer, residual_mlp }
+criterion_group! { name = kernels; config = quick(); targets = sparse_linear, dense_linear, images, pool_and_norm, loss, optimizer, residual_mlp }
 criterion_main!(kernels);

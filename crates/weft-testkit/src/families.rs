@@ -37,15 +37,15 @@ pub fn tiny_family_sizes() -> Vec<(&'static str, Family)> {
         blocks: 1,
         num_classes: 2,
     });
-    let vit = Vit { image: [1, 4, 4], patch: 2, d_model: 4, depth: 1, num_heads: 2, d_hidden: 3, num_classes: 2 };
+    let vit = Vit { image: [1, 4, 4], patch: 2, d_model: 4, depth: 2, num_heads: 2, d_hidden: 3, num_classes: 2 };
     let bert = |pooler| {
-        Family::Bert(Bert { vocabulary: 5, length: 3, segments: 1, d_model: 4, depth: 1, num_heads: 2, d_hidden: 3, pooler })
+        Family::Bert(Bert { vocabulary: 9, length: 3, segments: 1, d_model: 4, depth: 1, num_heads: 2, d_hidden: 3, pooler })
     };
-    let gpt = |tied| Family::Gpt(Gpt { vocabulary: 5, length: 4, d_model: 4, depth: 1, num_heads: 2, d_hidden: 3, tied });
+    let gpt = |tied| Family::Gpt(Gpt { vocabulary: 9, length: 3, d_model: 4, depth: 1, num_heads: 2, d_hidden: 3, tied });
     let llama = |tied, num_kv_heads, pairs| {
         Family::Llama(Llama {
-            vocabulary: 6,
-            length: 4,
+            vocabulary: 10,
+            length: 3,
             d_model: 8,
             depth: 1,
             num_heads: 2,
@@ -72,7 +72,7 @@ pub fn tiny_family_sizes() -> Vec<(&'static str, Family)> {
         ("gpt-untied", gpt(false)),
         ("llama-tied", llama(true, 1, RopePairs::Interleaved)),
         ("llama-untied", llama(false, 2, RopePairs::Halves)),
-        ("automaton", Family::Automaton(Automaton { channels: 3, width: 4, image: [3, 3] })),
+        ("automaton", Family::Automaton(Automaton { channels: 3, width: 4, image: [4, 4] })),
         ("lora", Family::Lora(Lora { modules: vec![module("q", 4, 3, 2), module("v", 3, 5, 1)] })),
     ]
 }

@@ -19,21 +19,33 @@ use weft_core::{Activation, Architecture, Digest, Record};
 /// and [`Error::Io`] for a file that cannot be read at all.
 pub fn read_checkpoint(path: &Path, architecture: &Architecture) -> Result<Vec<f32>> {
     let file = Mapped::open(path)?;
+    let (row, non_finite) = read_weights(&file, architecture)?;
+    match non_finite {
+        None => Ok(row),
+        Some((tensor, fault)) => Err(file.fault(&tensor, fault)),
+    }
+}
+
+/// A tensor with what is wrong with it.
+pub(crate) type Fault = (String, TensorFault);
+
+/// Reads the weights of one network whatever they are, and names the first tensor with one that is not finite.
+pub(crate) fn read_weights(file: &Mapped, architecture: &Architecture) -> Result<(Vec<f32>, Option<Fault>)> {
     let header = file.header();
     fits(header, architecture).map_err(|(tensor, fault)| file.fault(&tensor, fault))?;
-    let mut row = vec![0.0; architecture.num_parameters()];
+    let (mut row, mut non_finite) = (vec![0.0; architecture.num_parameters()], None);
     for spec in architecture.tensors() {
         let (info, values) = (&header.tensors[&spec.name], &mut row[spec.range()]);
         info.dtype.convert(file.bytes(info), values);
-        if let Some(index) = first_non_finite(values) {
-            return Err(file.fault(&spec.name, TensorFault::NonFinite { index }));
+        if let (None, Some(index)) = (&non_finite, first_non_finite(values)) {
+            non_finite = Some((spec.name.clone(), TensorFault::NonFinite { index }));
         }
     }
-    Ok(row)
+    Ok((row, non_finite))
 }
 
 /// Checks that a file has the architecture's tensors, in their shapes, and no others.
-fn fits(header: &Header, architecture: &Architecture) -> Result<(), (String, TensorFault)> {
+pub(crate) fn fits(header: &Header, architecture: &Architecture) -> Result<(), Fault> {
     for spec in architecture.tensors() {
         let info = header.tensors.get(&spec.name).ok_or_else(|| (spec.name.clone(), TensorFault::Missing))?;
         info.check_shape(&spec.shape).and_then(|()| info.check_float()).map_err(|fault| (spec.name.clone(), fault))?;
@@ -92,11 +104,37 @@ pub fn checkpoint_metadata(architecture: &Architecture, record: &Record) -> Meta
     for (name, value) in &record.metrics {
         metadata.insert(format!("{METRIC}{name}"), value.to_string());
     }
+    for (key, value) in &record.labels {
+        metadata.insert(format!("{LABEL}{key}"), value.clone());
+    }
+    // Free entries never replace those above.
+    for (key, value) in &record.provenance.metadata {
+        metadata.entry(key.clone()).or_insert_with(|| value.clone());
+    }
     metadata
 }
 
 /// Before the name of a metric in metadata.
 const METRIC: &str = "metric.";
+
+/// Before the key of a label in metadata.
+const LABEL: &str = "label.";
+
+/// Entries that [`checkpoint_metadata`] writes of what a record has fields for.
+const OWN_KEYS: [&str; 11] =
+    ["architecture", "digest", "format", "licence", "license", "parents", "run", "source", "synthetic", "step", "recipe"];
+
+/// The longest text that has a field of its own, in bytes.
+const MAX_TEXT: usize = 1_000;
+
+/// The most metrics, labels or parents of one checkpoint.
+const MAX_ENTRIES: usize = 1_000;
+
+/// The most bytes of free entries that are kept of one checkpoint.
+const MAX_FREE_BYTES: usize = 16 << 10;
+
+/// The entry that names those which were left out because they are too long.
+const LEFT_OUT: &str = "weft.left-out";
 
 /// What [`checkpoint_metadata`] wrote, or another program in the same words.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -108,10 +146,13 @@ pub(crate) struct Described {
     pub(crate) parents: Vec<Digest>,
     pub(crate) recipe: Option<weft_core::Recipe>,
     pub(crate) metrics: BTreeMap<String, f64>,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// What a record has no place for.
+    pub(crate) free: Metadata,
 }
 
 impl Described {
-    /// Reads the entries that a record has places for; others are left alone.
+    /// Reads the entries that a record has places for, and keeps the others as far as they are not too long.
     pub(crate) fn parse(metadata: &Metadata, path: &Path) -> Result<Self> {
         let get = |key: &str| metadata.get(key).filter(|text| !text.is_empty());
         let fail = |key: &str, got: &str, expected| Error::Metadata {
@@ -139,9 +180,49 @@ impl Described {
             if let Some(name) = key.strip_prefix(METRIC) {
                 let value = text.parse().ok().filter(|v: &f64| v.is_finite());
                 described.metrics.insert(name.to_owned(), value.ok_or_else(|| fail(key, text, "a finite number"))?);
+            } else if let Some(name) = key.strip_prefix(LABEL).filter(|name| !name.is_empty()) {
+                described.labels.insert(name.to_owned(), text.clone());
             }
         }
+        described.check_sizes(path)?;
+        described.keep_free(metadata);
         Ok(described)
+    }
+
+    /// Refuses what is longer than anyone would write: all of it goes into the catalogue.
+    fn check_sizes(&self, path: &Path) -> Result<()> {
+        let texts = [("run", self.run.as_deref()), ("licence", self.licence.as_deref())];
+        let texts = texts.into_iter().filter_map(|(key, text)| Some((key, text?)));
+        let names = self.metrics.keys().map(|name| ("metric.…", name.as_str()));
+        let labels = self.labels.iter().flat_map(|(key, value)| [("label.…", key.as_str()), ("label.…", value)]);
+        let counts = [("metric.…", self.metrics.len()), ("label.…", self.labels.len()), ("parents", self.parents.len())];
+        let long =
+            texts.chain(names).chain(labels).find(|(_, text)| text.len() > MAX_TEXT).map(|(key, text)| (key, text.len(), "bytes"));
+        let many = || counts.into_iter().find(|(_, count)| *count > MAX_ENTRIES).map(|(key, count)| (key, count, "entries"));
+        let Some((key, got, unit)) = long.or_else(many) else { return Ok(()) };
+        Err(Error::Metadata { path: path.to_owned(), key: key.to_owned(), got: format!("{got} {unit}"), expected: "at most 1,000" })
+    }
+
+    /// Keeps the entries without a place of their own, shortest first, and names those for which there is no room.
+    fn keep_free(&mut self, metadata: &Metadata) {
+        let is_free = |key: &str| !OWN_KEYS.contains(&key) && !key.starts_with(METRIC) && !key.starts_with(LABEL);
+        let mut free: Vec<_> = metadata.iter().filter(|(key, _)| is_free(key)).collect();
+        free.sort_by_key(|(key, value)| key.len() + value.len());
+        let (mut room, mut left_out) = (MAX_FREE_BYTES, Vec::new());
+        for (key, value) in free {
+            match room.checked_sub(key.len() + value.len()) {
+                Some(rest) => {
+                    room = rest;
+                    self.free.insert(key.clone(), value.clone());
+                }
+                None => left_out.push(key.chars().take(100).collect::<String>()),
+            }
+        }
+        if !left_out.is_empty() {
+            let more = if left_out.len() > 20 { " …" } else { "" };
+            left_out.truncate(20);
+            self.free.insert(LEFT_OUT.to_owned(), left_out.join(" ") + more);
+        }
     }
 }
 

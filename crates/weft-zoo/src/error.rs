@@ -1,5 +1,6 @@
 //! What can be wrong with files and zoos.
 
+use crate::onnx::OnnxFault;
 use crate::source::{SourceDtype, SourceFault, SourceFormat};
 use std::path::{Path, PathBuf};
 use weft_core::Digest;
@@ -28,6 +29,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         fault: HeaderFault,
+    },
+    /// An ONNX model that is not read, or cannot take the weights that it should.
+    #[error("ONNX model `{}`: {fault}", path.display())]
+    Onnx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: OnnxFault,
     },
     /// A file of a known format that breaks the format's rules, or holds what is not read.
     #[error("`{}` cannot be read as {format}: {fault}", path.display())]
@@ -147,6 +156,24 @@ pub enum Error {
         /// Its run.
         run: String,
     },
+    /// A quarantined checkpoint was asked for.
+    #[error("checkpoint {} of run `{run}` is quarantined: {reason}", digest.short())]
+    Quarantined {
+        /// The checkpoint.
+        digest: Digest,
+        /// Its run.
+        run: String,
+        /// Why it is.
+        reason: String,
+    },
+    /// An expression that chooses or sorts checkpoints cannot be understood.
+    #[error("column {column}: {reason}")]
+    Query {
+        /// Where it goes wrong, counted in characters from 1.
+        column: usize,
+        /// What is wrong there.
+        reason: String,
+    },
     /// A checkpoint whose stored weights are not those that its digest names.
     #[error("shard `{}`, row {row}: the weights have digest {}, the catalogue says {}", shard.display(), got.short(), expected.short())]
     Corrupt {
@@ -215,6 +242,16 @@ pub enum Error {
         /// The population's.
         got: String,
     },
+    /// Two zoos hold networks of different architectures.
+    #[error("the zoo `{}` does not hold networks like those of `{}`: {reason}", zoo.display(), expected.display())]
+    Differs {
+        /// The zoo that differs.
+        zoo: PathBuf,
+        /// The zoo that it was compared with.
+        expected: PathBuf,
+        /// The first difference.
+        reason: String,
+    },
     /// The number of records is not the number of networks.
     #[error("{networks} networks with {records} records")]
     Count {
@@ -243,6 +280,14 @@ pub enum Error {
         /// What was expected.
         expected: &'static str,
         /// What is wrong.
+        reason: String,
+    },
+    /// A file is not what it was when it was examined.
+    #[error("`{}` changed while it was imported: {reason}", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// How.
         reason: String,
     },
     /// A setting of an import is out of range.

@@ -10,6 +10,7 @@
 //! - [`read_tensors`], [`write_tensors`]: any other artifact that consists of tensors.
 //! - [`find_architecture`]: architectures by file or built-in name.
 //! - [`architecture_from_toml`], [`recipe_to_json`]: the formats of domain types, which know none themselves.
+//! - [`onnx`]: ONNX models, whose graph becomes an architecture; and weights back into the model they came from.
 //! - [`data`]: labelled data sets.
 //!
 //! Every reader here treats its file as hostile: it checks a header in full before it believes any of it,
@@ -26,7 +27,9 @@ mod import;
 mod infer;
 mod instances;
 mod mapped;
+pub mod onnx;
 mod pairs;
+mod query;
 mod source;
 mod tensors;
 mod zoo;
@@ -39,12 +42,18 @@ pub use format::{
     architecture_from_toml, architecture_to_toml, binding_from_json, binding_to_json, family_from_toml, family_to_toml,
     read_architecture, recipe_from_json, recipe_to_json,
 };
-pub use import::{ImportOptions, ImportReport, Refusal, find_checkpoints, import};
+pub use import::{
+    BINDING, Examined, ImportOptions, ImportReport, LabelRule, LabelSource, Refusal, examine, find_checkpoints, import,
+};
 pub use infer::{Hints, Inferred, infer};
 pub use instances::{find_architecture, instance_names, instance_text};
+pub use query::{Comparison, Expr, Field, Literal, Name, SortKey};
 pub use source::{
     Adapter, AdapterKind, AdapterModule, NormalizedNames, Scale, Source, SourceDtype, SourceFault, SourceFormat, SourceTensor,
     normalized_names, open_sources, sha256_of_file,
 };
 pub use tensors::{Metadata, TensorFile, read_tensors, write_tensors};
-pub use zoo::{Appended, Entry, Fault, Filter, Purpose, Quantiles, RefusedRecord, SplitStats, Stats, VerifyReport, Zoo};
+pub use zoo::{
+    Appended, Entry, Fault, Filter, MergeReport, Purpose, Quantiles, RefusedRecord, SplitOptions, SplitReport, SplitStats, Stats,
+    Unreferenced, VerifyReport, Zoo,
+};

@@ -91,6 +91,13 @@ impl Mapped {
     }
 }
 
+/// Maps a whole file of another format.
+pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
+    let (file, _) = open_regular(path)?;
+    // SAFETY: as above: the map is only read, and a file that is cut short meanwhile can at worst end this process.
+    unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))
+}
+
 /// Reads and checks a file's header alone.
 pub(crate) fn read_header(path: &Path) -> Result<Header> {
     let fail = |fault| Error::Header { path: path.to_owned(), fault };

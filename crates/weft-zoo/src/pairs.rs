@@ -4,6 +4,9 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use std::marker::PhantomData;
 
+/// The most entries of an object: each takes several times the memory of its text.
+const MAX_PAIRS: usize = 1 << 19;
+
 /// The entries of an object.
 #[derive(Debug)]
 pub(crate) struct Pairs<V>(pub(crate) Vec<(String, V)>);
@@ -27,6 +30,9 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<V>, A::Error> {
                 let mut pairs = Vec::new();
                 while let Some(pair) = map.next_entry()? {
+                    if pairs.len() == MAX_PAIRS {
+                        return Err(serde::de::Error::custom(format!("an object has more than {MAX_PAIRS} entries")));
+                    }
                     pairs.push(pair);
                 }
                 Ok(Pairs(pairs))

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use support::{architecture, runs};
 use weft_core::{Activation, Monitor};
-use weft_zoo::{Error, Filter, HeaderFault, Metadata, Purpose, TensorFault, Zoo};
+use weft_zoo::{Error, Filter, HeaderFault, Metadata, Purpose, TensorFault, Unreferenced, Zoo};
 
 /// A safetensors file of a header and so many bytes of data.
 fn safetensors(json: &str, data: usize) -> Vec<u8> {
@@ -193,10 +193,10 @@ fn a_flipped_bit_is_found_and_named() {
     // The lowest bit of the exponent of the last bias of the shard's last network.
     bytes[last] ^= 1;
     std::fs::write(&shards[1], bytes).unwrap();
-    let report = zoo.verify(&Monitor::silent()).unwrap();
+    let report = zoo.verify(Unreferenced::Keep, &Monitor::silent()).unwrap();
     assert!(!report.is_clean() && report.faults.iter().all(|fault| fault.path == shards[1]), "{report:?}");
     let name = shards[1].file_stem().unwrap().to_string_lossy().into_owned();
-    let victim = entries.iter().find(|e| e.shard().to_string() == name && e.row() == 7).unwrap();
+    let victim = entries.iter().find(|e| e.shard().unwrap().to_string() == name && e.row() == Some(7)).unwrap();
     let named = format!("checkpoint {} of run `{}`", victim.record().digest.short(), victim.record().run);
     assert!(report.faults[0].reason.starts_with("its digest is"), "{report:?}");
     assert!(report.faults.len() == 2 && report.faults[1].reason.contains(&named), "{report:?}");
@@ -206,7 +206,7 @@ fn a_flipped_bit_is_found_and_named() {
         }
         other => panic!("{other:?}"),
     }
-    let others: Vec<_> = entries.into_iter().filter(|e| e.shard().to_string() != name).collect();
+    let others: Vec<_> = entries.into_iter().filter(|e| e.shard().unwrap().to_string() != name).collect();
     assert_eq!(zoo.load(&others, Purpose::Evaluate).unwrap().len(), 16, "the rest can still be used");
 }
 
@@ -220,7 +220,7 @@ fn all_damage_is_listed_at_once() {
     std::fs::copy(&shards[2], &shards[1]).unwrap();
     std::fs::remove_file(&shards[2]).unwrap();
     std::fs::write(dir.path().join("shards/notes.txt"), "mine").unwrap();
-    let report = zoo.verify(&Monitor::silent()).unwrap();
+    let report = zoo.verify(Unreferenced::Keep, &Monitor::silent()).unwrap();
     let of = |path: &Path| report.faults.iter().filter(|f| f.path == path).map(|f| f.reason.as_str()).collect::<Vec<_>>();
     assert!(of(&shards[0])[0].contains("its header speaks of"), "{report:?}");
     assert_eq!(of(&shards[1]).len(), 9, "the shard and each of its eight networks: {report:?}");
@@ -233,7 +233,7 @@ fn all_damage_is_listed_at_once() {
 
 /// The state that a process leaves when it is killed after the rename of its shard and before its commit.
 #[test]
-fn a_killed_append_leaves_a_valid_zoo_that_verify_cleans() {
+fn a_killed_append_leaves_a_valid_zoo_that_verify_can_clean() {
     let dir = tempfile::tempdir().unwrap();
     let (mut zoo, shards) = zoo(dir.path());
     let (before, catalogue) = (zoo.digest().unwrap(), dir.path().join("catalogue.sqlite"));
@@ -249,13 +249,38 @@ fn a_killed_append_leaves_a_valid_zoo_that_verify_cleans() {
     assert_eq!(zoo.digest().unwrap(), before, "what was not acknowledged is not there");
     let entries = zoo.records(&Filter::default()).unwrap();
     assert_eq!(zoo.load(&entries, Purpose::Evaluate).unwrap().len(), 24, "what was acknowledged is");
-    let report = zoo.verify(&Monitor::silent()).unwrap();
+    // The half-written file goes; the whole shard might be all that is left of what a newer catalogue knew.
+    let report = zoo.verify(Unreferenced::Keep, &Monitor::silent()).unwrap();
     assert!(report.is_clean(), "{report:?}");
-    assert_eq!(report.removed.len(), 2);
-    assert!(report.removed.iter().all(|path| !path.exists() && !shards.contains(path)));
-    assert!(zoo.verify(&Monitor::silent()).unwrap().removed.is_empty(), "once is enough");
+    assert_eq!((report.removed.len(), report.unreferenced.len()), (1, 1));
+    let whole = report.unreferenced[0].clone();
+    assert!(whole.exists() && !shards.contains(&whole) && !report.removed[0].exists());
+    let pruned = zoo.verify(Unreferenced::Prune, &Monitor::silent()).unwrap();
+    assert!(pruned.is_clean() && pruned.removed == [whole.clone()] && !whole.exists(), "{pruned:?}");
+    let again = zoo.verify(Unreferenced::Prune, &Monitor::silent()).unwrap();
+    assert!(again.removed.is_empty() && again.unreferenced.is_empty(), "once is enough");
     assert_eq!(zoo.append(&population, &records).unwrap().added, 4);
     assert_eq!(zoo.digest().unwrap(), after, "the same append ends as if nothing had happened");
+}
+
+/// An old copy of the catalogue is put back: verification must not destroy what only the newer one knew.
+#[test]
+fn an_older_catalogue_costs_no_shard() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut zoo, _) = zoo(dir.path());
+    let catalogue = dir.path().join("catalogue.sqlite");
+    let old = std::fs::read(&catalogue).unwrap();
+    let (population, records) = runs(40, 2, 2);
+    let _ = zoo.append(&population, &records).unwrap();
+    drop(zoo);
+    let new = std::fs::read(&catalogue).unwrap();
+    std::fs::write(&catalogue, old).unwrap();
+    let report = Zoo::open(dir.path()).unwrap().verify(Unreferenced::Keep, &Monitor::silent()).unwrap();
+    assert!(report.is_clean() && report.unreferenced.len() == 1 && report.removed.is_empty(), "{report:?}");
+    std::fs::write(&catalogue, new).unwrap();
+    let zoo = Zoo::open(dir.path()).unwrap();
+    let report = zoo.verify(Unreferenced::Keep, &Monitor::silent()).unwrap();
+    assert!(report.is_clean() && report.unreferenced.is_empty() && report.checkpoints == 28, "{report:?}");
 }
 
 #[test]
@@ -269,7 +294,7 @@ fn a_write_that_fails_changes_nothing() {
     assert!(matches!(zoo.append(&population, &records), Err(Error::Io { .. })));
     std::fs::rename(&aside, &shards).unwrap();
     assert_eq!(zoo.digest().unwrap(), before);
-    let report = zoo.verify(&Monitor::silent()).unwrap();
+    let report = zoo.verify(Unreferenced::Keep, &Monitor::silent()).unwrap();
     assert!(report.is_clean() && report.removed.is_empty(), "{report:?}");
     assert_eq!(zoo.append(&population, &records).unwrap().added, 4, "and can be tried again");
 }
@@ -285,7 +310,7 @@ fn a_damaged_catalogue_is_an_error() {
     std::fs::write(&catalogue, b"").unwrap();
     assert!(matches!(Zoo::open(dir.path()), Err(Error::Version { got: 0, .. })));
     std::fs::write(&catalogue, &bytes[..bytes.len() / 2]).unwrap();
-    let found = Zoo::open(dir.path()).and_then(|zoo| zoo.verify(&Monitor::silent()));
+    let found = Zoo::open(dir.path()).and_then(|zoo| zoo.verify(Unreferenced::Keep, &Monitor::silent()));
     assert!(found.map_or(true, |report| !report.is_clean()), "half a catalogue is never clean");
 }
 

@@ -1,8 +1,6 @@
 //! Real files from the folder that the environment variable `WEFT_DATA` names; without it these tests say that they
 //! were skipped, and pass.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
-
 use std::path::PathBuf;
 use weft_zoo::{Error, Source, SourceFormat, open_sources};
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use support::{architecture, runs};
 use weft_core::{Activation, Architecture, Digest, Monitor, Population, Split};
-use weft_zoo::{Error, Filter, Purpose, Zoo};
+use weft_zoo::{Error, Filter, Purpose, Unreferenced, Zoo};
 
 fn zoo(path: &Path) -> Zoo {
     Zoo::create(path, "test", architecture(), None).unwrap()
@@ -40,7 +40,7 @@ fn what_was_appended_comes_back() {
     assert_eq!(zoo.load(&backwards, Purpose::Evaluate).unwrap(), expected.select(&[17, 12, 7, 2]));
     assert!(zoo.load(&[], Purpose::Fit).unwrap().is_empty());
     assert_eq!(zoo.runs().unwrap(), (0..6).map(|i| format!("run-{i}")).collect());
-    let report = zoo.verify(&Monitor::silent()).unwrap();
+    let report = zoo.verify(Unreferenced::Keep, &Monitor::silent()).unwrap();
     assert!(report.is_clean() && report.removed.is_empty(), "{report:?}");
     assert_eq!((report.shards, report.checkpoints), (2, 18));
 }
@@ -72,8 +72,8 @@ fn filters_select() {
         assert_eq!(zoo.count(&filter).unwrap(), expected.len());
     };
     let f = Filter::default;
-    check(Filter { split: Some(Split::Test), ..f() }, &|i| records[i].split == Split::Test);
-    check(Filter { split: Some(Split::Train), final_only: true, ..f() }, &|i| records[i].split == Split::Train && i % 2 == 1);
+    check(Filter { split: Some(Split::Test), ..f() }, &|i| records[i].split == Some(Split::Test));
+    check(Filter { split: Some(Split::Train), final_only: true, ..f() }, &|i| records[i].split == Some(Split::Train) && i % 2 == 1);
     check(Filter { min_accuracy: Some(0.25), ..f() }, &|i| i <= 2);
     check(Filter { run: Some("run-3".to_owned()), ..f() }, &|i| i / 2 == 3);
     check(Filter { digest_prefix: Some(records[5].digest.to_string()[..10].to_uppercase()), ..f() }, &|i| i == 5);
@@ -107,7 +107,7 @@ fn the_same_network_is_one_checkpoint() {
     let twice = zoo.append(&population.select(&[1, 2, 3, 2]), &[&records[1..4], &records[2..3]].concat()).unwrap();
     assert_eq!((twice.added, twice.duplicates), (2, vec![records[1].digest, records[2].digest]));
     assert!(all(&zoo).iter().map(weft_zoo::Entry::record).eq(&records[..4]));
-    assert!(zoo.verify(&Monitor::silent()).unwrap().is_clean());
+    assert!(zoo.verify(Unreferenced::Keep, &Monitor::silent()).unwrap().is_clean());
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn records_that_do_not_fit_change_nothing() {
         assert!(error.to_string().contains(expected), "{error}");
     };
     check(&|r| r[0].digest = Digest::of_bytes(b""), "its weights");
-    check(&|r| r[1].split = Split::Test, "cannot also be in");
+    check(&|r| r[1].split = Some(Split::Test), "cannot also be in");
     check(&|r| r[0].is_final = true, "final checkpoint already");
     check(&|r| r[1].run = "run-1".to_owned(), "final checkpoint already");
     let short = zoo.append(&fresh, &records[..1]).unwrap_err();
@@ -152,7 +152,7 @@ fn records_that_do_not_fit_change_nothing() {
     let other = Arc::new(Architecture::mlp("other", &[4, 4, 2], Activation::Relu).unwrap());
     assert!(matches!(zoo.append(&Population::zeros(other, 2), &records[..2]), Err(Error::Architecture { .. })));
     assert_eq!(zoo.digest().unwrap(), before);
-    assert!(zoo.verify(&Monitor::silent()).unwrap().removed.is_empty());
+    assert!(zoo.verify(Unreferenced::Keep, &Monitor::silent()).unwrap().removed.is_empty());
 }
 
 #[test]
@@ -205,8 +205,8 @@ fn folders_that_are_no_zoos() {
     assert!(matches!(create(dir.path()), Err(Error::Occupied { .. })));
     let manifest = dir.path().join("zoo.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
-    std::fs::write(&manifest, text.replace("format-version = 1", "format-version = 2\nfuture = 3")).unwrap();
-    assert!(matches!(Zoo::open(dir.path()), Err(Error::Version { got: 2, .. })));
+    std::fs::write(&manifest, text.replace("format-version = 2", "format-version = 3\nfuture = 3")).unwrap();
+    assert!(matches!(Zoo::open(dir.path()), Err(Error::Version { got: 3, .. })));
     std::fs::write(&manifest, text.replace("parent", "p").replace("name", "naem")).unwrap();
     assert!(Zoo::open(dir.path()).unwrap_err().to_string().contains("line"));
     // A creation that was killed before its manifest is taken up; a folder of something else is not.
@@ -229,7 +229,7 @@ fn two_writers_take_turns() {
                 for i in 0..5 {
                     let (population, records) = runs(100 * writer + i, 1, 2);
                     assert_eq!(zoo.append(&population, &records).unwrap().added, 2);
-                    let report = zoo.verify(&Monitor::silent()).unwrap();
+                    let report = zoo.verify(Unreferenced::Keep, &Monitor::silent()).unwrap();
                     assert!(report.is_clean() && report.removed.is_empty(), "{report:?}");
                 }
             });
@@ -237,5 +237,5 @@ fn two_writers_take_turns() {
     });
     let zoo = Zoo::open(dir.path()).unwrap();
     assert_eq!(zoo.runs().unwrap().len(), 10);
-    assert!(zoo.verify(&Monitor::silent()).unwrap().is_clean());
+    assert!(zoo.verify(Unreferenced::Keep, &Monitor::silent()).unwrap().is_clean());
 }

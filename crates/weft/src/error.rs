@@ -115,6 +115,16 @@ pub enum Error {
         /// The beginning of a digest.
         digest: String,
     },
+    /// A condition on checkpoints, a column or a key to sort by cannot be understood.
+    #[error("`{text}`, column {column}: {reason}")]
+    Condition {
+        /// The text.
+        text: String,
+        /// Where it goes wrong, counted in characters from 1.
+        column: usize,
+        /// What is wrong there.
+        reason: String,
+    },
     /// No checkpoint was found to import.
     #[error("no `.safetensors` file in {}", paths.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", "))]
     NothingToImport {
@@ -131,13 +141,15 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// A canonical network does not compute what the raw one does.
-    #[error("canonicalization changed the function of checkpoint `{digest}`: its logits moved by {moved:e} of their size")]
+    /// A transformed network does not compute what the original one does.
+    #[error("the function of checkpoint `{digest}` changed: its outputs moved by {moved:.3e} of their size, more than {bound:e}")]
     FunctionChanged {
         /// Digest of the raw checkpoint.
         digest: String,
-        /// Relative change of the logits.
+        /// Relative change of the outputs.
         moved: f64,
+        /// The largest that is accepted.
+        bound: f64,
     },
     /// The user asked for a stop.
     #[error("interrupted during `{stage}`")]
@@ -157,7 +169,9 @@ impl Error {
             | Self::NoCheckpoint { .. }
             | Self::NothingToImport { .. }
             | Self::Zoo(weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. }) => Kind::Missing,
-            Self::Foreign { .. } | Self::Misfit { .. } | Self::Zoo(weft_zoo::Error::Occupied { .. }) => Kind::Conflict,
+            Self::Foreign { .. }
+            | Self::Misfit { .. }
+            | Self::Zoo(weft_zoo::Error::Occupied { .. } | weft_zoo::Error::Differs { .. }) => Kind::Conflict,
             Self::Interrupted { .. }
             | Self::Zoo(weft_zoo::Error::Interrupted)
             | Self::Net(weft_net::Error::Interrupted)
@@ -180,6 +194,7 @@ impl Error {
             Self::Peer { .. } => {
                 Some("`python3 -m venv .venv && .venv/bin/pip install -r bench/requirements.txt`; run from the root".to_owned())
             }
+            Self::Condition { .. } => Some("`weft zoo show ZOO DIGEST` shows all fields of a checkpoint".to_owned()),
             Self::NoCheckpoint { zoo, .. } => Some(format!("`weft zoo ls {}` lists them", zoo.display())),
             Self::Zoo(weft_zoo::Error::NotAZoo { .. }) => {
                 Some("`weft zoo import PATHS… -o ZOO` makes a zoo of checkpoint files".to_owned())

@@ -20,10 +20,12 @@ pub mod bench;
 mod cache;
 pub mod config;
 mod error;
+pub mod proof;
 pub mod report;
 mod run;
 mod samples;
 mod stages;
+pub mod structure;
 pub mod zoos;
 
 pub use error::{Error, Kind, Result};

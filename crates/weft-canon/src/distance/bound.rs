@@ -290,16 +290,21 @@ pub(super) struct Extra {
 pub(super) fn sorted_couplings(quotient: &Quotient, mut couplings: &[f32]) -> Vec<Extra> {
     let mut extras = Vec::new();
     for c in &quotient.layout.couplings {
-        let (out, into) = (&quotient.layout.spaces[c.out], &quotient.layout.spaces[c.into]);
-        let (rows, cols, sign) = (out.size, into.size, out.sign || into.sign);
-        let (matrix, tail) = couplings.split_at(c.range.len());
+        let (out, into) = (&quotient.layout.spaces[c.out.space], &quotient.layout.spaces[c.into.space]);
+        let sign = out.sign || into.sign;
+        let (tensor, tail) = couplings.split_at(c.range.len());
         couplings = tail;
         let half = |w: &f32| w * std::f32::consts::FRAC_1_SQRT_2;
-        let (mut by_row, mut by_column) = (Vec::with_capacity(matrix.len()), Vec::with_capacity(matrix.len()));
-        matrix.chunks_exact(cols).for_each(|row| push_sorted(&mut by_row, row.iter().map(half), sign));
-        (0..cols).for_each(|j| push_sorted(&mut by_column, matrix.iter().skip(j).step_by(cols).map(half), sign));
-        extras.push(Extra { space: c.out, width: cols, values: by_row });
-        extras.push(Extra { space: c.into, width: rows, values: by_column });
+        let (mut by_row, mut by_column) = (Vec::with_capacity(tensor.len()), Vec::with_capacity(tensor.len()));
+        // Of a row unit all weights, of a column unit all weights: permuting the other end only rearranges them.
+        let (unit, block) = (tensor.len() / out.size, c.into.inner * c.rest);
+        tensor.chunks_exact(unit).for_each(|row| push_sorted(&mut by_row, row.iter().map(half), sign));
+        for j in 0..into.size {
+            let of_unit = tensor.chunks_exact(c.cols * c.rest).flat_map(|row| &row[j * block..(j + 1) * block]);
+            push_sorted(&mut by_column, of_unit.map(half), sign);
+        }
+        extras.push(Extra { space: c.out.space, width: unit, values: by_row });
+        extras.push(Extra { space: c.into.space, width: tensor.len() / into.size, values: by_column });
     }
     extras
 }

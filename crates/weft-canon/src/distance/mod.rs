@@ -1,8 +1,8 @@
 //! Distances between orbits of networks, and an exact nearest-neighbor search.
 //!
 //! [`Quotient::prepare`] fixes the continuous gauges of every network once: dead units and dead inputs are zeroed,
-//! the output layer is centered over classes, and the scales are balanced, in this order, so that a change that no
-//! data can see never moves the balance. What is left are permutations (and signs), which are matched a pair:
+//! the output layer is centered over classes, and gauges are brought to their canonical form, in this order, so that a change
+//! that no data can see never moves it. What is left are permutations (and signs), which are matched a pair:
 //! exactly if no weight joins two hidden spaces, else as the minimum over several starts, an upper bound.
 //!
 //! The data-weighted variant multiplies the rows of every weight that reads the inputs by a square root `Σ^½` of the

@@ -1,8 +1,9 @@
 //! The distance of one pair of orbits.
 
 use super::{Prepared, Quotient};
-use crate::matching::{Coupling, Matcher, Problem, Start, starts};
-use crate::product::{View, multiply};
+use crate::SpaceElement;
+use crate::layout::SpaceLayout;
+use crate::matching::{Matcher, Problem, Start, starts};
 use rayon::prelude::*;
 
 /// Rounding of an `f32` inner product, relative to the squared norms: bounds and estimates are trusted up to this.
@@ -13,21 +14,21 @@ pub(super) struct PairSolver<'a> {
     quotient: &'a Quotient,
     starts: &'a [Start],
     matcher: Matcher,
+    moves: [Vec<(u32, f32)>; 2],
     /// Inner products of the units of the current pair.
     pub(super) gains: Vec<Vec<f32>>,
 }
 
 impl<'a> PairSolver<'a> {
     pub(super) fn new(quotient: &'a Quotient, starts: &'a [Start]) -> Self {
-        let gains = quotient.layout.spaces.iter().map(|s| vec![0.0; s.size * s.size]).collect();
-        Self { quotient, starts, matcher: Matcher::default(), gains }
+        let gains = quotient.layout.spaces.iter().map(|s| vec![0.0; s.gain_len()]).collect();
+        Self { quotient, starts, matcher: Matcher::default(), moves: [Vec::new(), Vec::new()], gains }
     }
 
     /// Computes the inner products of the units of `a[i]` and `b[j]`.
     pub(super) fn fill_gains(&mut self, (a, i): (&Prepared, usize), (b, j): (&Prepared, usize)) {
         for (k, (space, gain)) in self.quotient.layout.spaces.iter().zip(&mut self.gains).enumerate() {
-            let a = View::new(a.units_of(k, i), space.size, space.features);
-            multiply(gain, a, View::new(b.units_of(k, j), space.size, space.features).t(), false);
+            space.fill_gains(a.units_of(k, i), b.units_of(k, j), gain);
         }
     }
 
@@ -39,34 +40,33 @@ impl<'a> PairSolver<'a> {
         let cut = |c: &crate::layout::CouplingLayout| {
             let range = start..start + c.range.len();
             start = range.end;
-            Coupling { out: c.out, into: c.into, a: &of_a[range.clone()], b: &of_b[range] }
+            (&of_a[range.clone()], &of_b[range])
         };
-        let couplings: Vec<Coupling<'_>> = layout.couplings.iter().map(cut).collect();
-        let problem = Problem { spaces: &layout.spaces, gains: &self.gains, couplings: &couplings };
+        let couplings: Vec<(&[f32], &[f32])> = layout.couplings.iter().map(cut).collect();
+        let problem = Problem { layout, gains: &self.gains, couplings: &couplings };
         let value = self.matcher.solve(&problem, self.starts, self.quotient.options.max_sweeps);
         let rest: f64 = a.rest_of(i).iter().zip(b.rest_of(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
         a.norms[i] + b.norms[j] - 2.0 * (value + rest)
     }
 
     /// The squared distance under the match that [`PairSolver::estimate`] found, from differences, so exact down to 0.
-    pub(super) fn exact(&self, (a, i): (&Prepared, usize), (b, j): (&Prepared, usize)) -> f64 {
+    pub(super) fn exact(&mut self, (a, i): (&Prepared, usize), (b, j): (&Prepared, usize)) -> f64 {
         let layout = &self.quotient.layout;
         let mut sum = squared(a.rest_of(i), b.rest_of(j), 1.0);
-        for (k, (space, part)) in layout.spaces.iter().zip(&self.matcher.best).enumerate() {
-            let (of_a, of_b, f) = (a.units_of(k, i), b.units_of(k, j), space.features);
-            for (u, (&v, &s)) in part.permutation.iter().zip(&part.scale).enumerate() {
-                let v = v as usize;
-                sum += squared(&of_a[u * f..(u + 1) * f], &of_b[v * f..(v + 1) * f], s as f32);
-            }
+        for (k, (space, state)) in layout.spaces.iter().zip(&self.matcher.best).enumerate() {
+            sum += squared_units(space, state, a.units_of(k, i), b.units_of(k, j));
         }
         let (mut of_a, mut of_b) = (a.couplings_of(i), b.couplings_of(j));
         for c in &layout.couplings {
-            let (rows, columns) = (&self.matcher.best[c.out], &self.matcher.best[c.into]);
-            let cols = columns.permutation.len();
-            for ((x, &v), s) in of_a[..c.range.len()].chunks_exact(cols).zip(&rows.permutation).zip(&rows.scale) {
-                let y = &of_b[v as usize * cols..(v as usize + 1) * cols];
-                let terms = x.iter().zip(&columns.permutation).zip(&columns.scale);
-                sum += terms.map(|((x, &w), t)| (f64::from(*x) - s * t * f64::from(y[w as usize])).powi(2)).sum::<f64>();
+            let [rows, columns] = &mut self.moves;
+            c.out.moves(&layout.spaces[c.out.space], &self.matcher.best[c.out.space], rows);
+            c.into.moves(&layout.spaces[c.into.space], &self.matcher.best[c.into.space], columns);
+            let width = c.cols * c.rest;
+            for (x, &(v, s)) in of_a[..c.range.len()].chunks_exact(width).zip(&*rows) {
+                let y = &of_b[v as usize * width..(v as usize + 1) * width];
+                for (x, &(w, t)) in x.chunks_exact(c.rest).zip(&*columns) {
+                    sum += squared(x, &y[w as usize * c.rest..(w as usize + 1) * c.rest], s * t);
+                }
             }
             (of_a, of_b) = (&of_a[c.range.len()..], &of_b[c.range.len()..]);
         }
@@ -74,12 +74,34 @@ impl<'a> PairSolver<'a> {
     }
 }
 
+/// The squared distance of the features of matched units, and of their groups.
+fn squared_units(space: &SpaceLayout, state: &SpaceElement, a: &[f32], b: &[f32]) -> f64 {
+    let (f, g, m) = (space.features, space.group_features, space.members);
+    let (a, groups_a) = a.split_at(space.size * f);
+    let (b, groups_b) = b.split_at(space.size * f);
+    let mut sum = 0.0;
+    for segment in &space.segments {
+        let sign = |unit: usize| segment.sign.map_or(1.0, |(first, step)| state.scale[first + unit * step] as f32);
+        for (u, &v) in state.permutation.iter().enumerate() {
+            let part = |u: usize| u * f + segment.features.start..u * f + segment.features.end;
+            sum += squared(&a[part(u)], &b[part(v as usize)], sign(if m > 1 { u / m } else { u }));
+        }
+        if m > 1 {
+            for (u, from) in state.permutation.iter().step_by(m).enumerate() {
+                let part = |u: usize| u * g + segment.group_features.start..u * g + segment.group_features.end;
+                sum += squared(&groups_a[part(u)], &groups_b[part(*from as usize / m)], sign(u));
+            }
+        }
+    }
+    sum
+}
+
 fn squared(a: &[f32], b: &[f32], sign: f32) -> f64 {
     a.iter().zip(b).map(|(x, y)| f64::from(x - sign * y).powi(2)).sum()
 }
 
 impl Prepared {
-    /// The unit features of network `i` in space `k`, `[h, f]`.
+    /// The unit features of network `i` in space `k`.
     pub(super) fn units_of(&self, k: usize, i: usize) -> &[f32] {
         part(&self.units[k], self.len, i)
     }
@@ -116,6 +138,6 @@ impl Quotient {
 
     /// The starts of one pair's matching.
     pub(super) fn starts(&self) -> Vec<Start> {
-        starts(&self.group, self.options.starts, None, self.options.seed)
+        starts(&self.group, &self.layout, self.options.starts, self.options.seed)
     }
 }

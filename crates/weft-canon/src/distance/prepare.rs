@@ -2,9 +2,10 @@
 
 use super::Quotient;
 use super::bound::Index;
+use crate::Error;
 use crate::error::{Result, check_len};
+use crate::fix::{Precision, fix};
 use crate::product::{View, multiply};
-use crate::{Error, balance};
 use rayon::prelude::*;
 use std::sync::OnceLock;
 
@@ -15,7 +16,7 @@ const CHUNK: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Prepared {
     pub(super) len: usize,
-    /// Unit features, `[n·h, f]` a space.
+    /// Unit features a space, `[n, …]`, as the layout gathers them.
     pub(super) units: Vec<Vec<f32>>,
     /// Coupling matrices, `[n, c]`.
     pub(super) couplings: Vec<f32>,
@@ -94,7 +95,7 @@ impl Quotient {
         let (c, r) = (self.layout.coupling_len(), self.layout.rest_len());
         let mut prepared = Prepared {
             len,
-            units: self.layout.spaces.iter().map(|s| vec![0.0; len * s.size * s.features]).collect(),
+            units: (0..self.layout.spaces.len()).map(|k| vec![0.0; len * self.layout.unit_len(k)]).collect(),
             couplings: vec![0.0; len * c],
             rest: vec![0.0; len * r],
             norms: vec![0.0; len],
@@ -111,7 +112,7 @@ impl Quotient {
                 let n = left.min(CHUNK);
                 left -= n;
                 targets.push(Target {
-                    units: units.iter_mut().zip(&self.layout.spaces).map(|(u, s)| take(u, n * s.size * s.features)).collect(),
+                    units: units.iter_mut().enumerate().map(|(k, u)| take(u, n * self.layout.unit_len(k))).collect(),
                     couplings: take(&mut couplings, n * c),
                     rest: take(&mut rest, n * r),
                     norms: take(&mut norms, n),
@@ -134,7 +135,7 @@ impl Quotient {
     fn prepare_chunk(&self, rows: &[f32], dead_units: Option<&[bool]>, target: Target<'_>) -> Result<()> {
         let dim = self.group.architecture().num_parameters();
         let mut rows = rows.to_vec();
-        let mut scratch = vec![0.0; dim];
+        let mut wide = vec![0.0; dim];
         for (i, row) in rows.chunks_exact_mut(dim).enumerate() {
             if let Some(dead) = dead_units {
                 let width = self.group.num_units();
@@ -144,9 +145,9 @@ impl Quotient {
             if self.options.center_outputs {
                 self.center(row);
             }
-            let balanced = balance(&self.group, row)?;
-            scratch.copy_from_slice(row);
-            self.group.apply_to(&balanced.element, &scratch, row)?;
+            wide.iter_mut().zip(&*row).for_each(|(wide, &w)| *wide = f64::from(w));
+            fix(&self.group, &mut wide, Precision::F32)?;
+            row.iter_mut().zip(&wide).for_each(|(w, &wide)| *w = wide as f32);
             for (spec, &factor) in self.group.architecture().tensors().iter().zip(&self.options.tensor_factors) {
                 row[spec.range()].iter_mut().for_each(|w| *w *= factor);
             }
@@ -157,8 +158,8 @@ impl Quotient {
         let Target { mut units, mut couplings, mut rest, norms } = target;
         for (row, norm) in rows.chunks_exact(dim).zip(norms) {
             let mut count = |part: &[f32]| *norm += part.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
-            for (k, (space, units)) in self.layout.spaces.iter().zip(&mut units).enumerate() {
-                let target = take(units, space.size * space.features);
+            for (k, units) in units.iter_mut().enumerate() {
+                let target = take(units, self.layout.unit_len(k));
                 self.layout.gather_units(k, row, target);
                 count(target);
             }
@@ -181,11 +182,11 @@ impl Quotient {
             if !dead.contains(&true) {
                 continue;
             }
-            for axis in space.incoming.iter().chain(&space.outgoing) {
+            for axis in space.axes.iter().filter(|axis| !axis.grouped) {
                 let spec = &self.group.architecture().tensors()[axis.tensor];
-                let cols = spec.shape.get(1).copied().unwrap_or(1);
+                let rest: usize = spec.shape[axis.axis + 1..].iter().product();
                 for (index, w) in row[spec.range()].iter_mut().enumerate() {
-                    if dead[if axis.axis == 0 { index / cols } else { index % cols }] {
+                    if dead[index / rest % spec.shape[axis.axis] / axis.inner] {
                         *w = 0.0;
                     }
                 }
@@ -196,7 +197,7 @@ impl Quotient {
     /// Zeroes the weights of dead inputs.
     fn zero_inputs(&self, row: &mut [f32]) {
         for (tensor, spec) in self.group.architecture().tensors().iter().enumerate() {
-            if self.group.role(tensor, 1).input && self.dead.contains(&true) {
+            if self.reads_inputs(tensor) && self.dead.contains(&true) {
                 for row in row[spec.range()].chunks_exact_mut(self.dead.len()) {
                     row.iter_mut().zip(&self.dead).filter(|&(_, &dead)| dead).for_each(|(w, _)| *w = 0.0);
                 }
@@ -204,11 +205,17 @@ impl Quotient {
         }
     }
 
+    /// Whether a tensor is a matrix whose columns are the network's inputs.
+    fn reads_inputs(&self, tensor: usize) -> bool {
+        let spec = &self.group.architecture().tensors()[tensor];
+        spec.shape.len() == 2 && spec.shape[1] == self.dead.len() && self.group.role(tensor, 1).input
+    }
+
     /// Subtracts the mean over outputs from everything that writes to them.
     fn center(&self, row: &mut [f32]) {
         for (tensor, spec) in self.group.architecture().tensors().iter().enumerate() {
             if self.group.role(tensor, 0).output {
-                let (outputs, cols) = (spec.shape[0], spec.shape.get(1).copied().unwrap_or(1));
+                let (outputs, cols) = (spec.shape[0], spec.shape[1..].iter().product::<usize>());
                 let values = &mut row[spec.range()];
                 for j in 0..cols {
                     let mean = values.iter().skip(j).step_by(cols).map(|&w| f64::from(w)).sum::<f64>() / outputs as f64;
@@ -222,7 +229,7 @@ impl Quotient {
     fn multiply_inputs(&self, rows: &mut [f32], root: &[f32]) {
         let (dim, inputs) = (self.group.architecture().num_parameters(), self.group.architecture().num_inputs());
         for (tensor, spec) in self.group.architecture().tensors().iter().enumerate() {
-            if self.group.role(tensor, 1).input {
+            if self.reads_inputs(tensor) {
                 let source: Vec<f32> = rows.chunks_exact(dim).flat_map(|row| &row[spec.range()]).copied().collect();
                 let mut product = vec![0.0; source.len()];
                 let height = source.len() / inputs;

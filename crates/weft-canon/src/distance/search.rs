@@ -4,6 +4,7 @@ use super::bound::{Cluster, Extra, Index, QueryBlock, matching_bound, sorted_cou
 use super::pair::{PairSolver, ROUNDING};
 use super::{Exclude, Prepared, Quotient};
 use crate::Assigner;
+use crate::matching::Start;
 use crate::product::{View, multiply};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -29,8 +30,11 @@ impl Quotient {
     /// If the networks were prepared for different architectures.
     #[must_use]
     pub fn nearest(&self, queries: &Prepared, references: &Prepared, exclude: Option<Exclude<'_>>) -> Vec<(usize, f64)> {
-        let index = references.index.get_or_init(|| Index::build(self, references));
         let starts = self.starts();
+        if !self.group.is_plain() {
+            return self.nearest_of_all(queries, references, exclude, &starts);
+        }
+        let index = references.index.get_or_init(|| Index::build(self, references));
         let blocks: Vec<Range<usize>> = (0..queries.len).step_by(BLOCK).map(|s| s..queries.len.min(s + BLOCK)).collect();
         let search = |solver: &mut PairSolver<'_>, block: Range<usize>| {
             let bounds = self.block_bounds((queries, block.clone()), references, index, exclude, solver);
@@ -45,6 +49,29 @@ impl Quotient {
             return vec![(usize::MAX, f64::INFINITY); queries.len];
         }
         blocks.into_par_iter().map_init(init, search).flatten_iter().collect()
+    }
+
+    /// The same where no bound is proven: every pair is visited.
+    fn nearest_of_all(
+        &self,
+        queries: &Prepared,
+        references: &Prepared,
+        exclude: Option<Exclude<'_>>,
+        starts: &[Start],
+    ) -> Vec<(usize, f64)> {
+        let one = |solver: &mut PairSolver<'_>, q: usize| {
+            let mut best = Best { index: usize::MAX, squared: f64::INFINITY };
+            for j in (0..references.len).filter(|&j| !exclude.is_some_and(|e| e(q, j))) {
+                solver.fill_gains((queries, q), (references, j));
+                solver.estimate((queries, q), (references, j));
+                let squared = solver.exact((queries, q), (references, j));
+                if squared < best.squared {
+                    best = Best { index: j, squared };
+                }
+            }
+            (best.index, best.squared.sqrt())
+        };
+        (0..queries.len).into_par_iter().map_init(|| PairSolver::new(self, starts), one).collect()
     }
 
     /// Lower bounds on the squared distances of a block of queries to all references, `[block, references]`; infinite where excluded.
@@ -181,6 +208,9 @@ impl<'a> TightBound<'a> {
             for (a, b) in self.own.iter().zip(others).filter(|(a, _)| a.space == k) {
                 let (a, b) = (View::new(&a.values, space.size, a.width), View::new(&b.values, space.size, b.width));
                 multiply(&mut self.gain, a, b.t(), true);
+            }
+            if gain.is_empty() {
+                continue;
             }
             if self.own.is_empty() {
                 value += matching_bound(&self.gain, space.size, space.size);

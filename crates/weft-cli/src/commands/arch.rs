@@ -8,15 +8,15 @@ use std::fmt::Write as _;
 use std::path::Path;
 use weft::arch::{self, ArchitectureView, CheckView, FamilyView, InstanceView, OpView, TensorView};
 
-pub(super) fn dispatch(command: args::Arch) -> anyhow::Result<Answer> {
+pub(super) fn dispatch(command: args::arch::Arch) -> anyhow::Result<Answer> {
     match command {
-        args::Arch::Ls => list(),
-        args::Arch::Show { architecture } => show(&architecture),
-        args::Arch::Check { file, architecture } => {
+        args::arch::Arch::Ls => list(),
+        args::arch::Arch::Show { architecture } => show(&architecture),
+        args::arch::Arch::Check { file, architecture } => {
             let view = arch::check(&file, &architecture)?;
             Ok(Answer { human: fitted(&view), json: serde_json::to_value(&view).context("a check")?, done: true })
         }
-        args::Arch::Infer(arguments) => infer(arguments),
+        args::arch::Arch::Infer(arguments) => infer(arguments),
     }
 }
 
@@ -78,9 +78,9 @@ fn fitted(view: &CheckView) -> String {
     text
 }
 
-fn infer(arguments: args::Infer) -> anyhow::Result<Answer> {
+fn infer(arguments: args::arch::Infer) -> anyhow::Result<Answer> {
     let activation = arguments.activation.map(|word| word.parse()).transpose().map_err(weft::Error::Core)?;
-    let args::Infer { file, output, name, heads: num_heads, image, .. } = arguments;
+    let args::arch::Infer { file, output, name, heads: num_heads, image, .. } = arguments;
     let image = image.map(|image| [image.height, image.width]);
     let view = arch::infer(&file, &arch::Hints { name, activation, num_heads, image })?;
     let mut human = fitted(&view.check);

@@ -3,6 +3,7 @@
 mod arch;
 mod bench;
 mod run;
+mod structure;
 mod zoo;
 
 use crate::args::Command;

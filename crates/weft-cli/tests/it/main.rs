@@ -1,6 +1,7 @@
 //! The program as a user meets it: one binary, a module a concern.
 
 mod arch;
+mod catalogue;
 mod command_line;
 mod hostile;
 mod interrupted;

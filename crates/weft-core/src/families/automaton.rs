@@ -4,7 +4,7 @@ use super::{MAX_WIDTH, check};
 use crate::{Architecture, GraphBuilder, Op, Result, Window};
 
 /// One step of a texture automaton on a torus, with all cells updated:
-/// `s' = clip(s + W₁·clip(W₀·[s, sobel_x s, sobel_y s, laplace s] + b₀, 0, 2) + b₁, −2, 2)`.
+/// `s' = clip(s + W₁·clip(W₀·[s, sobel_x s, sobel_y s, laplace s] + b₀, 0, 2) + b₁, −2, 2)`, filters divided by 8.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Automaton {
     /// Channels of a cell's state; the first three are its color.
@@ -18,9 +18,9 @@ pub struct Automaton {
 /// The cell itself, its horizontal and vertical gradient and its Laplacian.
 const PERCEPTION: [[f32; 9]; 4] = [
     [0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0],
-    [-1.0, 0.0, 1.0, -2.0, 0.0, 2.0, -1.0, 0.0, 1.0],
-    [-1.0, -2.0, -1.0, 0.0, 0.0, 0.0, 1.0, 2.0, 1.0],
-    [1.0, 2.0, 1.0, 2.0, -12.0, 2.0, 1.0, 2.0, 1.0],
+    [-0.125, 0.0, 0.125, -0.25, 0.0, 0.25, -0.125, 0.0, 0.125],
+    [-0.125, -0.25, -0.125, 0.0, 0.0, 0.0, 0.125, 0.25, 0.125],
+    [0.125, 0.25, 0.125, 0.25, -1.5, 0.25, 0.125, 0.25, 0.125],
 ];
 
 impl Automaton {

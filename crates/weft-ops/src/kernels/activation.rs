@@ -1,12 +1,13 @@
 //! Elementwise nonlinearities, in place.
 
+use super::tanh::tanh_in_place;
 use weft_core::Activation;
 
 /// Applies the activation to each value.
 pub fn activate(activation: Activation, x: &mut [f32]) {
     match activation {
         Activation::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
-        Activation::Tanh => x.iter_mut().for_each(|v| *v = v.tanh()),
+        Activation::Tanh => tanh_in_place(x),
         Activation::Gelu => x.iter_mut().for_each(|v| *v *= normal_cdf(*v)),
         Activation::GeluTanh => x.iter_mut().for_each(|v| *v *= sigmoid(2.0 * cubic(*v))),
         Activation::Silu => x.iter_mut().for_each(|v| *v *= sigmoid(*v)),

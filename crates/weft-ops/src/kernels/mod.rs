@@ -6,15 +6,29 @@
 #![expect(clippy::inline_always, reason = "vector code must inline into the function that is compiled for the vector unit")]
 
 mod activation;
+mod blocks;
+mod conv;
 mod dense;
 mod loss;
+mod norm;
 mod optimizer;
+mod pool;
+mod product;
 mod sparse;
+mod tanh;
 
 pub use activation::{activate, activate_backward};
+pub use blocks::{blocked_len, blocks_from_rows, lanes, rows_from_blocks};
+pub use conv::{ConvScratch, ConvShape, conv_backward_input, conv_backward_weight, conv_forward};
 pub use dense::{add_bias, matmul, transpose};
 pub use loss::{cross_entropy, cross_entropy_gradient};
+pub use norm::{
+    BATCH_NORM_MOMENTUM, BatchNorm, BatchNormGradient, Moments, batch_norm_infer, batch_norm_infer_backward, batch_norm_train,
+    batch_norm_train_backward, layer_norm_backward, layer_norm_forward,
+};
 pub use optimizer::{OptimizerKernel, OptimizerState};
+pub use pool::{PoolShape, Pooling, pool_backward, pool_forward};
+pub use product::{MatrixView, Target, product_f32, product_f64};
 pub use sparse::{SparseRows, sparse_backward, sparse_forward};
 
 use pulp::Simd;

@@ -67,6 +67,9 @@ pub struct Binding {
 }
 
 impl Binding {
+    /// The naming of a file that has the architecture's own names.
+    pub const OWN: &str = "its own";
+
     /// Finds how a file's tensors are an architecture's.
     ///
     /// Only names, shapes and types are looked at.
@@ -76,7 +79,7 @@ impl Binding {
     /// comes closest.
     pub fn find(source: &Source, architecture: &Architecture) -> Result<Self> {
         let declared: BTreeSet<&str> = architecture.tensors().iter().map(|spec| spec.name.as_str()).collect();
-        let own = translate(source, "its own", &|name| declared.contains(name).then(|| Meaning::itself(name)));
+        let own = translate(source, Self::OWN, &|name| declared.contains(name).then(|| Meaning::itself(name)));
         let namings = Naming::all();
         let tables = namings.iter().map(|naming| {
             let label = format!("{} ({})", naming.name, naming.family);
@@ -183,6 +186,21 @@ impl Binding {
     /// # Panics
     /// If the binding was made for another architecture.
     pub fn bind(&self, source: &Source, architecture: &Architecture) -> Result<Vec<f32>> {
+        self.gather(source, architecture, false)
+    }
+
+    /// The same for weights that need not be finite: to be quarantined, not to be run.
+    ///
+    /// # Errors
+    /// As [`Binding::bind`], but for values that are not finite.
+    ///
+    /// # Panics
+    /// As [`Binding::bind`].
+    pub fn bind_any(&self, source: &Source, architecture: &Architecture) -> Result<Vec<f32>> {
+        self.gather(source, architecture, true)
+    }
+
+    fn gather(&self, source: &Source, architecture: &Architecture, any: bool) -> Result<Vec<f32>> {
         assert_eq!(self.parts.len(), architecture.tensors().len(), "a binding of another architecture");
         let fail =
             |tensor: &StoredTensor, fault| Error::Tensor { path: source.path().to_owned(), tensor: tensor.name.clone(), fault };
@@ -200,7 +218,7 @@ impl Binding {
                 return Err(fail(tensor, TensorFault::Shape { expected, got }));
             }
             source.read_into(&tensor.name, values)?;
-            match first_non_finite(values) {
+            match first_non_finite(values).filter(|_| !any) {
                 Some(index) => Err(fail(tensor, TensorFault::NonFinite { index })),
                 None => Ok(()),
             }

@@ -32,7 +32,7 @@ pub(crate) struct Entry {
 }
 
 /// The longest directory that is read.
-const MAX_DIRECTORY_BYTES: u64 = 25 << 20;
+const MAX_DIRECTORY_BYTES: u64 = 8 << 20;
 
 /// All entries together may expand to this many times the archive's length …
 const MAX_RATIO: u64 = 64;

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use std::path::{Path, PathBuf};
 
 /// The longest JSON file that is looked into.
-const MAX_JSON_BYTES: usize = 32 << 20;
+const MAX_JSON_BYTES: usize = 25 << 20;
 
 /// The files that a folder is looked through for, the likeliest first.
 const FOLDER_FILES: [&str; 6] = [

@@ -22,6 +22,16 @@ pub enum SourceFault {
         /// The limit.
         limit: u64,
     },
+    /// There is more of something than any honest file has.
+    #[error("{what} is {got}, at most {limit} are read")]
+    TooMany {
+        /// What there is too much of.
+        what: String,
+        /// Its number.
+        got: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// A part breaks the rules of its own format.
     #[error("{what} is not valid: {reason}")]
     Malformed {

@@ -22,10 +22,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The longest file that is read.
-const MAX_FILE_BYTES: u64 = 32 << 20;
+const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// The largest image that is decoded.
-const MAX_IMAGE_BYTES: u64 = 32 << 20;
+/// What all images together may have once they are decoded; a weight takes four times as much.
+const MAX_IMAGE_BYTES: u64 = 16 << 20;
 
 /// The byte of the weight 0.
 const ZERO: f64 = 127.0;
@@ -93,8 +93,9 @@ impl Models<'_> {
         if self.model_names.is_empty() || self.layers.is_empty() {
             return Err(SourceFault::Empty);
         }
+        let mut room = MAX_IMAGE_BYTES;
         for (l, layer) in self.layers.iter().enumerate() {
-            layer.check(l, self.model_names.len() as u64)?;
+            room -= layer.check(l, self.model_names.len() as u64, room)?;
             let next = self.layers.get(l + 1).map_or(layer.shape[1] + 1, |next| next.shape[0]);
             if next != layer.shape[1] + 1 {
                 let field = format!("layers.{}.shape", l + 1);
@@ -117,8 +118,8 @@ impl Models<'_> {
 }
 
 impl Layer<'_> {
-    /// Checks the numbers; afterwards none of their products overflows.
-    fn check(&self, l: usize, members: u64) -> Result<(), SourceFault> {
+    /// Checks the numbers; afterwards none of their products overflows. Returns the size of the image, at most `room`.
+    fn check(&self, l: usize, members: u64, room: u64) -> Result<u64, SourceFault> {
         let refuse =
             |field: &str, got: String, expected| Err(SourceFault::Setting { field: format!("layers.{l}.{field}"), got, expected });
         if !self.scale.is_finite() || self.quant_scale_zero.iter().any(|value| !value.is_finite()) {
@@ -130,10 +131,10 @@ impl Layer<'_> {
         }
         let [across, down] = self.layout;
         let bytes = [across, down, inputs, outputs].iter().try_fold(1u64, |size, &axis| size.checked_mul(axis));
-        if bytes.is_none_or(|bytes| bytes == 0 || bytes > MAX_IMAGE_BYTES) || across * down < members {
-            return refuse("layout", format!("{:?}", self.layout), "a tile for each model, and an image of at most 32 MiB");
+        match bytes {
+            Some(bytes) if bytes > 0 && bytes <= room && across * down >= members => Ok(bytes),
+            _ => refuse("layout", format!("{:?}", self.layout), "a tile for each model, and images of at most 16 MiB in all"),
         }
-        Ok(())
     }
 
     /// Decodes the image: eight bits in each of four channels, of exactly the size that the numbers give.
@@ -144,7 +145,7 @@ impl Layer<'_> {
             return Err(fail("it is no PNG in base64".to_owned()));
         }
         let bytes = base64::engine::general_purpose::STANDARD.decode(text).map_err(|error| fail(error.to_string()))?;
-        let limits = png::Limits { bytes: 2 * MAX_IMAGE_BYTES as usize };
+        let limits = png::Limits { bytes: 4 * MAX_IMAGE_BYTES as usize };
         let mut decoder = png::Decoder::new_with_limits(std::io::Cursor::new(bytes), limits);
         decoder.set_ignore_text_chunk(true);
         decoder.set_ignore_iccp_chunk(true);

@@ -17,7 +17,11 @@ use std::ops::Range;
 pub(crate) const MAX_PICKLE_BYTES: usize = 25 << 20;
 
 /// The most opcodes that are followed: each may put an object on the stack.
-const MAX_OPCODES: usize = 1 << 20;
+const MAX_OPCODES: usize = 1 << 19;
+
+/// The most objects that the memo may multiply: the crate that interprets pickles copies what Python shares. Some
+/// thirty a tensor is what `torch.save` needs.
+const MAX_COPIES: u64 = 400_000;
 
 /// Names of torch that stand for types of storages and elements.
 const TORCH_TYPES: [&str; 36] = [
@@ -88,12 +92,22 @@ fn permitted(module: &str, name: &str) -> bool {
 enum Slot {
     /// A string and its place in the bytes.
     Text(Range<usize>),
-    Other,
+    /// Anything else, made of so many objects.
+    Other(u64),
+}
+
+impl Slot {
+    fn objects(&self) -> u64 {
+        match self {
+            Self::Text(_) => 1,
+            Self::Other(objects) => *objects,
+        }
+    }
 }
 
 /// Follows one pickle from `at`; returns the place after it.
 pub(crate) fn check_pickle(bytes: &[u8], at: usize) -> Result<usize, SourceFault> {
-    let mut scan = Scan { bytes, at, stack: Vec::new(), marks: Vec::new(), memo: BTreeMap::new() };
+    let mut scan = Scan { bytes, at, stack: Vec::new(), marks: Vec::new(), memo: BTreeMap::new(), copies: 0 };
     for _ in 0..MAX_OPCODES {
         if scan.at.saturating_sub(at) > MAX_PICKLE_BYTES {
             let what = "its pickle".to_owned();
@@ -117,6 +131,8 @@ struct Scan<'a> {
     /// Heights of the stack at open marks.
     marks: Vec<usize>,
     memo: BTreeMap<u64, Slot>,
+    /// Objects that the memo has multiplied so far.
+    copies: u64,
 }
 
 impl Scan<'_> {
@@ -124,20 +140,25 @@ impl Scan<'_> {
     fn step(&mut self) -> Result<bool, SourceFault> {
         let opcode = self.take(1)?[0];
         match opcode {
-            b'.' => return self.pop(1).map(|()| true),
+            b'.' => return self.pop(1).map(|_| true),
             0x80 => self.skip(1)?,
             0x95 => self.skip(8)?,
             b'(' => self.marks.push(self.stack.len()),
             b'0' if self.marks.last() == Some(&self.stack.len()) => _ = self.marks.pop(),
-            b'0' | b'a' => self.pop(1)?,
-            b's' => self.pop(2)?,
-            b'1' | b'e' | b'u' | 0x90 => self.pop_to_mark()?,
+            b'0' => _ = self.pop(1)?,
+            b'1' => _ = self.pop_to_mark()?,
+            b'a' => self.grow(1)?,
+            b's' => self.grow(2)?,
+            b'e' | b'u' | 0x90 => {
+                let objects = self.pop_to_mark()?;
+                self.grow_by(objects)?;
+            }
             b'd' | b'l' | b't' | 0x91 => {
-                self.pop_to_mark()?;
-                self.push();
+                let objects = self.pop_to_mark()?;
+                self.stack.push(Slot::Other(objects.saturating_add(1)));
             }
             b'2' => {
-                let top = self.top()?.clone();
+                let top = self.copy()?;
                 self.stack.push(top);
             }
             b'Q' | 0x85 => self.replace(1)?,
@@ -185,10 +206,11 @@ impl Scan<'_> {
             _ => self.memo.len() as u64,
         };
         if matches!(opcode, b'g' | b'h' | b'j') {
-            let slot = self.memo.get(&key).ok_or_else(|| malformed(format!("place {key} of its memo is empty")))?;
-            self.stack.push(slot.clone());
+            let slot = self.memo.get(&key).ok_or_else(|| malformed(format!("place {key} of its memo is empty")))?.clone();
+            self.charge(&slot)?;
+            self.stack.push(slot);
         } else {
-            let top = self.top()?.clone();
+            let top = self.copy()?;
             self.memo.insert(key, top);
         }
         Ok(())
@@ -259,29 +281,60 @@ impl Scan<'_> {
     }
 
     fn push(&mut self) {
-        self.stack.push(Slot::Other);
+        self.stack.push(Slot::Other(1));
+    }
+
+    /// A copy of the top of the stack.
+    fn copy(&mut self) -> Result<Slot, SourceFault> {
+        let top = self.top()?.clone();
+        self.charge(&top)?;
+        Ok(top)
+    }
+
+    fn charge(&mut self, slot: &Slot) -> Result<(), SourceFault> {
+        self.copies = self.copies.saturating_add(slot.objects());
+        if self.copies > MAX_COPIES {
+            return Err(malformed(format!("its memo would multiply more than {MAX_COPIES} objects")));
+        }
+        Ok(())
     }
 
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn pop(&mut self, count: usize) -> Result<(), SourceFault> {
+    /// Takes slots away; returns of how many objects they are.
+    fn pop(&mut self, count: usize) -> Result<u64, SourceFault> {
         let height = self.stack.len().checked_sub(count).filter(|&height| height >= self.floor());
-        self.stack.truncate(height.ok_or_else(|| malformed("it takes more from its stack than there is"))?);
-        Ok(())
+        let height = height.ok_or_else(|| malformed("it takes more from its stack than there is"))?;
+        Ok(self.stack.drain(height..).fold(0, |sum: u64, slot| sum.saturating_add(slot.objects())))
     }
 
+    /// Puts one object in the place of several.
     fn replace(&mut self, count: usize) -> Result<(), SourceFault> {
-        self.pop(count)?;
-        self.push();
+        let objects = self.pop(count)?;
+        self.stack.push(Slot::Other(objects.saturating_add(1)));
         Ok(())
     }
 
-    fn pop_to_mark(&mut self) -> Result<(), SourceFault> {
-        let mark = self.marks.pop().ok_or_else(|| malformed("it goes back to a mark that it never set"))?;
-        self.stack.truncate(mark);
+    /// Adds slots to the container below them.
+    fn grow(&mut self, count: usize) -> Result<(), SourceFault> {
+        let objects = self.pop(count)?;
+        self.grow_by(objects)
+    }
+
+    fn grow_by(&mut self, objects: u64) -> Result<(), SourceFault> {
+        self.top()?;
+        if let Some(Slot::Other(held)) = self.stack.last_mut() {
+            *held = held.saturating_add(objects);
+        }
         Ok(())
+    }
+
+    /// Takes all away that is above the last mark; returns of how many objects it is.
+    fn pop_to_mark(&mut self) -> Result<u64, SourceFault> {
+        let mark = self.marks.pop().ok_or_else(|| malformed("it goes back to a mark that it never set"))?;
+        Ok(self.stack.drain(mark.min(self.stack.len())..).fold(0, |sum: u64, slot| sum.saturating_add(slot.objects())))
     }
 
     fn top(&self) -> Result<&Slot, SourceFault> {

@@ -30,8 +30,8 @@ pub(super) fn open(path: &Path) -> Result<Source> {
         return Err(fail(SourceFault::Empty));
     }
     if by_shard.len() > MAX_SHARDS {
-        let what = "its list of files".to_owned();
-        return Err(fail(SourceFault::TooLarge { what, got: by_shard.len() as u64, limit: MAX_SHARDS as u64 }));
+        let what = "the number of its files".to_owned();
+        return Err(fail(SourceFault::TooMany { what, got: by_shard.len() as u64, limit: MAX_SHARDS as u64 }));
     }
     let (mut tensors, mut files) = (BTreeMap::new(), vec![path.to_owned()]);
     for (&shard, names) in &by_shard {

@@ -1,13 +1,14 @@
 //! Adding checkpoints to a zoo.
 
-use super::catalogue::{ACCURACY, Catalogue};
+use super::schema::NewNames;
 use super::{RunState, Zoo, shard};
 use crate::format::{recipe_from_json, recipe_to_json};
+use crate::query::ACCURACY;
 use crate::tensors::first_non_finite;
 use crate::{Error, Result};
 use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
-use weft_core::{Architecture, Digest, Population, Record};
+use weft_core::{Architecture, Digest, Population, Record, Split};
 
 /// What became of the checkpoints of an append.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -56,11 +57,39 @@ impl Zoo {
         let kept = self.check(records, finite, &mut report)?;
         if !kept.is_empty() {
             let shard = shard::write(&self.shards(), population, &kept)?;
-            insert(&transaction, shard, kept.iter().map(|&i| &records[i])).map_err(self.catalogue.fail())?;
+            let kept: Vec<&Record> = kept.iter().map(|&i| &records[i]).collect();
+            insert(&transaction, Some(shard), &kept).map_err(self.catalogue.fail())?;
         }
         transaction.commit().map_err(self.catalogue.fail())?;
         report.added = kept.len();
         Ok(report)
+    }
+
+    /// Enters checkpoints that nothing may be made of, each with its reason, and returns how many are new.
+    ///
+    /// Their weights are not kept. They are in no split and in no listing that does not ask for them, and are never
+    /// loaded. A network that the zoo has stays what it is.
+    ///
+    /// # Errors
+    /// [`Error::Record`] for a record without a reason, [`Error::Catalogue`].
+    pub fn quarantine(&mut self, records: &[Record]) -> Result<usize> {
+        if let Some(record) = records.iter().find(|record| record.quarantine.is_none()) {
+            return Err(Error::Record { run: record.run.clone(), reason: "it is quarantined without a reason".to_owned() });
+        }
+        let transaction = self.catalogue.lock()?;
+        let (mut seen, mut new) = (BTreeSet::new(), Vec::new());
+        for record in records {
+            if seen.insert(record.digest) && !self.catalogue.contains(&record.digest)? {
+                let mut record = Record { split: None, is_final: false, ..record.clone() };
+                record.metrics.retain(|_, value| value.is_finite());
+                record.step = record.step.filter(|&step| i64::try_from(step).is_ok());
+                record.recipe = record.recipe.filter(|recipe| recipe_from_json(&recipe_to_json(recipe)).is_ok());
+                new.push(record);
+            }
+        }
+        insert(&transaction, None, &new.iter().collect::<Vec<_>>()).map_err(self.catalogue.fail())?;
+        transaction.commit().map_err(self.catalogue.fail())?;
+        Ok(new.len())
     }
 
     /// The rows that are new to the zoo; runs must keep their split and have one end.
@@ -75,9 +104,12 @@ impl Zoo {
                 continue;
             }
             let fail = |reason: String| Error::Record { run: record.run.clone(), reason };
-            let run = runs.entry(record.run.clone()).or_insert(RunState { split: record.split, complete: false });
-            if run.split != record.split {
-                return Err(fail(format!("it is in the {} split, it cannot also be in {}", run.split.name(), record.split.name())));
+            let (Some(split), None) = (record.split, &record.quarantine) else {
+                return Err(fail("a record without a split, or in quarantine, cannot be appended with weights".to_owned()));
+            };
+            let run = runs.entry(record.run.clone()).or_insert(RunState { split, complete: false });
+            if run.split != split {
+                return Err(fail(format!("it is in the {} split, it cannot also be in {}", run.split.name(), split.name())));
             }
             if record.is_final && std::mem::replace(&mut run.complete, true) {
                 return Err(fail("it has a final checkpoint already".to_owned()));
@@ -130,21 +162,27 @@ fn not_storable(
     (!readable).then(|| "its recipe has a figure that is not finite".to_owned())
 }
 
-/// Inserts a shard and its rows; runs and recipes that are known are found again.
-fn insert<'a>(db: &Connection, shard: Digest, records: impl ExactSizeIterator<Item = &'a Record>) -> rusqlite::Result<()> {
-    db.execute("INSERT INTO shards (digest, num_rows) VALUES (?1, ?2)", (shard.as_bytes(), records.len() as i64))?;
-    let shard = db.last_insert_rowid();
-    let mut add_run = db.prepare_cached("INSERT INTO runs (name, split) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+/// Inserts a shard and its rows, or checkpoints without weights; runs and recipes that are known are found again.
+pub(super) fn insert(db: &Connection, shard: Option<Digest>, records: &[&Record]) -> rusqlite::Result<()> {
+    let shard = match shard {
+        Some(digest) => {
+            let row = (digest.as_bytes(), records.len() as i64);
+            db.execute("INSERT INTO shards (digest, num_rows) VALUES (?1, ?2)", row)?;
+            Some(db.last_insert_rowid())
+        }
+        None => None,
+    };
+    // A run that had nothing but quarantined checkpoints gets its split with the first sound one.
+    let mut add_run = db.prepare_cached(
+        "INSERT INTO runs (name, split) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET split = excluded.split WHERE split IS NULL",
+    )?;
     let mut find_run = db.prepare_cached("SELECT id FROM runs WHERE name = ?1")?;
     let mut add_recipe = db.prepare_cached("INSERT INTO recipes (json) VALUES (?1) ON CONFLICT DO NOTHING")?;
     let mut find_recipe = db.prepare_cached("SELECT id FROM recipes WHERE json = ?1")?;
-    let mut add = db.prepare_cached(
-        "INSERT INTO checkpoints (digest, run, step, is_final, recipe, accuracy, metrics, source, licence, parents, synthetic, shard, \
-         shard_row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-    )?;
     let mut recipes: BTreeMap<String, i64> = BTreeMap::new();
-    for (row, record) in records.enumerate() {
-        add_run.execute((&record.run, record.split.name()))?;
+    let mut names = NewNames::default();
+    for (row, record) in records.iter().enumerate() {
+        add_run.execute((&record.run, record.split.map(Split::name)))?;
         let run: i64 = find_run.query_row([&record.run], |row| row.get(0))?;
         let json = record.recipe.as_ref().map(recipe_to_json);
         if let Some(json) = json.as_ref().filter(|json| !recipes.contains_key(*json)) {
@@ -152,33 +190,60 @@ fn insert<'a>(db: &Connection, shard: Digest, records: impl ExactSizeIterator<It
             recipes.insert(json.clone(), find_recipe.query_row([json], |row| row.get(0))?);
         }
         let recipe = json.and_then(|json| recipes.get(&json).copied());
-        let metrics = serde_json::to_string(&record.metrics).expect("finite numbers always serialize");
-        let parents: Vec<String> = record.provenance.parents.iter().map(ToString::to_string).collect();
-        add.execute(rusqlite::params![
-            record.digest.as_bytes(),
-            run,
-            record.step.map(|step| step as i64),
-            record.is_final,
-            recipe,
-            record.metrics.get(ACCURACY),
-            metrics,
-            record.provenance.source,
-            record.provenance.licence,
-            parents.join(" "),
-            record.provenance.synthetic,
-            shard,
-            row as i64,
-        ])?;
+        insert_checkpoint(db, record, (run, recipe), shard.map(|shard| (shard, row as i64)))?;
+        names.add("label", record.labels.keys());
+        names.add("metric", record.metrics.keys());
+        names.add("metadata", record.provenance.metadata.keys());
     }
-    Ok(())
+    names.store(db)
 }
 
-impl Catalogue {
+fn insert_checkpoint(
+    db: &Connection,
+    record: &Record,
+    (run, recipe): (i64, Option<i64>),
+    place: Option<(i64, i64)>,
+) -> rusqlite::Result<()> {
+    let mut add = db.prepare_cached(
+        "INSERT INTO checkpoints (digest, run, step, is_final, recipe, accuracy, metrics, source, licence, parents, synthetic, shard, \
+         shard_row, file_sha256, format, metadata, quarantine, max_deviation) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+    )?;
+    let provenance = &record.provenance;
+    let metrics = serde_json::to_string(&record.metrics).expect("finite numbers always serialize");
+    let metadata = serde_json::to_string(&provenance.metadata).expect("texts always serialize");
+    let parents: Vec<String> = provenance.parents.iter().map(ToString::to_string).collect();
+    add.execute(rusqlite::params![
+        record.digest.as_bytes(),
+        run,
+        record.step.map(|step| step as i64),
+        record.is_final,
+        recipe,
+        record.metrics.get(ACCURACY),
+        metrics,
+        provenance.source,
+        provenance.licence,
+        parents.join(" "),
+        provenance.synthetic,
+        place.map(|(shard, _)| shard),
+        place.map(|(_, row)| row),
+        provenance.file_sha256.map(|sha256| sha256.0),
+        provenance.format,
+        metadata,
+        record.quarantine,
+        record.max_deviation.filter(|deviation| deviation.is_finite()),
+    ])?;
+    let checkpoint = db.last_insert_rowid();
+    let mut label = db.prepare_cached("INSERT INTO labels (checkpoint, key, value) VALUES (?1, ?2, ?3)")?;
+    record.labels.iter().try_for_each(|(key, value)| label.execute((checkpoint, key, value)).map(drop))
+}
+
+#[cfg(test)]
+impl super::catalogue::Catalogue {
     /// Inserts rows for networks that no shard holds, so that a test can build a large catalogue quickly.
-    #[cfg(test)]
     pub(super) fn insert_without_weights(&self, records: &[Record]) {
         let transaction = self.lock().unwrap();
-        insert(&transaction, Digest::of_bytes(b"no such shard"), records.iter()).unwrap();
+        insert(&transaction, Some(Digest::of_bytes(b"no such shard")), &records.iter().collect::<Vec<_>>()).unwrap();
         transaction.commit().unwrap();
     }
 }

@@ -1,83 +1,33 @@
 //! The catalogue: one SQLite row a checkpoint; runs, recipes and shards are tables of their own.
 
-use super::{FORMAT_VERSION, RunState};
+use super::RunState;
+use super::filter::Filter;
+use super::schema::{CATALOGUE_VERSION, SCHEMA};
 use crate::format::recipe_from_json;
+use crate::query::Names;
 use crate::{Error, Result};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params_from_iter};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use weft_core::{Digest, Provenance, Recipe, Record, Split};
-
-const SCHEMA: &str = "
-CREATE TABLE shards (
-  id INTEGER PRIMARY KEY,
-  digest BLOB NOT NULL UNIQUE,
-  num_rows INTEGER NOT NULL
-) STRICT;
-CREATE TABLE runs (
-  id INTEGER PRIMARY KEY,
-  name TEXT NOT NULL UNIQUE,
-  split TEXT NOT NULL CHECK (split IN ('train', 'test'))
-) STRICT;
-CREATE TABLE recipes (
-  id INTEGER PRIMARY KEY,
-  json TEXT NOT NULL UNIQUE
-) STRICT;
-CREATE TABLE checkpoints (
-  id INTEGER PRIMARY KEY,
-  digest BLOB NOT NULL UNIQUE,
-  run INTEGER NOT NULL REFERENCES runs (id),
-  step INTEGER,
-  is_final INTEGER NOT NULL,
-  recipe INTEGER REFERENCES recipes (id),
-  accuracy REAL,
-  metrics TEXT NOT NULL,
-  source TEXT NOT NULL,
-  licence TEXT NOT NULL,
-  parents TEXT NOT NULL,
-  synthetic INTEGER NOT NULL,
-  shard INTEGER NOT NULL REFERENCES shards (id),
-  shard_row INTEGER NOT NULL,
-  UNIQUE (shard, shard_row)
-) STRICT;
-CREATE INDEX checkpoints_run ON checkpoints (run, is_final);
-CREATE INDEX checkpoints_accuracy ON checkpoints (accuracy);
-CREATE UNIQUE INDEX checkpoints_final ON checkpoints (run) WHERE is_final;
-";
-
-/// The metric that has an index.
-pub(super) const ACCURACY: &str = "validation-accuracy";
+use weft_core::{Digest, Provenance, Recipe, Record, Sha256, Split};
 
 /// How long a writer waits for another process's append.
 const PATIENCE: Duration = Duration::from_mins(2);
-
-/// Which checkpoints are meant; the default means all.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Filter {
-    /// Those of one split.
-    pub split: Option<Split>,
-    /// The last snapshot of each run alone.
-    pub final_only: bool,
-    /// Those whose `validation-accuracy` is known and at least this, in `[0, 1]`.
-    pub min_accuracy: Option<f64>,
-    /// Those of one run.
-    pub run: Option<String>,
-    /// Those whose digest begins with these hexadecimal digits.
-    pub digest_prefix: Option<String>,
-    /// No more than this many.
-    pub limit: Option<usize>,
-    /// Without this many of the first.
-    pub offset: usize,
-}
 
 /// A checkpoint of an open zoo: its record, and where its weights lie.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     record: Record,
-    shard: Digest,
-    row: usize,
+    place: Option<Place>,
+}
+
+/// Where the weights of a checkpoint lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) shard: Digest,
+    pub(super) row: usize,
 }
 
 impl Entry {
@@ -93,16 +43,20 @@ impl Entry {
         self.record
     }
 
-    /// The digest that names the checkpoint's shard.
+    /// The digest that names the checkpoint's shard; none if it is quarantined and its weights were not kept.
     #[must_use]
-    pub fn shard(&self) -> Digest {
-        self.shard
+    pub fn shard(&self) -> Option<Digest> {
+        self.place.map(|place| place.shard)
     }
 
     /// The checkpoint's row in its shard.
     #[must_use]
-    pub fn row(&self) -> usize {
-        self.row
+    pub fn row(&self) -> Option<usize> {
+        self.place.map(|place| place.row)
+    }
+
+    pub(super) fn place(&self) -> Option<Place> {
+        self.place
     }
 }
 
@@ -117,17 +71,14 @@ impl Catalogue {
     pub(super) fn create(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let catalogue = Self::connect(path, flags)?;
-        let schema = format!("BEGIN; {SCHEMA} PRAGMA user_version = {FORMAT_VERSION}; COMMIT;");
+        let schema = format!("BEGIN; {SCHEMA} PRAGMA user_version = {CATALOGUE_VERSION}; COMMIT;");
         catalogue.db.execute_batch(&schema).map_err(catalogue.fail())?;
         Ok(catalogue)
     }
 
     pub(super) fn open(path: &Path) -> Result<Self> {
         let catalogue = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let got = catalogue.db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(catalogue.fail())?;
-        if got != FORMAT_VERSION {
-            return Err(Error::Version { path: path.to_owned(), got, expected: FORMAT_VERSION });
-        }
+        catalogue.migrate()?;
         Ok(catalogue)
     }
 
@@ -166,7 +117,8 @@ impl Catalogue {
     }
 
     pub(super) fn runs(&self) -> Result<BTreeMap<String, RunState>> {
-        let sql = "SELECT name, split, EXISTS (SELECT 1 FROM checkpoints c WHERE c.run = runs.id AND c.is_final) FROM runs";
+        let sql = "SELECT name, split, EXISTS (SELECT 1 FROM checkpoints c WHERE c.run = runs.id AND c.is_final) FROM runs \
+                   WHERE split IS NOT NULL";
         let mut statement = self.db.prepare_cached(sql).map_err(self.fail())?;
         let mut rows = statement.query([]).map_err(self.fail())?;
         let mut runs = BTreeMap::new();
@@ -189,18 +141,42 @@ impl Catalogue {
         Ok(shards)
     }
 
+    /// The names that a filter may use.
+    pub(super) fn names(&self) -> Result<Names> {
+        let mut statement = self.db.prepare_cached("SELECT kind, name FROM names").map_err(self.fail())?;
+        let mut rows = statement.query([]).map_err(self.fail())?;
+        let mut names = Names::default();
+        while let Some(row) = rows.next().map_err(self.fail())? {
+            let (kind, name): (String, String) = row.try_into().map_err(self.fail())?;
+            let known = match kind.as_str() {
+                "label" => &mut names.labels,
+                "metric" => &mut names.metrics,
+                _ => &mut names.metadata,
+            };
+            known.insert(name);
+        }
+        Ok(names)
+    }
+
+    fn sql(&self, filter: &Filter) -> Result<(String, Vec<Value>)> {
+        let names = if filter.needs_names() { self.names()? } else { Names::default() };
+        filter.sql(&names)
+    }
+
     pub(super) fn count(&self, filter: &Filter) -> Result<usize> {
-        let (conditions, parameters) = filter.sql();
+        let (conditions, parameters) = self.sql(filter)?;
         let sql = format!("SELECT count(*) FROM (SELECT 1 FROM checkpoints c JOIN runs r ON r.id = c.run {conditions})");
         let count: i64 = self.db.query_row(&sql, params_from_iter(parameters), |row| row.get(0)).map_err(self.fail())?;
         Ok(count.max(0) as usize)
     }
 
     pub(super) fn records(&self, filter: &Filter) -> Result<Vec<Entry>> {
-        let (conditions, parameters) = filter.sql();
+        let (conditions, parameters) = self.sql(filter)?;
         let sql = format!(
             "SELECT c.id, c.digest, r.name, r.split, c.step, c.is_final, c.recipe, c.metrics, c.source, c.licence, c.parents, \
-             c.synthetic, s.digest, c.shard_row FROM checkpoints c JOIN runs r ON r.id = c.run JOIN shards s ON s.id = c.shard {conditions}"
+             c.synthetic, s.digest, c.shard_row, c.file_sha256, c.format, c.metadata, c.quarantine, c.max_deviation, \
+             (SELECT json_group_object(l.key, l.value) FROM labels l WHERE l.checkpoint = c.id) \
+             FROM checkpoints c JOIN runs r ON r.id = c.run LEFT JOIN shards s ON s.id = c.shard {conditions}"
         );
         let mut statement = self.db.prepare_cached(&sql).map_err(self.fail())?;
         let mut rows = statement.query(params_from_iter(parameters)).map_err(self.fail())?;
@@ -213,35 +189,60 @@ impl Catalogue {
 
     fn entry(&self, row: &rusqlite::Row<'_>, recipes: &mut BTreeMap<i64, Recipe>) -> Result<Entry> {
         let text = |column: usize| row.get_ref(column).and_then(|v| Ok(v.as_str()?)).map_err(self.fail());
-        let blob = |column: usize| row.get_ref(column).and_then(|v| Ok(v.as_blob()?)).map_err(self.fail());
         let id: i64 = row.get(0).map_err(self.fail())?;
         let fail = |reason: String| self.bad_row(id, reason);
+        let digest = row.get_ref(1).and_then(|v| Ok(v.as_blob()?)).map_err(self.fail())?;
         let step: Option<i64> = row.get(4).map_err(self.fail())?;
         let step = step.map(u64::try_from).transpose().map_err(|_| fail("a negative step".to_owned()))?;
         let recipe = match row.get(6).map_err(self.fail())? {
             Some(recipe) => Some(self.recipe(recipe, recipes)?),
             None => None,
         };
-        let parents = text(10)?.split_whitespace().map(str::parse).collect::<Result<_, _>>();
-        let provenance = Provenance {
-            source: text(8)?.to_owned(),
-            licence: text(9)?.to_owned(),
-            parents: parents.map_err(|e: weft_core::Error| fail(e.to_string()))?,
-            synthetic: row.get(11).map_err(self.fail())?,
+        let quarantine: Option<String> = row.get(17).map_err(self.fail())?;
+        let split: Option<String> = row.get(3).map_err(self.fail())?;
+        let split = split.filter(|_| quarantine.is_none()).map(|split| self.parse_split(&split, id)).transpose()?;
+        let json = |column: usize, what: &str| match text(column)? {
+            "{}" => Ok(BTreeMap::new()),
+            json => serde_json::from_str(json).map_err(|e| fail(format!("{what}: {e}"))),
         };
         let record = Record {
-            digest: self.parse_digest(blob(1)?, id)?,
+            digest: self.parse_digest(digest, id)?,
             run: text(2)?.to_owned(),
             step,
             is_final: row.get(5).map_err(self.fail())?,
-            split: self.parse_split(text(3)?, id)?,
+            split,
             recipe,
             metrics: serde_json::from_str(text(7)?).map_err(|e| fail(format!("metrics: {e}")))?,
-            provenance,
+            labels: json(19, "labels")?,
+            quarantine,
+            max_deviation: row.get(18).map_err(self.fail())?,
+            provenance: self.provenance(row, id, json(16, "metadata")?)?,
         };
-        let place: i64 = row.get(13).map_err(self.fail())?;
-        let place = usize::try_from(place).map_err(|_| fail("a negative row of a shard".to_owned()))?;
-        Ok(Entry { record, shard: self.parse_digest(blob(12)?, id)?, row: place })
+        Ok(Entry { record, place: self.place(row, id)? })
+    }
+
+    fn provenance(&self, row: &rusqlite::Row<'_>, id: i64, metadata: BTreeMap<String, String>) -> Result<Provenance> {
+        let text = |column: usize| row.get_ref(column).and_then(|v| Ok(v.as_str()?)).map_err(self.fail());
+        let parents = text(10)?.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+        let file: Option<Vec<u8>> = row.get(14).map_err(self.fail())?;
+        let file = file.map(|bytes| <[u8; 32]>::try_from(bytes).map(Sha256)).transpose();
+        Ok(Provenance {
+            source: text(8)?.to_owned(),
+            licence: text(9)?.to_owned(),
+            parents: parents.map_err(|e: weft_core::Error| self.bad_row(id, e.to_string()))?,
+            synthetic: row.get(11).map_err(self.fail())?,
+            file_sha256: file.map_err(|bytes| self.bad_row(id, format!("a SHA-256 of {} bytes", bytes.len())))?,
+            format: row.get(15).map_err(self.fail())?,
+            metadata,
+        })
+    }
+
+    fn place(&self, row: &rusqlite::Row<'_>, id: i64) -> Result<Option<Place>> {
+        let shard: Option<Vec<u8>> = row.get(12).map_err(self.fail())?;
+        let place: Option<i64> = row.get(13).map_err(self.fail())?;
+        let (Some(shard), Some(place)) = (shard, place) else { return Ok(None) };
+        let row = usize::try_from(place).map_err(|_| self.bad_row(id, "a negative row of a shard".to_owned()))?;
+        Ok(Some(Place { shard: self.parse_digest(&shard, id)?, row }))
     }
 
     /// A recipe by its row; each is read once, however many checkpoints share it.
@@ -270,53 +271,10 @@ impl Catalogue {
     }
 }
 
-impl Filter {
-    /// The filter as the end of a query over `checkpoints c` and `runs r`, with its parameters.
-    fn sql(&self) -> (String, Vec<Value>) {
-        let (mut conditions, mut parameters) = (Vec::new(), Vec::new());
-        if let Some(split) = self.split {
-            conditions.push("r.split = ?");
-            parameters.push(Value::from(split.name().to_owned()));
-        }
-        if self.final_only {
-            conditions.push("c.is_final");
-        }
-        if let Some(accuracy) = self.min_accuracy {
-            conditions.push("c.accuracy >= ?");
-            parameters.push(Value::from(accuracy));
-        }
-        if let Some(run) = &self.run {
-            conditions.push("r.name = ?");
-            parameters.push(Value::from(run.clone()));
-        }
-        if let Some(prefix) = &self.digest_prefix {
-            conditions.push("c.digest BETWEEN ? AND ?");
-            let (low, high) = digest_range(prefix);
-            parameters.extend([Value::from(low), Value::from(high)]);
-        }
-        let mut sql = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-        sql += " ORDER BY c.id LIMIT ? OFFSET ?";
-        let bounded = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        parameters.extend([Value::from(self.limit.map_or(-1, bounded)), Value::from(bounded(self.offset))]);
-        (sql, parameters)
-    }
-}
-
-/// The smallest and the largest digest that begin with the digits; an empty range if they are no such digits.
-fn digest_range(prefix: &str) -> (Vec<u8>, Vec<u8>) {
-    let fill = |digit: &str| {
-        let digits = format!("{}{}", prefix.to_lowercase(), digit.repeat(64usize.saturating_sub(prefix.len())));
-        digits.parse::<Digest>().map(|digest| digest.as_bytes().to_vec())
-    };
-    match (fill("0"), fill("f")) {
-        (Ok(low), Ok(high)) => (low, high),
-        _ => (vec![1], vec![0]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::{ACCURACY, Expr, SortKey};
     use weft_core::{Optimizer, Schedule};
 
     const RUNS: u64 = 10_000;
@@ -334,14 +292,21 @@ mod tests {
             snapshot_steps: (1..SNAPSHOTS).collect(),
         };
         Record {
-            digest: Digest::of_bytes(&i.to_le_bytes()),
-            run: format!("run-{run:05}"),
             step: Some(step),
             is_final: step == SNAPSHOTS,
-            split: if run.is_multiple_of(8) { Split::Test } else { Split::Train },
+            split: Some(if run.is_multiple_of(8) { Split::Test } else { Split::Train }),
             recipe: Some(recipe),
             metrics: BTreeMap::from([(ACCURACY.to_owned(), step as f64 / 10.0), ("train-loss".to_owned(), 1.0 / step as f64)]),
-            provenance: Provenance { source: "a test".to_owned(), licence: "MIT".to_owned(), parents: vec![], synthetic: false },
+            labels: BTreeMap::from([("phrase".to_owned(), format!("phrase {}", run % 100))]),
+            provenance: Provenance {
+                source: "a test".to_owned(),
+                licence: "MIT".to_owned(),
+                file_sha256: Some(Sha256([i as u8; 32])),
+                format: Some("safetensors".to_owned()),
+                metadata: BTreeMap::from([("author".to_owned(), format!("author {}", i % 7))]),
+                ..Provenance::default()
+            },
+            ..Record::new(Digest::of_bytes(&i.to_le_bytes()), format!("run-{run:05}"))
         }
     }
 
@@ -370,6 +335,25 @@ mod tests {
         let found = catalogue.records(&Filter { digest_prefix: Some(prefix), ..Filter::default() }).unwrap();
         assert!(found.iter().map(Entry::record).eq([&records[777]]));
         assert_eq!(count(&Filter { digest_prefix: Some("xyz".to_owned()), ..Filter::default() }), 0);
+
+        let check = |text: &str, expected: &dyn Fn(&Record) -> bool| {
+            let filter = Filter { condition: Some(Expr::parse(text).unwrap()), ..Filter::default() };
+            let found = records.iter().filter(|record| expected(record)).count();
+            assert!(found > 0 && count(&filter) == found, "{text}: {} of {found}", count(&filter));
+        };
+        let phrase = |r: &Record| r.labels["phrase"].clone();
+        check("split = \"train\" and accuracy >= 0.9 and phrase like \"PHRASE 4%\"", &|r| {
+            r.split == Some(Split::Train) && r.metrics[ACCURACY] >= 0.9 && phrase(r).starts_with("phrase 4")
+        });
+        let author = |r: &Record| r.provenance.metadata["author"].clone();
+        check("train-loss < 0.11 and author in (\"author 1\", \"author 2\")", &|r| {
+            r.metrics["train-loss"] < 0.11 && ["author 1", "author 2"].contains(&author(r).as_str())
+        });
+        check("not (author = \"author 1\" or phrase != \"phrase 7\")", &|r| author(r) != "author 1" && phrase(r) == "phrase 7");
+        let sort = ["-train-loss", "phrase", "-step"].map(|key| SortKey::parse(key).unwrap()).to_vec();
+        let sorted = catalogue.records(&Filter { sort, limit: Some(2), offset: 9_999, ..Filter::default() }).unwrap();
+        let known: Vec<_> = sorted.iter().map(|e| (e.record().step, e.record().labels["phrase"].as_str())).collect();
+        assert_eq!(known, [(Some(1), "phrase 99"), (Some(2), "phrase 0")]);
     }
 
     /// Listing a run or a digest must not walk through the table.
@@ -378,7 +362,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let catalogue = Catalogue::create(&dir.path().join("catalogue.sqlite")).unwrap();
         let check = |filter: Filter, index: &str| {
-            let (conditions, parameters) = filter.sql();
+            let (conditions, parameters) = catalogue.sql(&filter).unwrap();
             let sql = format!("EXPLAIN QUERY PLAN SELECT c.id FROM checkpoints c JOIN runs r ON r.id = c.run {conditions}");
             let mut statement = catalogue.db().prepare(&sql).unwrap();
             let rows = statement.query_map(params_from_iter(parameters), |row| row.get::<_, String>(3)).unwrap();
@@ -387,15 +371,9 @@ mod tests {
         };
         check(Filter { run: Some("r".to_owned()), ..Filter::default() }, "checkpoints_run");
         check(Filter { digest_prefix: Some("ab".to_owned()), ..Filter::default() }, "sqlite_autoindex_checkpoints");
-    }
-
-    #[test]
-    fn digest_ranges() {
-        let (low, high) = digest_range("aB1");
-        assert_eq!((low[..3].to_vec(), high[..3].to_vec()), (vec![0xab, 0x10, 0], vec![0xab, 0x1f, 0xff]));
-        for bad in ["g", "é", &"0".repeat(65)] {
-            let (low, high) = digest_range(bad);
-            assert!(low > high, "{bad}");
-        }
+        let label =
+            |text: &str| Filter { condition: Some(Expr::parse(text).unwrap()), with_quarantined: true, ..Filter::default() };
+        catalogue.db().execute("INSERT INTO names VALUES ('label', 'phrase')", []).unwrap();
+        check(label("phrase = \"a\""), "labels_value");
     }
 }

@@ -9,21 +9,30 @@
 //!
 //! An append takes the catalogue's write lock, writes and syncs a shard under a temporary name, renames it, syncs
 //! the folder and commits one transaction. A process killed before the commit leaves at most a file that no row
-//! names; it is not part of the zoo, and [`Zoo::verify`] removes it. The lock spans all of it, so that a
+//! names; it is not part of the zoo, and [`Zoo::verify`] lists or removes it. The lock spans all of it, so that a
 //! verification beside an append does not take the new shard for such a leftover.
 
 mod append;
 mod catalogue;
+mod derive;
+mod filter;
+mod groups;
 mod load;
+mod merge;
+mod schema;
 mod shard;
+mod split;
 mod stats;
 mod verify;
 
 pub use append::{Appended, RefusedRecord};
-pub use catalogue::{Entry, Filter};
+pub use catalogue::Entry;
+pub use filter::Filter;
 pub use load::Purpose;
+pub use merge::MergeReport;
+pub use split::{SplitOptions, SplitReport};
 pub use stats::{Quantiles, SplitStats, Stats};
-pub use verify::{Fault, VerifyReport};
+pub use verify::{Fault, Unreferenced, VerifyReport};
 
 use crate::atomic::{is_temporary, sync_folder, write_atomic};
 use crate::format::{ArchitectureFile, architecture_to_toml, read_text, recipe_to_json};
@@ -31,12 +40,16 @@ use crate::{Error, Result, checkpoint_metadata, write_checkpoint};
 use catalogue::Catalogue;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_core::{Architecture, Digest, Record, Split};
 
-/// The version of the folder's layout and of the catalogue's tables.
-const FORMAT_VERSION: i64 = 1;
+/// The version of the folder's layout; the catalogue's tables have their own, and older ones are brought up to date.
+const FORMAT_VERSION: i64 = 2;
+
+/// The oldest version that is read. Version 1 differs in the catalogue's tables alone.
+const OLDEST_VERSION: i64 = 1;
 
 const MANIFEST: &str = "zoo.toml";
 const CATALOGUE: &str = "catalogue.sqlite";
@@ -50,7 +63,7 @@ const SHARDS: &str = "shards";
 pub struct Zoo {
     path: PathBuf,
     name: String,
-    parent: Option<Digest>,
+    parents: Vec<Digest>,
     architecture: Arc<Architecture>,
     catalogue: Catalogue,
 }
@@ -63,6 +76,8 @@ struct Manifest {
     format_version: i64,
     name: String,
     parent: Option<String>,
+    #[serde(default)]
+    parents: Vec<String>,
     architecture: ArchitectureFile,
 }
 
@@ -85,6 +100,11 @@ impl Zoo {
     /// # Errors
     /// [`Error::Occupied`] if the folder holds anything but the rest of a creation that was killed.
     pub fn create(path: &Path, name: &str, architecture: Arc<Architecture>, parent: Option<Digest>) -> Result<Self> {
+        Self::create_from(path, name, architecture, parent.as_slice())
+    }
+
+    /// Creates an empty zoo that is derived from any number of others.
+    fn create_from(path: &Path, name: &str, architecture: Arc<Architecture>, parents: &[Digest]) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
         clear_unfinished(path)?;
         let shards = path.join(SHARDS);
@@ -92,7 +112,11 @@ impl Zoo {
         let catalogue = Catalogue::create(&path.join(CATALOGUE))?;
         sync_folder(path)?;
         let quote = |text: &str| toml::Value::from(text).to_string();
-        let parent_line = parent.map(|digest| format!("parent = \"{digest}\"\n")).unwrap_or_default();
+        let parent_line = match parents {
+            [] => String::new(),
+            [parent] => format!("parent = \"{parent}\"\n"),
+            several => format!("parents = [{}]\n", several.iter().map(|d| format!("\"{d}\"")).collect::<Vec<_>>().join(", ")),
+        };
         let text = format!(
             "# Written by weft. Change nothing here: the shards depend on it.\nformat-version = {FORMAT_VERSION}\nname = {}\n{parent_line}\n\
              [architecture]\n{}",
@@ -100,7 +124,7 @@ impl Zoo {
             architecture_to_toml(&architecture)
         );
         write_atomic(&path.join(MANIFEST), text.as_bytes())?;
-        Ok(Self { path: path.to_owned(), name: name.to_owned(), parent, architecture, catalogue })
+        Ok(Self { path: path.to_owned(), name: name.to_owned(), parents: parents.to_vec(), architecture, catalogue })
     }
 
     /// Opens a zoo.
@@ -118,15 +142,15 @@ impl Zoo {
         let text = read_text(&manifest)?;
         let fail = |e: toml::de::Error| Error::Toml { path: manifest.clone(), reason: e.to_string().trim_end().to_owned() };
         let got = toml::from_str::<Versioned>(&text).map_err(fail)?.format_version;
-        if got != FORMAT_VERSION {
+        if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&got) {
             return Err(Error::Version { path: manifest, got, expected: FORMAT_VERSION });
         }
         let parsed: Manifest = toml::from_str(&text).map_err(fail)?;
-        let parent = parsed.parent.map(|digest| digest.parse()).transpose();
-        let parent = parent.map_err(|source| Error::Domain { origin: format!("`{}`, `parent`", manifest.display()), source })?;
+        let parents = parsed.parent.iter().chain(&parsed.parents).map(|digest| digest.parse()).collect::<Result<_, _>>();
+        let parents = parents.map_err(|source| Error::Domain { origin: format!("`{}`, `parent`", manifest.display()), source })?;
         let architecture = Arc::new(parsed.architecture.check(&manifest)?);
         let catalogue = Catalogue::open(&path.join(CATALOGUE))?;
-        Ok(Self { path: path.to_owned(), name: parsed.name, parent, architecture, catalogue })
+        Ok(Self { path: path.to_owned(), name: parsed.name, parents, architecture, catalogue })
     }
 
     /// The zoo's folder.
@@ -141,10 +165,16 @@ impl Zoo {
         &self.name
     }
 
-    /// The digest of the zoo that this one is derived from.
+    /// The digest of the zoo that this one is derived from; the first, if there are several.
     #[must_use]
     pub fn parent(&self) -> Option<Digest> {
-        self.parent
+        self.parents.first().copied()
+    }
+
+    /// The digests of all zoos that this one is derived from.
+    #[must_use]
+    pub fn parents(&self) -> &[Digest] {
+        &self.parents
     }
 
     /// The architecture of every network in the zoo.
@@ -183,7 +213,16 @@ impl Zoo {
         self.catalogue.runs()
     }
 
-    /// Whether a network is in the zoo.
+    /// Finds fields by their names: columns, labels, metrics and metadata.
+    ///
+    /// # Errors
+    /// [`Error::Query`] lists the names that there are; [`Error::Catalogue`].
+    pub fn fields<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<crate::Field>> {
+        let known = self.catalogue.names()?;
+        names.into_iter().map(|name| known.field(&crate::Name { text: name.to_owned(), column: 1 })).collect()
+    }
+
+    /// Whether a network is in the zoo, quarantined or not.
     ///
     /// # Errors
     /// [`Error::Catalogue`].
@@ -191,10 +230,11 @@ impl Zoo {
         self.catalogue.contains(digest)
     }
 
-    /// A digest of the architecture and of all records in their order.
+    /// A digest of the architecture and of all records in their order, the quarantined ones aside.
     ///
-    /// Left out are what two runs of one command may differ in: where checkpoints lie (shards, sources) and timings
-    /// (metrics whose names end in `-secs`).
+    /// Left out are what two runs of one command may differ in: where checkpoints lie (shards, sources), what file they
+    /// came in (its SHA-256, format and metadata), and timings (metrics whose names end in `-secs`); and the deviation
+    /// that proves a canonical form, which changes nothing that is read.
     ///
     /// # Errors
     /// [`Error::Catalogue`] or [`Error::Row`].
@@ -236,8 +276,14 @@ fn digest_of(record: &Record) -> Digest {
     // By their bits: text would have to be exact, and would say no more.
     let metrics: Vec<(&String, u64)> = metrics.map(|(name, value)| (name, value.to_bits())).collect();
     let (step, is_final, provenance) = (record.step, record.is_final, &record.provenance);
-    let known = (record.split.name(), step, is_final, provenance.synthetic, &provenance.parents, metrics);
-    let text = format!("{} {known:?} {}", record.digest, record.recipe.as_ref().map(recipe_to_json).unwrap_or_default());
+    let split = record.split.map_or("none", Split::name);
+    let known = (split, step, is_final, provenance.synthetic, &provenance.parents, metrics);
+    let recipe = record.recipe.as_ref().map(recipe_to_json).unwrap_or_default();
+    let mut text = format!("{} {known:?} {recipe}", record.digest);
+    // A record that has none is digested as it was before there were labels.
+    if !record.labels.is_empty() {
+        let _ = write!(text, " {:?}", record.labels);
+    }
     Digest::of_parts([text.as_bytes(), record.run.as_bytes(), record.provenance.licence.as_bytes()])
 }
 

@@ -1,15 +1,18 @@
 //! Figures about a zoo.
 
+use super::Filter;
 use super::Zoo;
-use super::catalogue::{ACCURACY, Filter};
 use crate::Result;
+use crate::query::ACCURACY;
 use weft_core::{Record, Split};
 
 /// Counts and accuracies of a zoo.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stats {
-    /// Checkpoints.
+    /// Checkpoints, the quarantined ones aside.
     pub checkpoints: usize,
+    /// Quarantined checkpoints.
+    pub quarantined: usize,
     /// Runs.
     pub runs: usize,
     /// Final checkpoints: complete runs.
@@ -110,9 +113,10 @@ impl Zoo {
         let checkpoints = self.count(&Filter::default())?;
         Ok(Stats {
             checkpoints,
+            quarantined: number("SELECT count(*) FROM checkpoints WHERE quarantine IS NOT NULL")?,
             runs: runs.len(),
             finals: splits.iter().map(|s| s.finals).sum(),
-            synthetic: number("SELECT count(*) FROM checkpoints WHERE synthetic")?,
+            synthetic: number("SELECT count(*) FROM checkpoints WHERE synthetic AND quarantine IS NULL")?,
             recipes: number("SELECT count(*) FROM recipes")?,
             shards: number("SELECT count(*) FROM shards")?,
             num_bytes: 4 * checkpoints as u64 * self.architecture.num_parameters() as u64,

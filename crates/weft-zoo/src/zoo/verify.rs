@@ -1,7 +1,8 @@
-//! Checking a zoo against its digests, and removing what killed appends left.
+//! Checking a zoo against its digests, and clearing up what killed appends left.
 
+use super::Filter;
 use super::Zoo;
-use super::catalogue::{Entry, Filter};
+use super::catalogue::Entry;
 use super::shard::{self, Shard};
 use crate::atomic::is_temporary;
 use crate::{Error, Result};
@@ -18,8 +19,20 @@ pub struct VerifyReport {
     pub checkpoints: usize,
     /// Everything that is wrong; empty for a sound zoo.
     pub faults: Vec<Fault>,
-    /// Leftovers of killed appends, which were removed. They were never part of the zoo.
+    /// Sound or not, shards that no checkpoint names. A killed append leaves such a one; an older copy of the catalogue
+    /// makes many, and they are all that is left of what it does not know.
+    pub unreferenced: Vec<PathBuf>,
+    /// What was removed: half-written files of killed appends, and unreferenced shards where that was asked for.
     pub removed: Vec<PathBuf>,
+}
+
+/// What a verification does with shards that no checkpoint names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreferenced {
+    /// They are listed.
+    Keep,
+    /// They are removed, which cannot be undone.
+    Prune,
 }
 
 impl VerifyReport {
@@ -40,21 +53,25 @@ pub struct Fault {
 }
 
 impl Zoo {
-    /// Reads every shard and compares every digest; lists all faults, and removes the leftovers of killed appends.
+    /// Reads every shard and compares every digest; lists all faults, and removes half-written files of killed appends.
     ///
     /// # Errors
     /// [`Error::Interrupted`]; [`Error::Io`] or [`Error::Catalogue`] if the zoo cannot be read at all. Damage is not
     /// an error but a fault in the report.
-    pub fn verify(&self, monitor: &Monitor<'_>) -> Result<VerifyReport> {
+    pub fn verify(&self, unreferenced: Unreferenced, monitor: &Monitor<'_>) -> Result<VerifyReport> {
         let mut report = VerifyReport::default();
         // While the lock is held, no other process is between its shard and its commit. A zoo on a read-only disk cannot
         // be locked, nor cleaned.
         let lock = self.catalogue.lock();
         self.check_catalogue(&mut report)?;
-        self.clean(lock.is_ok(), &mut report)?;
+        self.clean(lock.is_ok(), unreferenced, &mut report)?;
         let mut of_shard: BTreeMap<Digest, Vec<Entry>> = BTreeMap::new();
-        match self.records(&Filter::default()) {
-            Ok(entries) => entries.into_iter().for_each(|entry| of_shard.entry(entry.shard()).or_default().push(entry)),
+        match self.records(&Filter { with_quarantined: true, ..Filter::default() }) {
+            Ok(entries) => {
+                for (shard, entry) in entries.into_iter().filter_map(|entry| Some((entry.shard()?, entry))) {
+                    of_shard.entry(shard).or_default().push(entry);
+                }
+            }
             Err(error) => report.add(self.catalogue.path(), &error),
         }
         let shards = self.catalogue.shards()?;
@@ -87,8 +104,8 @@ impl Zoo {
         Ok(())
     }
 
-    /// Removes files that an append wrote and no row names; names what is foreign.
-    fn clean(&self, may_remove: bool, report: &mut VerifyReport) -> Result<()> {
+    /// Removes files that an append began, deals with those that no row names, and names what is foreign.
+    fn clean(&self, may_remove: bool, unreferenced: Unreferenced, report: &mut VerifyReport) -> Result<()> {
         let shards = self.catalogue.shards()?;
         let folder = self.shards();
         let mut names = Vec::new();
@@ -100,6 +117,11 @@ impl Zoo {
             let (path, name) = (folder.join(&name), name.to_string_lossy().into_owned());
             match shard::digest_in(&name) {
                 Some(digest) if shards.contains_key(&digest) => continue,
+                // A catalogue that was put back from a copy knows less than the folder holds.
+                Some(_) if unreferenced == Unreferenced::Keep => {
+                    report.unreferenced.push(path);
+                    continue;
+                }
                 None if !is_temporary(&name) => {
                     report.fault(&path, "not a file of a zoo".to_owned());
                     continue;
@@ -109,7 +131,7 @@ impl Zoo {
             if may_remove && std::fs::remove_file(&path).is_ok() {
                 report.removed.push(path);
             } else {
-                report.fault(&path, "left by a killed append, and it cannot be removed".to_owned());
+                report.fault(&path, "no checkpoint names it, and it cannot be removed".to_owned());
             }
         }
         Ok(())
@@ -133,8 +155,8 @@ impl Zoo {
         let mut weights = vec![0.0; self.architecture.num_parameters()];
         for entry in entries {
             report.checkpoints += 1;
-            let record = entry.record();
-            if let Err(error) = shard.read(entry.row(), &record.digest, &mut weights) {
+            let (record, Some(row)) = (entry.record(), entry.row()) else { continue };
+            if let Err(error) = shard.read(row, &record.digest, &mut weights) {
                 report.fault(&path, format!("checkpoint {} of run `{}`: {error}", record.digest.short(), record.run));
             }
         }

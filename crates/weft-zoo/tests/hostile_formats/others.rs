@@ -59,11 +59,12 @@ fn llama2c_binaries() {
         assert_eq!(source.format(), SourceFormat::Llama2c);
         assert_eq!(source.tensors().contains_key("lm_head.weight"), header[5] < 0);
         assert_eq!(source.tensors()["model.layers.1.self_attn.k_proj.weight"].shape, [2, 4]);
-        // Values count up: the place of each tensor shows. 32 of the embedding, 8 of the norms, 16 + 16 of `wq`.
-        assert_eq!(source.read("model.layers.1.self_attn.k_proj.weight").unwrap()[0], (32.0 + 8.0 + 32.0) + 8.0);
+        // Values count up: the place of each tensor shows. 32 of the embedding, 8 of the norms, 16 + 16 of
+        // `wq`, 8 of the first layer's `wk`.
+        assert_eq!(source.read("model.layers.1.self_attn.k_proj.weight").unwrap()[0].to_bits(), 80f32.to_bits());
         let last = source.read(if header[5] < 0 { "lm_head.weight" } else { "model.norm.weight" }).unwrap();
         let expected = if header[5] < 0 { whole.len() / 4 - 8 } else { whole.len() / 4 - 8 - 6 };
-        assert_eq!(*last.last().unwrap(), expected as f32);
+        assert_eq!(last.last().unwrap().to_bits(), (expected as f32).to_bits());
         truncations("model.bin", &whole);
         let longer = open("model.bin", &[&whole[..], &[0; 4]].concat());
         assert!(longer.unwrap_err().to_string().contains("its header speaks of"));

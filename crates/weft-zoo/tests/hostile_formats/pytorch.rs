@@ -85,7 +85,7 @@ fn broken_pickles() {
         bomb.extend([b'(', b'h', i, b'h', i, b't', b'q', i + 1]);
     }
     bomb.push(b'.');
-    malformed(&bomb, "memo bomb");
+    malformed(&bomb, "would multiply");
     assert!(matches!(fault("net.pt", &with_pickle(b"\x80\x02].")), SourceFault::NotRead { .. }));
     assert_eq!(fault("net.pt", &with_pickle(b"\x80\x02}.")), SourceFault::Empty);
     assert_eq!(fault("net.pkl", b"\x80\x02}."), SourceFault::Empty);

@@ -21,11 +21,9 @@ pub(crate) fn runs(first: u64, count: u64, snapshots: u64) -> (Population, Vec<R
     let record = |i: usize| {
         let (run, step) = (first + i as u64 / snapshots, i as u64 % snapshots + 1);
         Record {
-            digest: population.digest(i),
-            run: format!("run-{run}"),
             step: Some(10 * step),
             is_final: step == snapshots,
-            split: if run % 4 == 3 { Split::Test } else { Split::Train },
+            split: Some(if run % 4 == 3 { Split::Test } else { Split::Train }),
             recipe: Some(recipe(10 * snapshots)),
             metrics: BTreeMap::from([("validation-accuracy".to_owned(), 1.0 / (2 + i) as f64), ("train-secs".to_owned(), 0.25)]),
             provenance: Provenance {
@@ -33,7 +31,10 @@ pub(crate) fn runs(first: u64, count: u64, snapshots: u64) -> (Population, Vec<R
                 licence: "MIT".to_owned(),
                 parents: vec![weft_core::Digest::of_bytes(b"parent")],
                 synthetic: i % 2 == 1,
+                ..Provenance::default()
             },
+            labels: BTreeMap::from([("phrase".to_owned(), format!("hey {}", run % 5))]),
+            ..Record::new(population.digest(i), format!("run-{run}"))
         }
     };
     let records = (0..n).map(record).collect();

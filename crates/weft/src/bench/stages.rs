@@ -8,8 +8,8 @@ use std::sync::Arc;
 use weft_canon::{Canonicalizer, Group, Matching};
 use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
 use weft_core::{
-    Activation, Architecture, Condition, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Provenance, Recipe,
-    Record, Schedule, Seed, Split,
+    Activation, Architecture, Condition, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Recipe, Record,
+    Schedule, Seed, Split,
 };
 use weft_gen::{FlowConfig, FlowTrainer, Generator as _, Sampler, SamplerConfig, TrainingSet};
 use weft_net::Device;
@@ -201,14 +201,11 @@ fn measure_catalogue(folder: &std::path::Path, checkpoints: usize) -> Result<Vec
         let rows = (0..block as u64).flat_map(|i| weft_net::initial_weights(&architecture, seed.index(i))).collect();
         let networks = Population::new(architecture.clone(), rows)?;
         let record = |i: usize| Record {
-            digest: Digest::of_weights(&architecture, networks.row(i)),
-            run: format!("run-{:06}", first + i),
             step: Some(1),
-            is_final: true,
-            split: if i.is_multiple_of(8) { Split::Test } else { Split::Train },
-            recipe: None,
-            metrics: BTreeMap::from([("validation-accuracy".to_owned(), i as f64 / block as f64)]),
-            provenance: Provenance::default(),
+            split: Some(if i.is_multiple_of(8) { Split::Test } else { Split::Train }),
+            metrics: BTreeMap::from([("validation-accuracy".to_owned(), i as f64 / block as f64), ("train-secs".to_owned(), 0.5)]),
+            labels: BTreeMap::from([("phrase".to_owned(), format!("phrase {}", (first + i) % 100))]),
+            ..Record::new(Digest::of_weights(&architecture, networks.row(i)), format!("run-{:06}", first + i))
         };
         crate::stages::append(&mut zoo, &networks, &(0..block).map(record).collect::<Vec<_>>())?;
     }
@@ -217,9 +214,13 @@ fn measure_catalogue(folder: &std::path::Path, checkpoints: usize) -> Result<Vec
     let (list, all) = secs(|| Ok(zoo.records(&Filter::default())?))?;
     let best = Filter { min_accuracy: Some(0.9), split: Some(Split::Train), final_only: true, ..Filter::default() };
     let (filter, few) = secs(|| Ok(zoo.records(&best)?))?;
+    let condition = "split = \"train\" and accuracy >= 0.9 and train-secs < 1 and phrase like \"phrase 4%\" and not synthetic";
+    let asked = Filter { condition: Some(weft_zoo::Expr::parse(condition)?), ..Filter::default() };
+    let (ask, asked) = secs(|| Ok(zoo.records(&asked)?))?;
     Ok(vec![
         Figure::new("zoo, open", open, "s", format!("{checkpoints} checkpoints")),
         Figure::new("zoo, list", list, "s", format!("{} records", all.len())),
         Figure::new("zoo, filter", filter, "s", format!("{} records of accuracy 0.9 and more", few.len())),
+        Figure::new("zoo, condition", ask, "s", format!("{} records of five tests on columns, labels and metrics", asked.len())),
     ])
 }

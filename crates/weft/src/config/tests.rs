@@ -155,6 +155,8 @@ fn a_resolved_config_parses_to_itself() {
         QUICKSTART,
         include_str!("../../../../configs/h1-mnist-mlp.toml"),
         include_str!("../../../../configs/h2-mnist-mlp.toml"),
+        include_str!("../../../../configs/h2-mnist-cnn.toml"),
+        include_str!("../../../../configs/h4-mnist-zoo-cnn.toml"),
     ];
     for text in texts {
         let config = parse(text).unwrap();
@@ -175,4 +177,8 @@ fn shipped_recipes_are_those_of_the_head_to_heads() {
     let (runs, held_out, h2) = recipe(include_str!("../../../../configs/h2-mnist-mlp.toml"), 55_000);
     assert_eq!((runs, held_out), (896, 128));
     assert_eq!(h2.kept_steps(55_000), [15, 24, 38, 60, 95, 150, 238, 377, 597, 946, 1500]);
+    let (runs, held_out, cnn) = recipe(include_str!("../../../../configs/h2-mnist-cnn.toml"), 55_000);
+    assert_eq!((runs, held_out, cnn), (256, 64, h2));
+    let (runs, held_out, h4) = recipe(include_str!("../../../../configs/h4-mnist-zoo-cnn.toml"), 55_000);
+    assert_eq!((runs, held_out, h4.kept_steps(55_000)), (896, 128, vec![8590]));
 }

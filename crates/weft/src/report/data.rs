@@ -3,6 +3,7 @@
 //! Accuracies are fractions in `[0, 1]`, times are seconds, sizes are bytes; distances say their unit. A part that
 //! a run did not produce is `None` or empty, and the page leaves its section out.
 
+pub use crate::structure::{InterpolationPath, ZooStructure};
 use serde::{Deserialize, Serialize};
 pub use weft_eval::{Estimate, Evaluation, Finding, Parity, Row, RowKind, ThresholdCurve, Units, Verdict};
 
@@ -20,6 +21,8 @@ pub struct Report {
     pub filters: Vec<FilterPair>,
     /// What alignment changed.
     pub canonicalization: Option<Canonicalization>,
+    /// The structure that the method bets on.
+    pub structure: Option<ZooStructure>,
     /// What the codec keeps.
     pub codec: Option<CodecFigures>,
     /// Loss curves of the generators and refiners.
@@ -89,24 +92,13 @@ pub struct Canonicalization {
     pub path_after: InterpolationPath,
     /// Networks with a unit whose scale or order is not well determined (dead or tied units).
     pub num_ill_conditioned: usize,
-    /// Largest change of a logit, relative to the largest logit, over all networks and validation examples.
+    /// Largest change of an output, relative to the network's largest output, over all networks, validation examples and random
+    /// inputs.
     pub max_function_deviation: f64,
+    /// Networks whose change was measured in `f64`, because `f32` rounds by more than is allowed.
+    pub num_proven_in_f64: usize,
     /// Mean distance to the estimated mean, an entry an iteration of its re-estimation.
     pub mean_history: Vec<f64>,
-}
-
-/// Accuracy and loss along `(1 − λ)·a + λ·b`, averaged over pairs of networks, on validation examples.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct InterpolationPath {
-    /// Positions `λ ∈ [0, 1]`, increasing.
-    pub lambda: Vec<f64>,
-    /// Accuracy at each position, with its standard error over pairs.
-    pub accuracy: Vec<Estimate>,
-    /// Cross-entropy at each position, in nats.
-    pub loss: Vec<Estimate>,
-    /// Pairs averaged.
-    pub num_pairs: usize,
 }
 
 /// What the codec keeps of canonical weights.

@@ -21,11 +21,15 @@ pub(crate) fn canonicalization(report: &Report) -> String {
         ),
     };
     let text = format!(
-        "<p>Many weights are one function: {}. Each of {} was brought to one representative of its orbit. That changed no logit by \
-         more than {} of the largest; {} a unit whose place or scale is not well determined.{history}</p>\n",
+        "<p>Many weights are one function: {}. Each of {} was brought to one representative of its orbit. That changed no output by \
+         more than {} of the largest{}; {} a unit whose place or scale is not well determined.{history}</p>\n",
         escape(&canon.group),
         html::plural(canon.num_networks, "network"),
         html::scientific(canon.max_function_deviation, 1),
+        match canon.num_proven_in_f64 {
+            0 => String::new(),
+            n => format!(" ({} measured in double precision)", html::plural(n, "network")),
+        },
         match canon.num_ill_conditioned {
             0 => "no network has".to_owned(),
             1 => "1 network has".to_owned(),

@@ -21,6 +21,7 @@ mod page;
 mod plot;
 mod png;
 mod rows;
+mod structure;
 mod tables;
 mod verdict;
 

@@ -2,7 +2,7 @@
 
 use super::data::Report;
 use super::html::{count, each, escape, plural};
-use super::{closing, filters, method, novelty, rows, tables, verdict};
+use super::{closing, filters, method, novelty, rows, structure, tables, verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -21,6 +21,7 @@ pub fn page(report: &Report) -> String {
         method::ablation(report),
         method::training(report),
         method::canonicalization(report),
+        structure::structure(report),
         method::codec(report),
         closing::costs(report),
         closing::limits(report),

@@ -1,6 +1,7 @@
 //! A made-up report for tests of the page. Its figures are invented, and its title says so.
 
 use super::data::*;
+use crate::structure::{Dimension, SharpnessPoint, Structure, TensorSpectrum};
 
 /// A report in which every part is present.
 pub(crate) fn sample() -> Report {
@@ -22,6 +23,7 @@ pub(crate) fn sample() -> Report {
         evaluation: evaluation(),
         filters: (0..6).map(filter_pair).collect(),
         canonicalization: Some(canonicalization()),
+        structure: Some(structure()),
         codec: Some(codec()),
         training: vec![loss_curve("flow", "velocity MSE", 1.4), loss_curve("refiner", "cross-entropy + μ·|r|²", 2.4)],
         ablation: ablation(),
@@ -161,7 +163,7 @@ fn row(name: &str, kind: RowKind, [accuracy, distance, pairwise]: [f64; 3]) -> R
         distance: e(distance, 0.01),
         distance_quartiles: [distance * 0.93, distance * 1.06],
         functional: e(distance * 1.05, 0.01),
-        distance_weighted: e(distance * 0.98, 0.01),
+        distance_weighted: Some(e(distance * 0.98, 0.01)),
         fellow_distance: e(distance * pairwise, 0.01),
         pairwise: e(pairwise, 0.006),
         pairwise_functional: e(pairwise * 0.97, 0.006),
@@ -208,7 +210,62 @@ fn canonicalization() -> Canonicalization {
         path_after: path(0.05),
         num_ill_conditioned: 3,
         max_function_deviation: 3.1e-6,
+        num_proven_in_f64: 0,
         mean_history: vec![6.2, 5.6, 5.4, 5.3],
+    }
+}
+
+fn structure() -> ZooStructure {
+    let form = |depth: f64| {
+        let spectrum = |name: &str, shape: &[usize], rank: f64| TensorSpectrum {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            max_rank: 127,
+            total_variance: 40.0,
+            variances: (0..64).map(|i| 40.0 / rank * (-f64::from(i) / rank).exp()).collect(),
+            dimension: Dimension {
+                participation_ratio: e(2.0 * rank, 0.4),
+                entropy_rank: e(2.7 * rank, 0.5),
+                components_90: (2.3 * rank) as usize,
+                components_99: (4.6 * rank) as usize,
+            },
+            shuffled: Dimension {
+                participation_ratio: e(96.0, 0.3),
+                entropy_rank: e(108.0, 0.2),
+                components_90: 96,
+                components_99: 122,
+            },
+            random_basis: e(0.02, 0.001),
+        };
+        Structure {
+            num_networks: 128,
+            spectra: vec![
+                spectrum("all weights", &[1_210], 12.0 * depth),
+                spectrum("layers.0.weight", &[16, 64], 11.0 * depth),
+                spectrum("layers.0.bias", &[16], 3.0),
+            ],
+            pairwise: e(9.4 * depth, 0.02),
+            to_mean: e(6.6 * depth, 0.02),
+            accuracy: Some(e(0.957, 0.001)),
+            mean_accuracy: Some(0.9 - 0.6 * depth),
+            barrier: Some(e(1.31 * depth, 0.04)),
+            path: None,
+        }
+    };
+    let noise = |scale: f64| SharpnessPoint {
+        scale,
+        loss_increase: e(3.0 * scale * scale, 0.01),
+        accuracy_decrease: e(scale / 3.0, 0.001),
+    };
+    ZooStructure {
+        num_sampled: 128,
+        num_runs: 512,
+        dataset: Some("digits".to_owned()),
+        raw: form(1.0),
+        canonical: Some(form(0.4)),
+        sharpness: [0.01, 0.03, 0.1, 0.3].map(noise).to_vec(),
+        num_sharp: 16,
+        ..ZooStructure::default()
     }
 }
 

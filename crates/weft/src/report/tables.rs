@@ -67,7 +67,7 @@ fn quality(evaluation: &Evaluation) -> String {
             estimate(row.distance, 2),
             row.distance_quartiles.map(|q| html::fixed(q, 2)).join("–"),
             estimate(row.functional, 2),
-            estimate(row.distance_weighted, 2),
+            row.distance_weighted.map_or_else(|| html::MISSING.to_owned(), |e| estimate(e, 2)),
             npd(row, 0.5),
             npd(row, 0.75),
         ])

@@ -3,6 +3,7 @@
 use super::data::*;
 use super::page;
 use super::sample::sample;
+use crate::structure::SharpnessPoint;
 
 /// Elements that HTML leaves unclosed.
 const VOID: [&str; 3] = ["meta", "img", "br"];
@@ -65,6 +66,7 @@ fn every_part_and_every_row_is_on_the_page() {
         "ablation",
         "training",
         "canonicalization",
+        "structure",
         "codec",
         "costs",
         "limits",
@@ -116,6 +118,11 @@ fn names_cannot_carry_markup() {
     if let Some(canon) = &mut report.canonicalization {
         canon.group = hostile.to_owned();
     }
+    if let Some(structure) = &mut report.structure {
+        structure.raw.spectra[1].name = hostile.to_owned();
+        structure.dataset = Some(hostile.to_owned());
+        structure.not_canonical = Some(hostile.to_owned());
+    }
     if let Some(codec) = &mut report.codec {
         codec.kind = hostile.to_owned();
     }
@@ -149,6 +156,7 @@ fn with_every_figure(v: f64) -> Report {
         row.accuracy_std = v;
         row.distance_quartiles = [v; 2];
         row.points = vec![(v, v), (0.5, v), (v, 0.5)];
+        row.distance_weighted = Some(e);
         row.sample_secs = Some(v);
         row.fit_secs = Some(v);
         row.sample_run_equivalents = Some(v);
@@ -157,7 +165,6 @@ fn with_every_figure(v: f64) -> Report {
             &mut row.accuracy,
             &mut row.distance,
             &mut row.functional,
-            &mut row.distance_weighted,
             &mut row.fellow_distance,
             &mut row.pairwise,
             &mut row.pairwise_functional,
@@ -191,9 +198,21 @@ fn spoil_the_rest(report: &mut Report, v: f64) {
         path_before: path.clone(),
         path_after: path,
         max_function_deviation: v,
+        num_proven_in_f64: 0,
         mean_history: vec![v; 3],
         ..Canonicalization::default()
     });
+    if let Some(structure) = &mut report.structure {
+        for spectrum in &mut structure.raw.spectra {
+            (spectrum.total_variance, spectrum.variances) = (v, vec![v; 5]);
+            (spectrum.dimension.participation_ratio, spectrum.shuffled.entropy_rank, spectrum.random_basis) = (e, e, e);
+        }
+        (structure.raw.pairwise, structure.raw.barrier, structure.raw.mean_accuracy) = (e, Some(e), Some(v));
+        structure
+            .sharpness
+            .iter_mut()
+            .for_each(|point| *point = SharpnessPoint { scale: v, loss_increase: e, accuracy_decrease: e });
+    }
     let rank = RankFigures { rank: 0, error_fitted: v, error_unseen: v, accuracy_fitted: e, accuracy_unseen: e };
     report.codec = Some(CodecFigures {
         kept_variance: v,
@@ -240,7 +259,7 @@ fn hostile_figures_neither_panic_nor_show() {
 
 #[test]
 fn parts_may_be_missing_or_single() {
-    let spoil: [fn(&mut Report); 9] = [
+    let spoil: [fn(&mut Report); 11] = [
         |r| r.evaluation.rows.clear(),
         |r| r.evaluation.rows.truncate(1),
         |r| r.evaluation.rows.retain(|row| row.kind == RowKind::NullCopy),
@@ -250,6 +269,8 @@ fn parts_may_be_missing_or_single() {
         |r| r.training.iter_mut().for_each(|c| c.points.truncate(1)),
         |r| r.filters.iter_mut().for_each(|f| f.side = 0),
         |r| r.codec = Some(CodecFigures::default()),
+        |r| r.structure = Some(ZooStructure::default()),
+        |r| r.structure.iter_mut().for_each(|s| s.canonical = None),
     ];
     for change in spoil {
         let mut report = sample();

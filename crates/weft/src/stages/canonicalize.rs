@@ -4,30 +4,33 @@
 //! canonical/
 //!   zoo/                    the canonical networks; each names its raw checkpoint as its parent
 //!   anchor.safetensors      what units are matched to, fitted on training runs alone
-//!   elements.safetensors    the group element applied to each network, in the zoo's order
+//!   elements.safetensors    what was applied to each network, in the zoo's order
 //!   canonicalize.json       distances, barriers and the proof that functions are kept
+//!   structure.json          spectra, distances, barriers and sharpness of the training runs' last networks, with controls
 //! ```
 
-use super::{Done, Session, estimate, interpolate, write_json};
+use super::{Done, Session, estimate, write_json};
 use crate::cache::{Completed, Running};
 use crate::config::{Align, CanonicalizeConfig};
+use crate::proof::{self, Deviation};
 use crate::report::data::{BeforeAfter, Canonicalization};
 use crate::run::Stage;
+use crate::structure::{self, ZooStructure};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use weft_canon::{Canonicalizer, Element, Group, Matching};
+use weft_canon::{CanonicalPopulation, Canonicalizer, Group, Matching, Transform};
 use weft_core::{Digest, Part, Population, Record, Split};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Networks in memory at a time.
 const CHUNK: usize = 2_048;
 /// Validation examples on which functions are compared.
 const PROOF_EXAMPLES: usize = 64;
-/// Largest change of a logit that rounding can explain, over the largest logit.
-const PROOF_TOLERANCE: f64 = 1e-3;
+/// Random inputs on which they are compared too: data may be silent where weights are not.
+const PROOF_RANDOM: usize = 16;
 /// Pairs of networks on whose paths barriers are measured.
 const PAIRS: usize = 16;
 
@@ -56,10 +59,11 @@ struct Job<'a> {
 /// What is gathered while the networks pass by.
 #[derive(Default)]
 struct Gathered {
-    elements: Vec<Element>,
+    transforms: Vec<Transform>,
     seen: BTreeSet<Digest>,
     num_ill_conditioned: usize,
     max_deviation: f64,
+    num_in_f64: usize,
 }
 
 impl Job<'_> {
@@ -88,12 +92,16 @@ impl Job<'_> {
         let mut zoo = Zoo::create(&folder, &format!("{}, canonical", self.raw.name()), architecture, Some(self.parent))?;
         let mut gathered = Gathered::default();
         self.transform(fitted.as_ref().map(|(canonicalizer, _)| canonicalizer), &mut zoo, &mut gathered)?;
-        let report = self.report(&group, (&raw_finals, &finals), fitted.as_ref(), &gathered)?;
+        let (report, structure) = self.report(&group, (&raw_finals, &finals), fitted.as_ref(), &gathered)?;
         write_json(&running.folder().join("canonicalize.json"), &report)?;
-        self.write_elements(running.folder(), fitted.as_ref().map(|(c, _)| c.anchor()), &gathered.elements)?;
+        write_json(&running.folder().join("structure.json"), &structure)?;
+        self.write_elements(running.folder(), fitted.as_ref().map(|(c, _)| c.anchor()), &gathered.transforms)?;
         let output = zoo.digest()?;
         drop(zoo);
-        running.complete_as(&["zoo/zoo.toml", "anchor.safetensors", "elements.safetensors", "canonicalize.json"], output)
+        running.complete_as(
+            &["zoo/zoo.toml", "anchor.safetensors", "elements.safetensors", "canonicalize.json", "structure.json"],
+            output,
+        )
     }
 
     /// The canonicalizer with the mean distances of its iterations; none if nothing is to be aligned.
@@ -122,44 +130,40 @@ impl Job<'_> {
             self.session.check_stop(Stage::Canonicalize)?;
             let (entries, runs): (Vec<Entry>, Vec<u32>) = chunk.into_iter().unzip();
             let raw = self.raw.load(&entries, Purpose::Transform)?;
-            let (canonical, elements, ill_conditioned) = match canonicalizer {
+            let CanonicalPopulation { networks: canonical, transforms, ill_conditioned } = match canonicalizer {
                 Some(canonicalizer) => canonicalizer.canonicalize_population(&raw, &runs)?,
-                None => (raw.clone(), vec![Group::derive(raw.architecture().clone()).identity(); raw.len()], 0),
+                None => CanonicalPopulation {
+                    networks: raw.clone(),
+                    transforms: vec![Transform::default(); raw.len()],
+                    ill_conditioned: vec![0; raw.len()],
+                },
             };
-            gathered.num_ill_conditioned += ill_conditioned;
-            gathered.max_deviation = gathered.max_deviation.max(self.prove(&raw, &canonical, &entries)?);
+            gathered.num_ill_conditioned += ill_conditioned.iter().sum::<usize>();
+            let proofs = self.prove(&raw, &canonical)?;
+            gathered.max_deviation = proofs.iter().fold(gathered.max_deviation, |most, proof| most.max(proof.relative()));
+            gathered.num_in_f64 += proofs.iter().filter(|proof| proof.max_relative_f64.is_some()).count();
             done += entries.len() as u64;
-            self.append(zoo, (canonical, elements), entries, gathered)?;
+            self.append(zoo, (canonical, transforms, &proofs), entries, gathered)?;
             monitor.progress(done);
         }
         monitor.finish();
         Ok(())
     }
 
-    /// The largest change of a logit over the largest logit, which only rounding may make.
-    fn prove(&self, raw: &Population, canonical: &Population, entries: &[Entry]) -> Result<f64> {
+    /// Runs every network before and after, on data and on random inputs.
+    fn prove(&self, raw: &Population, canonical: &Population) -> Result<Vec<Deviation>> {
         let dataset = &self.session.dataset;
         let validation = dataset.range(Part::Validation);
-        let inputs = dataset.gather(validation.start..validation.end.min(validation.start + PROOF_EXAMPLES));
-        let (before, after) = (weft_net::logits(raw, &inputs), weft_net::logits(canonical, &inputs));
-        let stride = (before.len() / raw.len().max(1)).max(1);
-        let mut largest = 0.0_f64;
-        for ((before, after), entry) in before.chunks_exact(stride).zip(after.chunks_exact(stride)).zip(entries) {
-            let size = before.iter().fold(1e-6_f64, |m, z| m.max(f64::from(z.abs())));
-            let moved = before.iter().zip(after).fold(0.0_f64, |m, (a, b)| m.max(f64::from((a - b).abs()))) / size;
-            if moved > PROOF_TOLERANCE {
-                return Err(Error::FunctionChanged { digest: entry.record().digest.to_string(), moved });
-            }
-            largest = largest.max(moved);
-        }
-        Ok(largest)
+        let data = dataset.gather(validation.start..validation.end.min(validation.start + PROOF_EXAMPLES));
+        let random = weft_net::random_inputs(raw.architecture(), PROOF_RANDOM, self.session.seed.fork("proof"));
+        proof::deviations(raw, canonical, &[&data, &random])
     }
 
     /// Appends canonical networks with their raw ones as parents; two raw networks of one orbit become one.
     fn append(
         &self,
         zoo: &mut Zoo,
-        (canonical, elements): (Population, Vec<Element>),
+        (canonical, transforms, proofs): (Population, Vec<Transform>, &[Deviation]),
         entries: Vec<Entry>,
         gathered: &mut Gathered,
     ) -> Result<()> {
@@ -168,7 +172,7 @@ impl Job<'_> {
         let scores = weft_net::scores(&canonical.select(&unscored), &self.session.dataset, Part::Validation)?;
         let scores: BTreeMap<usize, weft_net::Scores> = unscored.into_iter().zip(scores).collect();
         let (mut kept, mut records) = (Vec::new(), Vec::new());
-        for (i, (entry, element)) in entries.into_iter().zip(elements).enumerate() {
+        for (i, (entry, transform)) in entries.into_iter().zip(transforms).enumerate() {
             let digest = canonical.digest(i);
             if !gathered.seen.insert(digest) {
                 continue;
@@ -177,13 +181,14 @@ impl Job<'_> {
             record.provenance.parents = vec![record.digest];
             record.provenance.source = format!("canonical form of {}", record.provenance.source);
             record.digest = digest;
+            record.metrics.insert("canonical-deviation".to_owned(), proofs[i].relative());
             if let Some(scores) = scores.get(&i) {
                 record.metrics.insert("validation-accuracy".to_owned(), scores.accuracy);
                 record.metrics.insert("validation-loss".to_owned(), scores.loss);
             }
             kept.push(i);
             records.push(record);
-            gathered.elements.push(element);
+            gathered.transforms.push(transform);
         }
         let canonical = if kept.len() == canonical.len() { canonical } else { canonical.select(&kept) };
         super::append(zoo, &canonical, &records)
@@ -195,53 +200,51 @@ impl Job<'_> {
         (raw, entries): (&Population, &[Entry]),
         fitted: Option<&(Canonicalizer, Vec<f64>)>,
         gathered: &Gathered,
-    ) -> Result<Canonicalization> {
+    ) -> Result<(Canonicalization, ZooStructure)> {
         let runs: Vec<u32> = (0..entries.len() as u32).collect();
         let canonical = match fitted {
-            Some((canonicalizer, _)) => canonicalizer.canonicalize_population(raw, &runs)?.0,
+            Some((canonicalizer, _)) => canonicalizer.canonicalize_population(raw, &runs)?.networks,
             None => raw.clone(),
         };
-        let order = self.session.seed.fork("pairs").permutation(raw.len());
-        let pairs: Vec<[usize; 2]> = order.chunks_exact(2).take(PAIRS).map(|p| [p[0] as usize, p[1] as usize]).collect();
+        let pairs = weft_eval::structure::pairs(raw.len(), PAIRS, self.session.seed);
         let distances = |networks: &Population| {
             let distance = |&[a, b]: &[usize; 2]| distance(networks.row(a), networks.row(b));
             estimate(&pairs.iter().map(distance).collect::<Vec<_>>())
         };
         let dataset = &self.session.dataset;
-        let (path_before, barrier_before) = interpolate::paths(raw, &pairs, dataset)?;
-        let (path_after, barrier_after) = interpolate::paths(&canonical, &pairs, dataset)?;
-        Ok(Canonicalization {
+        let (path_before, barrier_before) = weft_eval::structure::paths(raw, &pairs, dataset)?;
+        let (path_after, barrier_after) = weft_eval::structure::paths(&canonical, &pairs, dataset)?;
+        let seed = self.session.seed.fork("structure");
+        let chosen = structure::sample(raw.len(), structure::SAMPLE, seed);
+        let aligned = if fitted.is_some() { Ok(canonical.select(&chosen)) } else { Err("the run does not align them".to_owned()) };
+        let mut measured = structure::of_networks(&raw.select(&chosen), aligned, (Some(dataset), 0), seed)?;
+        (measured.num_runs, measured.raw.barrier) = (raw.len(), Some(barrier_before));
+        measured.canonical.iter_mut().for_each(|canonical| canonical.barrier = Some(barrier_after));
+        let report = Canonicalization {
             group: group.to_string(),
-            num_networks: gathered.elements.len(),
+            num_networks: gathered.transforms.len(),
             distance: BeforeAfter { before: distances(raw), after: distances(&canonical) },
             barrier: BeforeAfter { before: barrier_before, after: barrier_after },
             path_before,
             path_after,
             num_ill_conditioned: gathered.num_ill_conditioned,
             max_function_deviation: gathered.max_deviation,
+            num_proven_in_f64: gathered.num_in_f64,
             mean_history: fitted.map(|(_, history)| history.clone()).unwrap_or_default(),
-        })
+        };
+        Ok((report, measured))
     }
 
-    /// Writes the anchor, and per hidden space the permutations and scales `[n, units]`.
-    fn write_elements(&self, folder: &Path, anchor: Option<&[f32]>, elements: &[Element]) -> Result<()> {
+    /// Writes the anchor, and what was applied to each network as [`Transform::encode`] has it, one after the other.
+    fn write_elements(&self, folder: &Path, anchor: Option<&[f32]>, transforms: &[Transform]) -> Result<()> {
         let none = BTreeMap::new();
         let anchor = anchor.unwrap_or_default();
         weft_zoo::write_tensors(&folder.join("anchor.safetensors"), &[("anchor".to_owned(), vec![anchor.len()], anchor)], &none)?;
-        let group = Group::derive(self.raw.architecture().clone());
-        let spaces: Vec<(Vec<f32>, Vec<f32>)> = (0..group.spaces().len())
-            .map(|k| {
-                let of_space = || elements.iter().map(|element| &element.spaces[k]);
-                let permutation = of_space().flat_map(|s| s.permutation.iter().map(|&p| p as f32)).collect();
-                (permutation, of_space().flat_map(|s| s.scale.iter().map(|&scale| scale as f32)).collect())
-            })
-            .collect();
-        let mut tensors = Vec::new();
-        for (space, (permutation, scale)) in group.spaces().iter().zip(&spaces) {
-            let shape = vec![elements.len(), space.size];
-            tensors.push((format!("{}.permutation", space.name), shape.clone(), permutation.as_slice()));
-            tensors.push((format!("{}.scale", space.name), shape, scale.as_slice()));
-        }
+        let codes: Vec<Vec<f32>> = transforms.iter().map(Transform::encode).collect();
+        let lengths: Vec<f32> = codes.iter().map(|code| code.len() as f32).collect();
+        let code = codes.concat();
+        let tensors =
+            [("lengths".to_owned(), vec![lengths.len()], lengths.as_slice()), ("code".to_owned(), vec![code.len()], &code)];
         Ok(weft_zoo::write_tensors(&folder.join("elements.safetensors"), &tensors, &none)?)
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use weft_core::{Architecture, Dataset};
 
 /// Reads the data set.
-pub(super) fn load(config: &DataConfig) -> Result<Dataset> {
+pub(crate) fn load(config: &DataConfig) -> Result<Dataset> {
     let path = config.path().unwrap_or_default();
     Ok(match config {
         DataConfig::Digits(_) => weft_zoo::data::digits()?,

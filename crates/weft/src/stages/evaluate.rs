@@ -238,11 +238,12 @@ impl Table<'_> {
         }
     }
 
-    /// Floating-point operations of one training run: two a weight and example forward, four backward.
+    /// Floating-point operations of one training run; a backward pass takes twice those of a forward pass.
     fn run_flops(&self) -> Option<f64> {
         let recipe = self.networks.entries.iter().find_map(|entry| entry.record().recipe.as_ref())?;
         let steps = recipe.num_steps(self.session.dataset.range(Part::Train).len());
-        Some(6.0 * self.networks.train.dim() as f64 * (recipe.batch_size as u64 * steps) as f64)
+        let step = 3.0 * weft_net::forward_flops(self.networks.train.architecture());
+        Some(step * (recipe.batch_size as u64 * steps) as f64)
     }
 
     /// First-layer weights of a few samples beside their nearest training network's, units matched.

@@ -68,19 +68,14 @@ pub(super) fn licence_of(done: &Done) -> Result<String> {
 fn record(session: &Session, fact: &SampleFacts, (architecture, row): (&Architecture, &[f32]), licence: &str) -> Result<Record> {
     let nearest: Digest = fact.nearest.parse()?;
     Ok(Record {
-        digest: Digest::of_weights(architecture, row),
-        run: format!("{} {}/{}", session.config.run.name, fact.set, fact.index),
-        step: None,
-        is_final: true,
-        split: Split::Train,
-        recipe: None,
-        metrics: BTreeMap::new(),
         provenance: Provenance {
             source: format!("sampled by weft {} from {}", env!("CARGO_PKG_VERSION"), fact.generator),
             licence: licence.to_owned(),
             parents: vec![nearest],
             synthetic: true,
+            ..Provenance::default()
         },
+        ..Record::new(Digest::of_weights(architecture, row), format!("{} {}/{}", session.config.run.name, fact.set, fact.index))
     })
 }
 

@@ -6,13 +6,13 @@ mod data;
 mod encode;
 mod evaluate;
 mod export;
-mod interpolate;
 mod models;
 mod report;
 mod sample;
 mod train;
 mod zoo;
 
+pub(crate) use data::load as load_dataset;
 pub(crate) use report::peak_memory;
 pub(crate) use sample::on_demand;
 

@@ -21,6 +21,7 @@ pub(super) fn write(session: &Session, done: &Done, stages: &[StageOutcome]) -> 
         evaluation: read_json(&evaluation.join("evaluation.json"))?,
         filters: read_json(&evaluation.join("filters.json"))?,
         canonicalization: Some(read_json(&done.of(Stage::Canonicalize).folder.join("canonicalize.json"))?),
+        structure: Some(read_json(&done.of(Stage::Canonicalize).folder.join("structure.json"))?),
         codec: Some(read_json(&done.of(Stage::Encode).folder.join("codec.json"))?),
         training: train::trainings(done.of(Stage::Train))?.into_iter().map(|training| training.curve).collect(),
         ablation: read_json(&evaluation.join("ablation.json"))?,
@@ -40,7 +41,7 @@ fn stage_time(outcome: &StageOutcome) -> StageTime {
 
 fn zoo_facts(session: &Session, raw: &Zoo, entries: &[Entry]) -> ZooFacts {
     let runs = |split| {
-        entries.iter().map(Entry::record).filter(|r| r.split == split).map(|r| r.run.as_str()).collect::<BTreeSet<_>>().len()
+        entries.iter().map(Entry::record).filter(|r| r.split == Some(split)).map(|r| r.run.as_str()).collect::<BTreeSet<_>>().len()
     };
     let licences: BTreeSet<&str> = entries.iter().map(|entry| entry.record().provenance.licence.as_str()).collect();
     let recipe = entries.iter().find_map(|entry| entry.record().recipe.as_ref());

@@ -127,11 +127,9 @@ impl Job<'_> {
         let split = if run < self.config.runs { Split::Train } else { Split::Test };
         let last = result.snapshots.len() - 1;
         let record = |(i, snapshot): (usize, &weft_net::Snapshot)| Record {
-            digest: Digest::of_weights(&self.architecture, &snapshot.row),
-            run: run_name(run),
             step: Some(snapshot.step),
             is_final: i == last,
-            split,
+            split: Some(split),
             recipe: Some(self.recipe.clone()),
             metrics: BTreeMap::from([
                 ("train-loss".to_owned(), snapshot.train_loss),
@@ -142,9 +140,9 @@ impl Job<'_> {
             provenance: Provenance {
                 source: format!("trained by weft {} on {}", env!("CARGO_PKG_VERSION"), self.session.dataset.name()),
                 licence: self.config.licence.clone(),
-                parents: Vec::new(),
-                synthetic: false,
+                ..Provenance::default()
             },
+            ..Record::new(Digest::of_weights(&self.architecture, &snapshot.row), run_name(run))
         };
         result.snapshots.iter().enumerate().map(record).collect()
     }

@@ -10,6 +10,7 @@
 
 mod config;
 mod keys;
+mod patterns;
 
 use super::{Source, SourceFault, SourceFormat, pytorch, safetensors};
 use crate::mapped::MappedFile;
@@ -144,17 +145,26 @@ fn adapter(source: &Source, config: &Config) -> Result<Adapter, SourceFault> {
     if modules.is_empty() {
         return Err(SourceFault::Empty);
     }
-    let modules = modules.into_iter().map(|(module, parts)| parts.check(source, config, module)).collect::<Result<_, _>>()?;
+    let names: Vec<&str> = modules.keys().map(String::as_str).collect();
+    let settings = config.ranks_and_alphas(&names)?;
+    let modules = modules.into_iter().zip(settings);
+    let modules = modules.map(|((module, parts), rank_and_alpha)| parts.check(source, config, module, rank_and_alpha));
+    let modules = modules.collect::<Result<_, _>>()?;
     Ok(Adapter { base_model: config.base_model.clone(), modules, replaced, fan_in_fan_out: config.fan_in_fan_out })
 }
 
 impl Parts {
-    fn check(self, source: &Source, config: &Config, module: String) -> Result<AdapterModule, SourceFault> {
+    fn check(
+        self,
+        source: &Source,
+        config: &Config,
+        module: String,
+        (rank, alpha): (usize, f64),
+    ) -> Result<AdapterModule, SourceFault> {
         let missing =
             |part: &str| SourceFault::MissingTensor { tensor: format!("{module}.{part}"), file: "the adapter".to_owned() };
         let a = self.a.ok_or_else(|| missing("lora_A"))?;
         let b = self.b.ok_or_else(|| missing("lora_B"))?;
-        let (rank, alpha) = (config.rank_of(&module), config.alpha_of(&module));
         let (a_shape, b_shape) = (&source.tensors()[&a].shape, &source.tensors()[&b].shape);
         let refuse = |reason| SourceFault::malformed(format!("module `{module}`"), reason);
         let kind = match (self.is_embedding, a_shape.len()) {

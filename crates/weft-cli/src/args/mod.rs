@@ -1,0 +1,166 @@
+//! The command line.
+
+pub(crate) mod arch;
+pub(crate) mod zoo;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Learns from trained networks and samples new ones.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Arguments {
+    /// How data are printed on stdout.
+    #[arg(long, value_enum, global = true, default_value_t = Format::Human)]
+    pub(crate) format: Format,
+    /// Print nothing on stderr but errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Print each task as it begins.
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// A form of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Human,
+    /// One JSON value.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take small classifiers of handwritten digits through all stages and sample new ones.
+    Quickstart(Quickstart),
+    /// Run the stages of a run file that are out of date.
+    Run(Run),
+    /// Show architectures, and tell which one a file has.
+    #[command(subcommand)]
+    Arch(arch::Arch),
+    /// Make and look after zoos of checkpoints.
+    #[command(subcommand)]
+    Zoo(zoo::Zoo),
+    /// Stage 2: remove the symmetries of the zoo's networks.
+    Canonicalize(StageRun),
+    /// Stage 3: fit the codec between canonical weights and codes.
+    Encode(StageRun),
+    /// Stage 4: train the generator, and the refiner if there is one.
+    Train(StageRun),
+    /// Stage 4: sample networks, those of the run file or more.
+    Sample(Sample),
+    /// Stage 5: measure samples against held-out runs and every baseline.
+    Evaluate(StageRun),
+    /// Stage 5: write sampled networks as files.
+    Export(StageRun),
+    /// Measure stage throughputs on this machine.
+    Bench(Bench),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Quickstart {
+    /// Use the networks of this zoo instead of training some.
+    #[arg(long, value_name = "ZOO")]
+    pub(crate) zoo: Option<PathBuf>,
+    /// Folder of all outputs.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Seed of everything random.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+}
+
+/// What every command that reads a run file takes.
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// Where networks are trained and run: auto, cpu or cuda:N.
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Replace a key of the run file, such as generator.flow.steps=500; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The run file.
+    pub(crate) file: PathBuf,
+    /// Stop after this stage.
+    #[arg(long, value_name = "STAGE", value_parser = weft::Stage::ALL.map(weft::Stage::name))]
+    pub(crate) until: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StageRun {
+    /// The run file; stages before this one run if they are out of date.
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sample {
+    /// The run file whose generator samples.
+    pub(crate) file: PathBuf,
+    /// Write samples of their own into this folder, beside those of the run file.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// How many networks (with --output).
+    #[arg(long, default_value_t = 16, requires = "output")]
+    pub(crate) count: usize,
+    /// Their seed (with --output).
+    #[arg(long, default_value_t = 0, requires = "output")]
+    pub(crate) seed: u64,
+    /// A field of the condition, such as validation-accuracy=0.95; may be repeated (with --output).
+    #[arg(long, value_name = "FIELD=NUMBER", requires = "output", value_parser = field)]
+    pub(crate) condition: Vec<(String, f64)>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+fn field(text: &str) -> Result<(String, f64), String> {
+    let (name, value) = text.split_once('=').ok_or("expected field=number")?;
+    let value = value.trim().parse().map_err(|_| format!("`{value}` is not a number"))?;
+    Ok((name.trim().to_owned(), value))
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// A short version of every measurement.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Also run another system's loop on the same task.
+    #[arg(long, value_enum)]
+    pub(crate) peer: Option<Peer>,
+}
+
+/// A system to measure beside ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Peer {
+    /// The loops in bench/, which need its requirements installed.
+    Pytorch,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn fields_of_conditions() {
+        assert_eq!(field("step = 15"), Ok(("step".to_owned(), 15.0)));
+        assert!(field("step").is_err() && field("step=many").is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! Zoos made of other zoos: their checkpoints with other records, their shards shared where nothing of them changes.
+//!
+//! A derived zoo is built under a temporary name beside its place and gets its own name when it is whole, so that a
+//! process that is killed leaves no part of one. The next derivation of the same name clears the rest away.
+
+use super::append::insert;
+use super::catalogue::Entry;
+use super::{Purpose, Zoo, shard};
+use crate::atomic::{parent_of, sync_folder};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use weft_core::{Architecture, Digest, Monitor, Record};
+
+/// A zoo that is not yet at its place.
+pub(super) struct Derived {
+    path: PathBuf,
+    /// Where it is built; removed unless it is finished.
+    temporary: PathBuf,
+    zoo: Option<Zoo>,
+}
+
+impl Derived {
+    /// Begins a zoo that is to be in `path`, where nothing may be.
+    pub(super) fn begin(path: &Path, name: &str, architecture: Arc<Architecture>, parents: &[Digest]) -> Result<Self> {
+        let occupied = |reason: &str| Error::Occupied { path: path.to_owned(), reason: reason.to_owned() };
+        if Zoo::exists(path) {
+            return Err(occupied("there is a zoo already"));
+        }
+        let folder_name = path.file_name().ok_or_else(|| occupied("the path does not end in a name"))?;
+        match std::fs::read_dir(path).map(|mut items| items.next().is_none()) {
+            Ok(true) => std::fs::remove_dir(path).map_err(Error::io("replace", path))?,
+            Ok(false) => return Err(occupied("the folder is not empty")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("list", path)(error)),
+        }
+        let temporary = parent_of(path).join(format!(".{}.weft-tmp", folder_name.to_string_lossy()));
+        if temporary.exists() {
+            std::fs::remove_dir_all(&temporary).map_err(Error::io("remove", &temporary))?;
+        }
+        let zoo = Zoo::create_from(&temporary, name, architecture, parents)?;
+        Ok(Self { path: path.to_owned(), temporary, zoo: Some(zoo) })
+    }
+
+    /// Takes checkpoints of a zoo, each with the record that it is to have here, shard by shard.
+    pub(super) fn take(&mut self, source: &Zoo, checkpoints: Vec<(Entry, Record)>, monitor: &Monitor<'_>) -> Result<()> {
+        let Some(zoo) = &mut self.zoo else { return Ok(()) };
+        let rows = source.catalogue.shards()?;
+        let mut order: Vec<Option<Digest>> = Vec::new();
+        let mut of_shard: BTreeMap<Option<Digest>, Vec<(Entry, Record)>> = BTreeMap::new();
+        for (entry, record) in checkpoints {
+            let shard = entry.shard();
+            if !of_shard.contains_key(&shard) {
+                order.push(shard);
+            }
+            of_shard.entry(shard).or_default().push((entry, record));
+        }
+        for shard in order {
+            if monitor.should_stop() {
+                return Err(Error::Interrupted);
+            }
+            let members = of_shard.remove(&shard).unwrap_or_default();
+            match shard {
+                Some(digest) if rows.get(&digest) == Some(&(members.len() as i64)) => zoo.share(source, digest, members)?,
+                _ => zoo.rewrite(source, members)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers the files that a source has taken in whole.
+    pub(super) fn take_files(&mut self, source: &Zoo) -> Result<()> {
+        let files = source.files()?;
+        self.zoo.as_mut().map_or(Ok(()), |zoo| zoo.remember_files(&files))
+    }
+
+    /// Brings the zoo to its place.
+    pub(super) fn finish(mut self) -> Result<Zoo> {
+        if let Some(zoo) = self.zoo.take() {
+            // SQLite finds its journal by the path at which it was opened, so the zoo is closed before it moves.
+            sync_folder(&zoo.shards())?;
+        }
+        std::fs::rename(&self.temporary, &self.path).map_err(Error::io("write", &self.path))?;
+        sync_folder(parent_of(&self.path))?;
+        Zoo::open(&self.path)
+    }
+}
+
+impl Drop for Derived {
+    fn drop(&mut self) {
+        self.zoo = None;
+        // After `finish` it is not there any more; what cannot be removed now is removed by the next derivation.
+        let _ = std::fs::remove_dir_all(&self.temporary);
+    }
+}
+
+impl Zoo {
+    /// Takes over a whole shard: a second name of the same file where the file system has such, else a copy.
+    fn share(&mut self, source: &Self, digest: Digest, mut members: Vec<(Entry, Record)>) -> Result<()> {
+        let (from, to) = (source.shard_path(&digest), self.shard_path(&digest));
+        if std::fs::hard_link(&from, &to).is_err() {
+            let copied = std::fs::copy(&from, &to).and_then(|_| std::fs::File::open(&to)?.sync_all());
+            copied.map_err(Error::io("copy", &from))?;
+        }
+        members.sort_by_key(|(entry, _)| entry.row());
+        let records: Vec<&Record> = members.iter().map(|(_, record)| record).collect();
+        self.enter(Some(digest), &records)
+    }
+
+    /// Writes the networks of a part of a shard as a shard of their own. Of quarantined ones nothing but the row stays.
+    fn rewrite(&mut self, source: &Self, members: Vec<(Entry, Record)>) -> Result<()> {
+        let usable = |(entry, record): &(Entry, Record)| entry.record().quarantine.is_none() && record.quarantine.is_none();
+        let (usable, quarantined): (Vec<_>, Vec<_>) = members.into_iter().partition(usable);
+        self.enter(None, &quarantined.iter().map(|(_, record)| record).collect::<Vec<_>>())?;
+        if usable.is_empty() {
+            return Ok(());
+        }
+        let (entries, records): (Vec<Entry>, Vec<Record>) = usable.into_iter().unzip();
+        let population = source.load(&entries, Purpose::Transform)?;
+        let shard = shard::write(&self.shards(), &population, &(0..entries.len()).collect::<Vec<_>>())?;
+        self.enter(Some(shard), &records.iter().collect::<Vec<_>>())
+    }
+
+    fn enter(&mut self, shard: Option<Digest>, records: &[&Record]) -> Result<()> {
+        let transaction = self.catalogue.lock()?;
+        insert(&transaction, shard, records).map_err(self.catalogue.fail())?;
+        transaction.commit().map_err(self.catalogue.fail())
+    }
+}

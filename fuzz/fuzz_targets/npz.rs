@@ -1,0 +1,8 @@
+//! Fuzzes the reader of `npz` files.
+#![no_main]
+
+use std::sync::LazyLock;
+
+static FOLDER: LazyLock<std::path::PathBuf> = LazyLock::new(weft_fuzz::folder);
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| weft_fuzz::run("npz", &FOLDER, bytes));

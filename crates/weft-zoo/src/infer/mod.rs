@@ -296,7 +296,7 @@ fn name_of(family: &Family) -> String {
     let joined = |sizes: &[usize]| sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join("-");
     let kind = family.name();
     match family {
-        // As they were always called.
+        Family::Mlp(mlp) if mlp.widths.len() > 12 => format!("mlp-{}-layers", mlp.widths.len() - 1),
         Family::Mlp(mlp) => format!("mlp-{}", joined(&mlp.widths)),
         Family::Cnn(cnn) => format!("cnn-{}", joined(&cnn.layers.iter().map(|layer| layer.out).collect::<Vec<_>>())),
         Family::ResNet(resnet) => format!("{kind}-{}-{}", 2 * resnet.blocks * resnet.widths.len() + 2, joined(&resnet.widths)),

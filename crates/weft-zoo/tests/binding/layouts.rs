@@ -14,19 +14,25 @@ pub(crate) struct Layout {
     pub(crate) name: &'static str,
     /// The name of a declared tensor in the file.
     rename: fn(&str) -> String,
+    forms: &'static [Form],
+}
+
+/// What a file does to the tensors themselves.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
     /// Queries, keys and values below each other.
-    fused: bool,
+    Fused,
     /// Matrices of blocks in × out.
-    transposed: bool,
+    Transposed,
     /// Axes of length 1 in front of what has no module.
-    batched: bool,
+    Batched,
     /// Repeats the first tensor as the output layer.
-    repeats: bool,
+    Repeats,
 }
 
 impl Layout {
     const fn new(networks: &'static [&'static str], name: &'static str, rename: fn(&str) -> String) -> Self {
-        Self { networks, name, rename, fused: false, transposed: false, batched: false, repeats: false }
+        Self { networks, name, rename, forms: &[] }
     }
 }
 
@@ -48,7 +54,7 @@ fn hf_resnet(name: &str) -> String {
         ],
     );
     match name.strip_prefix("layer").and_then(|rest| rest.split_once('.')) {
-        Some((stage, rest)) => format!("resnet.encoder.stages.{}.layers.{rest}", stage.parse::<usize>().unwrap() - 1),
+        Some((stage, rest)) => format!("resnet.encoder.stages.{}.layers.{rest}", stage.parse::<usize>().expect("a number") - 1),
         None => replaced(
             &name,
             &[("conv1.", "resnet.embedder.embedder.convolution."), ("bn1.", "resnet.embedder.embedder.normalization.")],
@@ -141,21 +147,21 @@ pub(crate) fn layouts() -> Vec<Layout> {
         new(ALL, "its own", str::to_owned),
         new(RESNET, "another torchvision", |name| replaced(name, &[("downsample", "shortcut"), ("fc.", "linear.")])),
         new(RESNET, "hugging-face", hf_resnet),
-        Layout { fused: true, batched: true, ..new(VIT, "timm", |name| name.replace(".attn.q.", ".attn.qkv.")) },
-        Layout { batched: true, ..new(VIT, "hugging-face", hf_vit) },
-        Layout { fused: true, batched: true, ..new(VIT, "torchvision", torchvision_vit) },
+        Layout { forms: &[Form::Fused, Form::Batched], ..new(VIT, "timm", |name| name.replace(".attn.q.", ".attn.qkv.")) },
+        Layout { forms: &[Form::Batched], ..new(VIT, "hugging-face", hf_vit) },
+        Layout { forms: &[Form::Fused, Form::Batched], ..new(VIT, "torchvision", torchvision_vit) },
         new(BERT, "with a prefix", |name| format!("bert.{name}")),
         new(BERT, "old", |name| {
             let pairs = [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")];
             format!("bert.{}", replaced(name, &pairs))
         }),
-        Layout { fused: true, transposed: true, ..new(GPT, "hugging-face", prefixed_gpt) },
-        Layout { fused: true, transposed: true, ..new(GPT, "hugging-face, bare", gpt) },
-        Layout { fused: true, transposed: true, repeats: true, ..new(&["gpt-tied"], "hugging-face, tied", prefixed_gpt) },
-        Layout { fused: true, ..new(GPT, "nanogpt", prefixed_gpt) },
-        Layout { fused: true, repeats: true, ..new(&["gpt-tied"], "nanogpt, tied", prefixed_gpt) },
+        Layout { forms: &[Form::Fused, Form::Transposed], ..new(GPT, "hugging-face", prefixed_gpt) },
+        Layout { forms: &[Form::Fused, Form::Transposed], ..new(GPT, "hugging-face, bare", gpt) },
+        Layout { forms: &[Form::Fused, Form::Transposed, Form::Repeats], ..new(&["gpt-tied"], "hugging-face, tied", prefixed_gpt) },
+        Layout { forms: &[Form::Fused], ..new(GPT, "nanogpt", prefixed_gpt) },
+        Layout { forms: &[Form::Fused, Form::Repeats], ..new(&["gpt-tied"], "nanogpt, tied", prefixed_gpt) },
         new(LLAMA, "bare", |name| name.replace("model.", "")),
-        Layout { repeats: true, ..new(&["llama-tied"], "tied", str::to_owned) },
+        Layout { forms: &[Form::Repeats], ..new(&["llama-tied"], "tied", str::to_owned) },
         new(MLP, "fc", |name| replaced(name, &[("layers.2", "fc3"), ("layers.1", "fc2"), ("layers.0", "fc1")])),
         new(MLP, "sequential", |name| replaced(name, &[("layers.2", "4"), ("layers.1", "2"), ("layers.0", "0")])),
         new(MLP, "net", |name| replaced(name, &[("layers.2", "net.10"), ("layers.1", "net.9"), ("layers.0", "net.1")])),
@@ -169,28 +175,28 @@ pub(crate) fn written(layout: &Layout, architecture: &Architecture, row: &[f32])
     let mut tensors = Tensors::new();
     for spec in architecture.tensors() {
         let (mut shape, mut values) = (spec.shape.clone(), row[spec.range()].to_vec());
-        if layout.fused && (spec.name.contains(".attn.k.") || spec.name.contains(".attn.v.")) {
+        if layout.forms.contains(&Form::Fused) && (spec.name.contains(".attn.k.") || spec.name.contains(".attn.v.")) {
             continue;
         }
-        if layout.fused && spec.name.contains(".attn.q.") {
+        if layout.forms.contains(&Form::Fused) && spec.name.contains(".attn.q.") {
             for other in [".attn.k.", ".attn.v."] {
                 let name = spec.name.replace(".attn.q.", other);
-                let other = architecture.tensors().iter().find(|spec| spec.name == name).unwrap();
+                let other = architecture.tensors().iter().find(|spec| spec.name == name).expect("it has all three");
                 values.extend_from_slice(&row[other.range()]);
             }
             shape[0] *= 3;
         }
-        if layout.transposed && spec.name.starts_with("h.") && shape.len() == 2 {
+        if layout.forms.contains(&Form::Transposed) && spec.name.starts_with("h.") && shape.len() == 2 {
             values =
                 (0..shape[1]).flat_map(|c| (0..shape[0]).map(move |r| (r, c))).map(|(r, c)| values[r * shape[1] + c]).collect();
             shape.reverse();
         }
-        if layout.batched && !spec.name.contains('.') {
+        if layout.forms.contains(&Form::Batched) && !spec.name.contains('.') {
             shape.splice(0..0, vec![1; 3 - shape.len()]);
         }
         tensors.push(((layout.rename)(&spec.name), shape, values));
     }
-    if layout.repeats {
+    if layout.forms.contains(&Form::Repeats) {
         let (_, shape, values) = tensors[0].clone();
         tensors.push(("lm_head.weight".to_owned(), shape, values));
     }
@@ -241,7 +247,8 @@ proptest! {
 
 /// The file of a layout, by names.
 fn file(network: &str, layout: &str) -> (Arc<Architecture>, Tensors) {
-    let (layout, architecture) = cases().into_iter().find(|(l, network_)| network_.name() == network && l.name == layout).unwrap();
+    let (layout, architecture) =
+        cases().into_iter().find(|(l, network_)| network_.name() == network && l.name == layout).expect("there is such a layout");
     let tensors = written(&layout, &architecture, &row(&architecture, 1));
     (architecture, tensors)
 }
@@ -294,6 +301,17 @@ fn what_does_not_fit_is_listed() {
     let (_, shape, values) = tensors[3].clone();
     tensors.push(("bert.embeddings.LayerNorm.gamma".to_owned(), shape, values));
     assert!(matches!(find(&tensors), Error::Misfit { .. }));
+}
+
+#[test]
+fn integers_are_no_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.safetensors");
+    let header = br#"{"fc1.weight":{"dtype":"I64","shape":[2,1],"data_offsets":[0,16]},"fc2.weight":{"dtype":"F32","shape":[1,2],"data_offsets":[16,24]}}"#;
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header, &[0; 24]].concat()).unwrap();
+    let source = weft_zoo::open_sources(&path).unwrap().remove(0);
+    let error = weft_zoo::infer(&source, &weft_zoo::Hints::default()).unwrap_err().to_string();
+    assert!(error.contains("tensor `fc1.weight`: dtype I64 is not read as weights"), "{error}");
 }
 
 #[test]

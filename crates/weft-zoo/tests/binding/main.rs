@@ -19,10 +19,10 @@ pub(crate) fn row(architecture: &Architecture, seed: u64) -> Vec<f32> {
 /// Writes a file and opens it.
 pub(crate) fn stored(path: &Path, tensors: &Tensors) -> Source {
     let borrowed: Vec<_> = tensors.iter().map(|(name, shape, values)| (name.clone(), shape.clone(), values.as_slice())).collect();
-    write_tensors(path, &borrowed, &weft_zoo::Metadata::new()).unwrap();
-    let mut sources = open_sources(path).unwrap();
+    write_tensors(path, &borrowed, &weft_zoo::Metadata::new()).expect("the file can be written");
+    let mut sources = open_sources(path).expect("it is a sound file");
     assert_eq!(sources.len(), 1);
-    sources.pop().unwrap()
+    sources.pop().expect("there is one")
 }
 
 /// Sorted by name, as sets are compared.

@@ -3,6 +3,8 @@
     cargo build --release -p weft-zoo --example onnx
     WEFT_DATA=FOLDER python -m unittest discover -v tests/python
 
+With the program itself (target/release/weft, or its path in WEFT) whole zoos are exported as well.
+
 Needs goldens/onnx/requirements.txt, the example (or its path in WEFT_ONNX) and `openwakeword` in the folder that WEFT_DATA names.
 """
 
@@ -23,6 +25,7 @@ except ImportError:
     onnx = None
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+WEFT = pathlib.Path(os.environ.get("WEFT", ROOT / "target/release/weft"))
 PROGRAM = pathlib.Path(os.environ.get("WEFT_ONNX", ROOT / "target/release/examples/onnx"))
 NETWORKS = pathlib.Path(os.environ.get("WEFT_DATA", ROOT / "data")) / "openwakeword"
 # One network of each of the five dialects.
@@ -31,6 +34,10 @@ DIALECTS = ["dk/hey_leo/hey_leo", "en/hey_skelly/Hey_Skelly", "en/alfred/alfred"
 
 def weft(*arguments):
     subprocess.run([str(PROGRAM), *map(str, arguments)], check=True)
+
+
+def program(*arguments):
+    subprocess.run([str(WEFT), *map(str, arguments), "--quiet"], check=True, stdout=subprocess.DEVNULL)
 
 
 def run(model, inputs):
@@ -117,6 +124,25 @@ class ExportedModels(unittest.TestCase):
             with self.subTest(name):
                 original, target, _ = self.exported(name, lambda weights: weights)
                 self.assertEqual(original.read_bytes(), target.read_bytes())
+
+    @unittest.skipUnless(WEFT.is_file(), f"{WEFT} is not built")
+    def test_a_zoo_of_changed_networks_in_one_model(self):
+        original = NETWORKS / f"{DIALECTS[0]}.onnx"
+        folder = pathlib.Path(self.folder.name)
+        (folder / "in").mkdir()
+        weights = folder / "in/own.safetensors"
+        weft("read", original, weights)
+        own = load_file(weights)
+        changed = {name: np.ascontiguousarray(0.9 * tensor) for name, tensor in own.items()}
+        save_file(changed, folder / "in/changed.safetensors")
+        architecture = ROOT / "architectures/openwakeword.toml"
+        zoo, out = folder / "zoo", folder / "out"
+        program("zoo", "import", folder / "in", "-o", zoo, "--architecture", architecture, "--licence", "Apache-2.0")
+        program("zoo", "export", zoo, "-o", out, "--as", "onnx", "--graph", original)
+        got = sorted(run(file, self.inputs).tolist() for file in out.glob("*.onnx"))
+        expected = sorted(scores(w, self.inputs).tolist() for w in (own, changed))
+        self.assertEqual(len(got), 2)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
 if __name__ == "__main__":

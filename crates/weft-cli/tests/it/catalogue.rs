@@ -193,3 +193,45 @@ fn zoos_are_divided_merged_and_pruned() {
     assert_eq!(out, format!("removed: {}: no checkpoint names it\n4 checkpoints in 1 shard: clean\n", old.display()));
     assert!(shard.exists() && !old.exists());
 }
+
+#[test]
+fn exports_say_what_they_wrote_and_refuse_what_has_no_meaning() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (zoo, out) = (imported(dir.path()), dir.path().join("out"));
+    let start = ["zoo", "export", zoo.as_str(), "-o", text(&out)];
+    let hallo = ["--where", "phrase = 'hallo'", "--as", "npz"];
+    assert_eq!(done(&[&start[..], &hallo].concat()), format!("2 networks in {}\n", out.display()));
+    assert_eq!(done(&[&start[..], &hallo].concat()), format!("2 networks in {}\n2 networks there already\n", out.display()));
+    let mut names: Vec<String> = std::fs::read_dir(&out)
+        .expect("files")
+        .map(|item| item.expect("a file").file_name().into_string().expect("text"))
+        .collect();
+    names.sort();
+    let digests = done(&["zoo", "ls", &zoo, "--where", "phrase = 'hallo'", "--columns", "digest", "--sort", "digest"]);
+    let mut expected: Vec<String> = digests.lines().skip(1).map(|digest| format!("{}-hallo.npz", digest.trim())).collect();
+    expected.push("README.md".to_owned());
+    expected.sort();
+    assert_eq!(names, expected);
+    let json: serde_json::Value = serde_json::from_str(&done(&[&start[..], &hallo, &["--format", "json"]].concat())).expect("JSON");
+    assert_eq!((json["unchanged"].as_u64(), json["notes"].as_array().map(Vec::len)), (Some(2), Some(0)));
+
+    let original = done(&[&start[..], &["--names", "original", "--limit", "1"]].concat());
+    assert_eq!(original, format!("1 network in {}\n", out.display()));
+    for (more, expected) in [
+        (
+            &["--as", "onnx"][..],
+            "error: `--as onnx` needs the models that take the weights: `--graph FILE` for all, or `--originals DIR`",
+        ),
+        (&["--graph", "a.onnx"][..], "error: `--graph` and `--originals` need `--as onnx`"),
+        (&["--as", "onnx", "--names", "original", "--graph", "a.onnx"][..], "error: `--names` has no meaning with `--as onnx`"),
+        (&["--as", "onnx", "--originals", "."][..], "no original ONNX model: it came from a file of format `safetensors`"),
+        (&["--as", "onnx", "--graph", "absent.onnx"][..], "absent.onnx"),
+    ] {
+        let err = refused(&[&start[..], more].concat());
+        assert!(err.contains(expected), "`{expected}` is missing from {err}");
+    }
+    let file = names.iter().find(|name| name.ends_with(".npz")).expect("an archive");
+    std::fs::write(out.join(file), "mine").expect("the file can be written");
+    let err = refused(&[&start[..], &hallo].concat());
+    assert!(err.contains("is there already with other content; move it away, or write to another folder"), "{err}");
+}

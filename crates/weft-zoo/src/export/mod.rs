@@ -97,6 +97,9 @@ struct Planned<'a> {
     note: Option<String>,
 }
 
+/// What decides the layout of a checkpoint, with a note where that is not the one that was asked for.
+type Layouts<'a> = Box<dyn FnMut(&Entry) -> Result<(Layout, Option<String>)> + 'a>;
+
 impl Zoo {
     /// Writes checkpoints as files of their own into a folder, which is made if it is not there, with a `README.md`.
     ///
@@ -136,7 +139,7 @@ impl Zoo {
             self.load(std::slice::from_ref(entry), Purpose::Evaluate)?;
         }
         let names = file_names(entries, form.extension());
-        let mut layouts: Box<dyn FnMut(&Entry) -> Result<(Layout, Option<String>)>> = match form {
+        let mut layouts: Layouts<'_> = match form {
             ExportForm::Safetensors(TensorNames::Own) | ExportForm::Npz(TensorNames::Own) => Box::new(|_| Ok((Layout::Own, None))),
             ExportForm::Safetensors(TensorNames::Original) | ExportForm::Npz(TensorNames::Original) => {
                 let ancestry = Ancestry::new(self, &[])?;

@@ -46,7 +46,7 @@ pub use format::{
     read_architecture, recipe_from_json, recipe_to_json,
 };
 pub use import::{
-    BINDING, Examined, ImportOptions, ImportReport, LabelRule, LabelSource, Refusal, examine, find_checkpoints, import,
+    BINDING, Examined, ImportOptions, ImportReport, LabelRule, LabelSource, Refusal, examine, find_checkpoints, import, is_onnx,
 };
 pub use infer::{Hints, Inferred, infer};
 pub use instances::{find_architecture, instance_names, instance_text};

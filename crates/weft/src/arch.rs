@@ -7,6 +7,7 @@ use std::sync::Arc;
 use weft_canon::Group;
 use weft_core::{Architecture, Node};
 pub use weft_zoo::Hints;
+use weft_zoo::onnx::read_onnx;
 use weft_zoo::{Inferred, Source};
 
 /// A family, of which instances are declared by their sizes.
@@ -200,6 +201,17 @@ pub struct CheckView {
 /// The file cannot be read, or its tensors do not fit: up to ten are named, each with its shape and the declared one.
 pub fn check(file: &Path, architecture: &Path) -> Result<CheckView> {
     let architecture = weft_zoo::find_architecture(architecture)?;
+    if weft_zoo::is_onnx(file) {
+        let network = read_onnx(file)?;
+        if !network.architecture.same_graph(&architecture) {
+            return Err(crate::Error::Misfit {
+                what: format!("`{}`", file.display()),
+                other: format!("the architecture `{}`", architecture.name()),
+                reason: format!("its graph is another, `{}`: `weft arch infer` shows it", network.architecture.name()),
+            });
+        }
+        return Ok(of_onnx(file, &architecture));
+    }
     let sources = weft_zoo::open_sources(file)?;
     let mut binding = None;
     for source in &sources {
@@ -221,6 +233,20 @@ fn checked(file: &Path, sources: &[Source], architecture: &Architecture, binding
         tensors: binding.stored().len(),
         repeated: binding.repeats().iter().map(|repeat| repeat.stored.name.clone()).collect(),
         ignored: binding.ignored().to_vec(),
+    }
+}
+
+/// An ONNX model, whose graph says which tensor is which.
+fn of_onnx(file: &Path, architecture: &Architecture) -> CheckView {
+    CheckView {
+        file: file.to_owned(),
+        format: "onnx",
+        networks: 1,
+        architecture: architecture.name().to_owned(),
+        naming: "its graph".to_owned(),
+        tensors: architecture.tensors().len(),
+        repeated: Vec::new(),
+        ignored: Vec::new(),
     }
 }
 
@@ -249,6 +275,9 @@ pub struct InferView {
 /// # Errors
 /// The file cannot be read, shows too little, or holds networks of several architectures.
 pub fn infer(file: &Path, hints: &Hints) -> Result<InferView> {
+    if weft_zoo::is_onnx(file) {
+        return infer_onnx(file, hints);
+    }
     let sources = weft_zoo::open_sources(file)?;
     let mut first: Option<Inferred> = None;
     for source in &sources {
@@ -276,6 +305,32 @@ pub fn infer(file: &Path, hints: &Hints) -> Result<InferView> {
         notes,
         num_parameters: architecture.num_parameters(),
         toml,
+    })
+}
+
+/// The graph of an ONNX model, under the name of a built-in architecture if it is that.
+fn infer_onnx(file: &Path, hints: &Hints) -> Result<InferView> {
+    let network = read_onnx(file)?;
+    let mut notes = Vec::new();
+    if let Some(head) = network.head {
+        notes.push(format!("the architecture ends in logits; the {head:?} behind them is left out").to_lowercase());
+    }
+    let mut architecture = network.architecture;
+    let mut built_in = weft_zoo::instance_names().into_iter().filter_map(|name| weft_zoo::find_architecture(Path::new(name)).ok());
+    if let Some(same) = built_in.find(|built_in| built_in.same_graph(&architecture)) {
+        notes.push(format!("it is the built-in `{}`", same.name()));
+        architecture = same;
+    }
+    if let Some(name) = &hints.name {
+        let tensors = architecture.tensors().iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect();
+        architecture = Architecture::new(name, tensors, architecture.nodes().to_vec())?;
+    }
+    Ok(InferView {
+        check: of_onnx(file, &architecture),
+        family: "ops",
+        notes,
+        num_parameters: architecture.num_parameters(),
+        toml: weft_zoo::architecture_to_toml(&architecture),
     })
 }
 

@@ -14,7 +14,7 @@ mod store;
 
 pub use find::find_checkpoints;
 pub use labels::{LabelRule, LabelSource};
-pub use read::BINDING;
+pub use read::{BINDING, is_onnx};
 pub use store::Examined;
 
 use crate::checkpoint::Described;

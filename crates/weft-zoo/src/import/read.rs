@@ -61,7 +61,9 @@ fn is_own(path: &Path, architecture: &Architecture) -> bool {
     read_header(path).is_ok_and(|header| fits(&header, architecture).is_ok())
 }
 
-pub(crate) fn is_onnx(path: &Path) -> bool {
+/// Whether a file's name says that it is an ONNX model, which is read by its graph and not as a list of tensors.
+#[must_use]
+pub fn is_onnx(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
 }
 

@@ -52,3 +52,11 @@ fn minilm_is_a_bert() {
     let row = inferred.binding.bind(&source, &inferred.architecture).unwrap();
     assert_eq!(row.len(), 22_713_216);
 }
+
+#[test]
+fn a_wake_word_is_the_built_in_architecture() {
+    let Some(path) = data("openwakeword/en/Alice/Alice.onnx") else { return };
+    let network = weft_zoo::onnx::read_onnx(&path).unwrap();
+    let built_in = weft_zoo::find_architecture(std::path::Path::new("openwakeword")).unwrap();
+    assert!(network.architecture.same_graph(&built_in), "{:?}", network.architecture);
+}

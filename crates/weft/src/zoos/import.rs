@@ -96,7 +96,7 @@ fn view(import: &Import, report: ImportReport) -> ImportView {
 fn infer(import: &Import) -> Result<std::result::Result<Architecture, Vec<Refusal>>> {
     let hints = weft_zoo::Hints { activation: import.activation, ..weft_zoo::Hints::default() };
     let of_file = |path: &Path| {
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
+        if weft_zoo::is_onnx(path) {
             return Ok(weft_zoo::onnx::read_onnx(path)?.architecture);
         }
         let sources = weft_zoo::open_sources(path)?;

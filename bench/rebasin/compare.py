@@ -5,8 +5,8 @@
 
 Both networks are torchvision's `resnet18` with its own initial weights, from two seeds. The programs run in turn; what each says
 that its work took is compared, reading of files and imports aside: for `rebasin` the constructor (it traces the network) and
-`rebasin()`, for Weft the continuous symmetries of both networks and the matching. The distances are not comparable: Weft's is
-measured after scales and batch norms are fixed, that of `rebasin` between the weights as they are.
+`rebasin()`, for Weft the matching of the raw weights (`--raw`: permutations alone, the same problem) and, in another run,
+everything (continuous symmetries fixed in both networks first). The distance is that of all weights and running statistics.
 """
 
 import argparse
@@ -43,8 +43,8 @@ def run_rebasin(a, b, image):
     return time.perf_counter() - since, before, distance(a, b)
 
 
-def run_weft(program, files):
-    command = [program, "resnet-18", "--pair", *files]
+def run_weft(program, files, options):
+    command = [program, "resnet-18", *options, "--pair", *files]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = FIGURES.search(printed)
     if found is None:
@@ -66,7 +66,7 @@ def main():
         models.append(resnet18(weights=None).eval())
     a, b = models
     image = torch.randn(1, 3, 224, 224)
-    secs = {"rebasin": [], "weft": []}
+    secs = {"rebasin": [], "weft, raw weights": [], "weft, symmetries fixed": []}
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder) / name) for name in ("a.safetensors", "b.safetensors")]
         for model, file in zip(models, files):
@@ -74,7 +74,8 @@ def main():
         for _ in range(options.runs):
             found = {
                 "rebasin": run_rebasin(a, b, image),
-                "weft": run_weft(options.matching, files),
+                "weft, raw weights": run_weft(options.matching, files, ["--raw"]),
+                "weft, symmetries fixed": run_weft(options.matching, files, []),
             }
             for name, (took, before, after) in found.items():
                 secs[name].append(took)

@@ -3,12 +3,12 @@
 //! ```sh
 //! cargo run --release -p weft-canon --example matching -- resnet-18
 //! cargo run --release -p weft-canon --example matching -- vit-b --starts 1
-//! cargo run --release -p weft-canon --example matching -- resnet-18 --pair A.safetensors B.safetensors
+//! cargo run --release -p weft-canon --example matching -- resnet-18 --raw --pair A.safetensors B.safetensors
 //! ```
 //!
 //! Without files, two pairs of random weights are matched: independent ones, which leave the ascent most to do, and a network with
 //! a transformed, noisy copy of itself, whose permutation is known. What is timed begins with the raw weights: continuous
-//! symmetries fixed in both, then [`match_to`]. The peak of the memory counts everything that the process has held until then.
+//! symmetries fixed in both, then [`match_to`]; with `--raw` the weights are matched as they are. The peak of the memory counts everything that the process has held until then.
 
 use std::error::Error;
 use std::fmt;
@@ -23,11 +23,13 @@ use weft_testkit::random_row;
 /// Noise on a copy, as a part of each tensor's root mean square.
 const NOISE: f32 = 0.05;
 
-const USAGE: &str = "usage: matching resnet-18|vit-b [--starts N] [--pair A.safetensors B.safetensors]";
+const USAGE: &str = "usage: matching resnet-18|vit-b [--starts N] [--raw] [--pair A.safetensors B.safetensors]";
 
 struct Options {
     architecture: Arc<Architecture>,
     matching: Matching,
+    /// Whether continuous symmetries are left as they are.
+    raw: bool,
     pair: Option<[String; 2]>,
 }
 
@@ -78,6 +80,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
     let mut options = Options {
         architecture: Arc::new(family.build(&name)?),
         matching: Matching { starts: 1, ..Matching::default() },
+        raw: false,
         pair: None,
     };
     while let Some(argument) = arguments.next() {
@@ -87,6 +90,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
                 let value = value()?;
                 options.matching.starts = value.parse().map_err(|_| usage(format!("`{value}` is no number of starts")))?;
             }
+            "--raw" => options.raw = true,
             "--pair" => options.pair = Some([value()?, value()?]),
             _ => return Err(usage(format!("`{argument}` is unknown")).into()),
         }
@@ -99,23 +103,30 @@ fn run(options: &Options) -> Result<()> {
     let group = Group::derive(architecture.clone());
     if let Some([a, b]) = &options.pair {
         let [a, b] = [read(architecture, a)?, read(architecture, b)?];
-        return measure(&group, options.matching, "given pair", (&a, &b), None);
+        return measure(&group, options, "given pair", (&a, &b), None);
     }
     let a = random_row(architecture, seed.fork("a"));
     let b = random_row(architecture, seed.fork("b"));
-    measure(&group, options.matching, "independent weights", (&a, &b), None)?;
+    measure(&group, options, "independent weights", (&a, &b), None)?;
     drop(b);
     let (b, moved) = noisy_copy(&group, &a, seed.fork("copy"))?;
-    measure(&group, options.matching, "noisy copy", (&a, &b), Some(&moved))
+    measure(&group, options, "noisy copy", (&a, &b), Some(&moved))
 }
 
 /// Fixes and matches a pair, and prints what came of it.
 #[expect(clippy::print_stdout, reason = "a program prints its figures")]
-fn measure(group: &Group, matching: Matching, what: &str, (a, b): (&[f32], &[f32]), moved: Option<&Element>) -> Result<()> {
+fn measure(group: &Group, options: &Options, what: &str, (a, b): (&[f32], &[f32]), moved: Option<&Element>) -> Result<()> {
     let seed = Seed::new(0);
     let since = Instant::now();
-    let a = Canonicalizer::fit_anchor(group.clone(), a, matching, seed)?;
-    let b = Canonicalizer::fit_anchor(group.clone(), b, matching, seed)?;
+    let matching = options.matching;
+    let fix = |row: &[f32]| {
+        if options.raw {
+            Canonicalizer::new(group.clone(), row.to_vec(), matching, seed)
+        } else {
+            Canonicalizer::fit_anchor(group.clone(), row, matching, seed)
+        }
+    };
+    let (a, b) = (fix(a)?, fix(b)?);
     let fixed = since.elapsed().as_secs_f64();
     let (a, b) = (a.anchor(), b.anchor());
     let (found, squared) = match_to(group, b, a, &matching, seed)?;

@@ -52,9 +52,9 @@ fn describe(human: &mut String, found: &ZooStructure) {
             path.accuracy.get(path.lambda.len() / 2).map(|&e| plus_minus(e, 4))
         }));
     }
-    let header: Vec<&str> = ["", "raw", "canonical"].into_iter().take(forms.len() + 1).collect();
+    let header: Vec<&str> = ["", "as stored", "canonical"].into_iter().take(forms.len() + 1).collect();
     human.push_str(&table(&header, &rows));
-    for (name, form) in ["raw", "canonical"].into_iter().zip(&forms) {
+    for (name, form) in ["as stored", "canonical"].into_iter().zip(&forms) {
         let _ = writeln!(human, "\neffective rank, {name}");
         human.push_str(&table(&SPECTRUM, &form.spectra.iter().map(spectrum).collect::<Vec<_>>()));
     }

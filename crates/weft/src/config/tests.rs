@@ -79,7 +79,7 @@ fn wrong_types_and_missing_keys_have_a_place() {
     check(
         "hidden = [16]",
         "hidden = [16]\nactivation = \"rleu\"",
-        "run.toml:9:14: unknown activation `rleu`; known: relu, tanh, gelu, silu, sigmoid",
+        "run.toml:9:14: unknown activation `rleu`; known: relu, tanh, gelu, gelu-tanh, silu, sigmoid",
     );
     check(
         "output = \"out\"",

@@ -10,8 +10,8 @@ pub(crate) fn structure(report: &Report) -> String {
     let Some(found) = &report.structure else { return String::new() };
     let mut text = format!(
         "<p>The method bets that good weights are few-dimensional, joined by good paths, and flat. Measured on {} of {}{}; errors are over \
-         networks or pairs. Each figure has a control: coordinates shuffled over networks, each on its own, show what so many networks \
-         without correlations would; a random basis what any basis of that size keeps; the mean network what no structure beyond a center would.</p>\n",
+         networks or pairs. Each figure has a control: coordinates that are shuffled over networks, each on its own, have the effective rank of so many networks without \
+         correlations; a random basis keeps what any basis of its size would; the mean network knows nothing but the zoo’s center.</p>\n",
         html::plural(found.num_sampled, "final network"),
         html::plural(found.num_runs, "training run"),
         found.dataset.as_ref().map_or_else(String::new, |name| format!(" and the validation part of {}", escape(name))),
@@ -65,7 +65,7 @@ fn charts(found: &ZooStructure) -> String {
         String::new()
     } else {
         format!(
-            " Right: loss that noise of each weight costs, relative to its size, mean over {}.",
+            " The second chart: loss that noise of each weight costs, relative to its size, mean over {}.",
             html::plural(found.num_sharp, "network")
         )
     };

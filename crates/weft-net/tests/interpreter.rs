@@ -30,7 +30,7 @@ fn architectures() -> Vec<Arc<Architecture>> {
     x = graph.push(Op::LayerNorm { gain: None, bias: None, epsilon: 1e-6 }, &[slice]);
     x = graph.push(Op::GlobalAvgPool, &[x]);
     graph.linear(x, "head", [3, 7], false);
-    all.push(Arc::new(graph.build("rare-ops").unwrap()));
+    all.push(Arc::new(graph.build("rare-ops").expect("the graph is sound")));
     all
 }
 
@@ -88,7 +88,7 @@ fn larger() -> Vec<Architecture> {
         num_classes: 300,
     };
     let vit = Vit { image: [3, 36, 36], patch: 4, d_model: 24, depth: 1, num_heads: 3, d_hidden: 300, num_classes: 7 };
-    [("resnet", Family::ResNet(resnet)), ("vit", Family::Vit(vit))].map(|(name, f)| f.build(name).unwrap()).to_vec()
+    [("resnet", Family::ResNet(resnet)), ("vit", Family::Vit(vit))].map(|(name, f)| f.build(name).expect("the sizes fit")).to_vec()
 }
 
 #[test]

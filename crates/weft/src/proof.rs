@@ -197,6 +197,6 @@ mod tests {
         assert_eq!(relative(&[2.0], &[0.0]), (1.0, 2.0));
         assert_eq!(relative(&[0.0], &[0.0]), (0.0, 0.0));
         assert_eq!(relative(&[0.0, f64::NAN], &[-0.0, f64::NAN]), (0.0, 0.0));
-        assert_eq!(relative(&[1.0, f64::INFINITY], &[1.0, f64::NAN]).0, f64::INFINITY);
+        assert!(relative(&[1.0, f64::INFINITY], &[1.0, f64::NAN]).0.is_infinite());
     }
 }

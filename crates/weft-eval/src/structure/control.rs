@@ -133,7 +133,9 @@ mod tests {
             column.sort_by(f32::total_cmp);
             assert!(column.iter().enumerate().all(|(i, v)| (v - (i * 1000 + c) as f32).abs() < 0.5));
         }
-        let kept = (0..n).filter(|&i| shuffled[i * d..].iter().zip(&rows[i * d..]).take(d).filter(|(a, b)| a == b).count() > d / 4);
+        let kept = (0..n).filter(|&i| {
+            shuffled[i * d..].iter().zip(&rows[i * d..]).take(d).filter(|(a, b)| a.to_bits() == b.to_bits()).count() > d / 4
+        });
         assert_eq!(kept.count(), 0);
     }
 }

@@ -60,8 +60,8 @@ impl TensorSpectrum {
     pub(super) fn new((name, shape): (&str, &[usize]), (gram, shuffled): (Gram, Gram), seed: Seed) -> Result<Self> {
         let d: usize = shape.iter().product();
         let variances = gram.variances(None)?;
-        let dimension = dimension(&gram, &variances)?;
-        let shuffled = self::dimension(&shuffled, &shuffled.variances(None)?)?;
+        let dimension = dimension(&gram, &variances);
+        let shuffled = self::dimension(&shuffled, &shuffled.variances(None)?);
         Ok(Self {
             name: name.to_owned(),
             shape: shape.to_vec(),
@@ -75,15 +75,15 @@ impl TensorSpectrum {
     }
 }
 
-fn dimension(gram: &Gram, variances: &[f64]) -> Result<Dimension> {
+fn dimension(gram: &Gram, variances: &[f64]) -> Dimension {
     // Errors of the eigenvalues of parts would be errors of the whole, which was found.
     let of = |measure: fn(&[f64]) -> f64| jackknife(gram.n, |kept| gram.variances(Some(kept)).map_or(f64::NAN, |v| measure(&v)));
-    Ok(Dimension {
+    Dimension {
         participation_ratio: of(participation_ratio),
         entropy_rank: of(entropy_rank),
         components_90: components(variances, 0.9),
         components_99: components(variances, 0.99),
-    })
+    }
 }
 
 /// The participation ratio; 0 of no variance.
@@ -204,7 +204,9 @@ impl Gram {
         };
         let count = chosen.len();
         let mut values = eigenvalues(&self.centered(chosen), count)?;
-        values.iter_mut().for_each(|v| *v /= (count as f64 - 1.0).max(1.0));
+        for v in &mut values {
+            *v /= (count as f64 - 1.0).max(1.0);
+        }
         let floor = (FLOOR * values.first().copied().unwrap_or(0.0)).max(self.rounding);
         values.retain(|&v| v > floor);
         Ok(values)

@@ -37,7 +37,8 @@ pub(super) fn attention<T: Real>([q, k, v]: [&[T]; 3], shape: &Shape) -> Vec<T> 
         let mut query = head(q, example, h, heads);
         let (mut key, value) = (head(k, example, from, kv_heads), head(v, example, from, kv_heads));
         if let Some(turns) = &turns {
-            [&mut query, &mut key].into_iter().for_each(|x| turns.apply(x));
+            turns.apply(&mut query);
+            turns.apply(&mut key);
         }
         one_head([&query, &key, &value], shape, out);
     });
@@ -84,12 +85,14 @@ fn softmax<T: Real>(row: &mut [T], scale: f64) {
         total += v.to_f64();
     }
     let factor = T::from_f64(1.0 / total);
-    row.iter_mut().for_each(|v| *v *= factor);
+    for v in row.iter_mut() {
+        *v *= factor;
+    }
 }
 
 /// Sines and cosines of a rotary embedding, `[t, d/2]`.
 struct Turns<T> {
-    turns: Vec<[T; 2]>,
+    angles: Vec<[T; 2]>,
     pairs: RopePairs,
     d: usize,
 }
@@ -101,13 +104,13 @@ impl<T: Real> Turns<T> {
             let (sin, cos) = (position as f64 * rope.theta.powf(-2.0 * i as f64 / d as f64)).sin_cos();
             [T::from_f64(sin), T::from_f64(cos)]
         };
-        Self { turns: (0..tokens * (d / 2)).map(turn).collect(), pairs: rope.pairs, d }
+        Self { angles: (0..tokens * (d / 2)).map(turn).collect(), pairs: rope.pairs, d }
     }
 
     /// Rotates the pairs of every token of a head, `[t, d]`.
     fn apply(&self, x: &mut [T]) {
         let half = self.d / 2;
-        for (token, turns) in x.chunks_exact_mut(self.d).zip(self.turns.chunks_exact(half)) {
+        for (token, turns) in x.chunks_exact_mut(self.d).zip(self.angles.chunks_exact(half)) {
             for (i, &[sin, cos]) in turns.iter().enumerate() {
                 let (a, b) = match self.pairs {
                     RopePairs::Interleaved => (2 * i, 2 * i + 1),

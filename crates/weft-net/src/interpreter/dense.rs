@@ -45,7 +45,9 @@ pub(super) fn linear<T: Real>(x: &[T], w: &[T], bias: Option<&[T]>, fan_in: usiz
 /// `ids` `[b·t]`, the row of an id `[d]` → `[b·t, d]`.
 pub(super) fn embed<'a, T: Real>(ids: &[T], width: usize, row: impl Fn(usize) -> std::borrow::Cow<'a, [T]>) -> Vec<T> {
     let mut y = Vec::with_capacity(ids.len() * width);
-    ids.iter().for_each(|id| y.extend_from_slice(&row(id.to_f64() as usize)));
+    for id in ids {
+        y.extend_from_slice(&row(id.to_f64() as usize));
+    }
     y
 }
 

@@ -46,7 +46,9 @@ pub(super) fn batch_norm<T: Real>(x: &mut [T], [gain, bias, mean, variance]: [&[
         for (x, &(scale, mean, bias)) in example.chunks_exact_mut(area).zip(&channels) {
             // In f32 the shift is not folded into one number: where the mean is large, that would lose digits.
             let (mean, bias) = (T::from_f64(mean), T::from_f64(bias));
-            x.iter_mut().for_each(|v| *v = (*v - mean) * scale + bias);
+            for v in x.iter_mut() {
+                *v = (*v - mean) * scale + bias;
+            }
         }
     });
 }
@@ -66,7 +68,9 @@ pub(super) fn norm<T: Real>(x: &mut [T], width: usize, norm: &Norm<'_, T>) {
         let mean = if norm.centered { row.iter().map(|v| v.to_f64()).sum::<f64>() / width as f64 } else { 0.0 };
         let square = row.iter().map(|v| (v.to_f64() - mean).powi(2)).sum::<f64>() / width as f64;
         let scale = 1.0 / (square + norm.epsilon).sqrt();
-        row.iter_mut().for_each(|v| *v = T::from_f64((v.to_f64() - mean) * scale));
+        for v in row.iter_mut() {
+            *v = T::from_f64((v.to_f64() - mean) * scale);
+        }
         if let Some(gain) = norm.gain {
             row.iter_mut().zip(gain).for_each(|(v, &g)| *v *= g);
         }

@@ -19,7 +19,9 @@ impl Plan {
     pub(super) fn new(architecture: &Architecture, nodes: &[usize]) -> Self {
         let graph = architecture.nodes();
         let mut captured = vec![false; graph.len()];
-        nodes.iter().for_each(|&node| captured[node] = true);
+        for &node in nodes {
+            captured[node] = true;
+        }
         let (mut runs, mut last_reader) = (captured.clone(), vec![None; graph.len()]);
         for (at, node) in graph.iter().enumerate().rev() {
             if !runs[at] {

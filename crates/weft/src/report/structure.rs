@@ -4,6 +4,7 @@ use super::data::{Estimate, Report};
 use super::html::{self, MISSING, cells, each, escape, estimate, heads, section};
 use super::plot::{Axis, Chart, Format, Frame, Scale, Shape, figure, legend_entry};
 use crate::structure::{SharpnessPoint, Structure, TensorSpectrum, ZooStructure};
+use std::fmt::Write as _;
 
 /// The section on structure.
 pub(crate) fn structure(report: &Report) -> String {
@@ -17,7 +18,7 @@ pub(crate) fn structure(report: &Report) -> String {
         found.dataset.as_ref().map_or_else(String::new, |name| format!(" and the validation part of {}", escape(name))),
     );
     if let Some(reason) = &found.not_canonical {
-        text.push_str(&format!("<p>They have no canonical form here: {}.</p>\n", escape(reason)));
+        let _ = writeln!(text, "<p>They have no canonical form here: {}.</p>", escape(reason));
     }
     section("structure", "Structure of the zoo", &(text + &summary(found) + &charts(found) + &tensors(found)))
 }

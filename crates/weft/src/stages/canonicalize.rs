@@ -95,7 +95,7 @@ impl Job<'_> {
         let (report, structure) = self.report(&group, (&raw_finals, &finals), fitted.as_ref(), &gathered)?;
         write_json(&running.folder().join("canonicalize.json"), &report)?;
         write_json(&running.folder().join("structure.json"), &structure)?;
-        self.write_elements(running.folder(), fitted.as_ref().map(|(c, _)| c.anchor()), &gathered.transforms)?;
+        write_elements(running.folder(), fitted.as_ref().map(|(c, _)| c.anchor()), &gathered.transforms)?;
         let output = zoo.digest()?;
         drop(zoo);
         running.complete_as(
@@ -234,19 +234,18 @@ impl Job<'_> {
         };
         Ok((report, measured))
     }
+}
 
-    /// Writes the anchor, and what was applied to each network as [`Transform::encode`] has it, one after the other.
-    fn write_elements(&self, folder: &Path, anchor: Option<&[f32]>, transforms: &[Transform]) -> Result<()> {
-        let none = BTreeMap::new();
-        let anchor = anchor.unwrap_or_default();
-        weft_zoo::write_tensors(&folder.join("anchor.safetensors"), &[("anchor".to_owned(), vec![anchor.len()], anchor)], &none)?;
-        let codes: Vec<Vec<f32>> = transforms.iter().map(Transform::encode).collect();
-        let lengths: Vec<f32> = codes.iter().map(|code| code.len() as f32).collect();
-        let code = codes.concat();
-        let tensors =
-            [("lengths".to_owned(), vec![lengths.len()], lengths.as_slice()), ("code".to_owned(), vec![code.len()], &code)];
-        Ok(weft_zoo::write_tensors(&folder.join("elements.safetensors"), &tensors, &none)?)
-    }
+/// Writes the anchor, and what was applied to each network as [`Transform::encode`] has it, one after the other.
+fn write_elements(folder: &Path, anchor: Option<&[f32]>, transforms: &[Transform]) -> Result<()> {
+    let none = BTreeMap::new();
+    let anchor = anchor.unwrap_or_default();
+    weft_zoo::write_tensors(&folder.join("anchor.safetensors"), &[("anchor".to_owned(), vec![anchor.len()], anchor)], &none)?;
+    let codes: Vec<Vec<f32>> = transforms.iter().map(Transform::encode).collect();
+    let lengths: Vec<f32> = codes.iter().map(|code| code.len() as f32).collect();
+    let code = codes.concat();
+    let tensors = [("lengths".to_owned(), vec![lengths.len()], lengths.as_slice()), ("code".to_owned(), vec![code.len()], &code)];
+    Ok(weft_zoo::write_tensors(&folder.join("elements.safetensors"), &tensors, &none)?)
 }
 
 fn distance(a: &[f32], b: &[f32]) -> f64 {

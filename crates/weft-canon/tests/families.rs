@@ -132,8 +132,9 @@ fn with_epsilon(architecture: &Architecture, epsilon: f64) -> Architecture {
 fn lively_row(architecture: &Architecture, seed: Seed) -> Vec<f64> {
     let mut row = wide(&random_row(architecture, seed));
     if architecture.nodes().iter().any(|n| matches!(n.op, Op::Clip { .. })) {
+        let scale = 0.5 + f64::from(seed.uniforms(1)[0]) * 1.5; // units that neither saturate nor stay between the bounds
         for w in &mut row {
-            *w *= 0.25;
+            *w *= scale;
         }
     } else if architecture.nodes().iter().any(|n| kinks(&n.op)) {
         for spec in architecture.tensors() {

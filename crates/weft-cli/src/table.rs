@@ -64,7 +64,7 @@ mod tests {
         let rows = vec![vec!["a".to_owned(), "1".to_owned()], vec!["long".to_owned(), "1000".to_owned()]];
         assert_eq!(table(&["name", "n"], &rows), "name  n\na        1\nlong  1000\n");
         let hostile = vec![vec!["a\x1b[2J\nb".to_owned(), "1".to_owned()]];
-        assert_eq!(table(&["name", "n"], &hostile), "name      n\na [2J b  1\n");
+        assert_eq!(table(&["name", "n"], &hostile), "name     n\na [2J b  1\n");
     }
 
     #[test]

@@ -200,7 +200,8 @@ fn quarantined_networks_and_lost_models_stop_an_export_before_it_begins() {
         Provenance { source: "../a.onnx".to_owned(), format: Some("onnx".to_owned()), ..records[0].provenance.clone() };
     records[0].provenance.file_sha256 = Some(weft_core::Sha256([7; 32]));
     records[0].split = Some(Split::Train);
-    let _ = zoo.append(&population, &records).unwrap();
+    let _ = zoo.append(&population.select(&[0]), &records[..1]).unwrap();
+    let _ = zoo.quarantine(&records[1..]).unwrap();
     let entries = zoo.records(&Filter { with_quarantined: true, ..Filter::default() }).unwrap();
     let out = dir.path().join("out");
     assert!(matches!(export(&zoo, &entries, &OWN_NPZ, &out), Err(Error::Quarantined { .. })));

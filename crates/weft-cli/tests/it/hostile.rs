@@ -110,7 +110,7 @@ fn bad_checkpoints_are_refused_by_name_and_the_rest_make_a_zoo_for_the_quickstar
     let (code, out, _) = outcome(&["zoo", "import", text(&dir.path().join("files")), "-o", text(&zoo)]);
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!((code, lines[0]), (Some(1), format!("28 networks into {}", zoo.display()).as_str()));
-    let nan = format!("quarantined: {}: tensor `layers.1.weight`: value ", files[0].display());
+    let nan = format!("quarantined: {}: tensor `layers.1.bias`: value ", files[0].display());
     assert!(lines[1].starts_with(&nan) && lines[1].ends_with(" is not finite"), "{}", lines[1]);
     let expected = ["`layers.1.bias`: missing", "shape [6, 10], expected [10, 6]", "its header speaks of"];
     for ((file, expected), line) in files[1..].iter().zip(expected).zip(&lines[2..]) {

@@ -283,11 +283,11 @@ fn what_does_not_fit_is_listed() {
     };
     let mut tensors = own.clone();
     tensors.retain(|(name, ..)| name != "pooler.dense.bias");
-    tensors[0].1 = vec![4, 5];
+    tensors[0].1 = vec![4, 9];
     tensors.push(("other".to_owned(), vec![1], vec![0.0]));
     insta::assert_snapshot!(find(&tensors).to_string().replace(&dir.path().display().to_string(), "DIR"), @r"
     `DIR/a.safetensors` does not fit the architecture `bert`:
-      tensor `embeddings.word_embeddings.weight`: shape [4, 5], expected [5, 4]
+      tensor `embeddings.word_embeddings.weight`: shape [4, 9], expected [9, 4]
       tensor `pooler.dense.bias`: missing
       tensor `other`: not a tensor of the architecture `bert`
     ");
@@ -356,13 +356,13 @@ fn damaged_bindings_are_refused() {
     };
     check("{", "[", "line 1");
     check("\"naming\"", "\"name\"", "unknown field");
-    check("[0,false,0,20]", "[0,false,1,21]", "overlap, leave values out");
-    check("[0,false,0,20]", "[0,false,0,19]", "number of values");
-    check("[0,false,0,20]", "[99,false,0,20]", "number of values");
-    check("[0,false,0,20]", "[0,false,20,0]", "number of values");
+    check("[0,false,0,36]", "[0,false,1,37]", "overlap, leave values out");
+    check("[0,false,0,36]", "[0,false,0,35]", "number of values");
+    check("[0,false,0,36]", "[99,false,0,36]", "number of values");
+    check("[0,false,0,36]", "[0,false,36,0]", "number of values");
     check("true,0,16", "false,0,16", "differ in being transposed");
     check("[5,4]", "[4294967296,4294967296]", "absurd");
-    check("[0,false,0,20],", "", "parts");
+    check("[0,false,0,36],", "", "parts");
     let (other, _) = file("mlp-relu", "fc");
     assert!(weft_zoo::binding_from_json(&text, &other).is_err());
 }

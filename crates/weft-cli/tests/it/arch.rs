@@ -32,9 +32,9 @@ fn an_architecture_is_shown() {
 
     tensor           shape
     layers.0.weight  16 × 64
-    layers.0.bias    16
+    layers.0.bias         16
     layers.1.weight  10 × 16
-    layers.1.bias    10
+    layers.1.bias         10
 
        op      of  output  tensors
     0  input           64

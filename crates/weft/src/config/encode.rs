@@ -21,6 +21,8 @@ pub struct CanonicalizeConfig {
 pub enum Align {
     /// The mean of the training runs, re-estimated until it stays.
     Mean,
+    /// Each other: no network is an anchor, and going round a cycle of networks ends where it began.
+    Consistent,
     /// One training network.
     Anchor,
     /// Nothing: the raw weights are kept as they are.

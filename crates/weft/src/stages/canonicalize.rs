@@ -25,6 +25,8 @@ use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
 const VERSION: u32 = 2;
+/// Orders of networks that an alignment without an anchor tries.
+const RESTARTS: usize = 3;
 /// Networks in memory at a time.
 const CHUNK: usize = 2_048;
 /// Validation examples on which functions are compared.
@@ -111,6 +113,11 @@ impl Job<'_> {
         match self.config.align {
             Align::None => Ok(None),
             Align::Anchor => Ok(Some((Canonicalizer::fit_anchor(group, finals.row(0), matching, seed)?, Vec::new()))),
+            Align::Consistent => {
+                let rows: Vec<&[f32]> = finals.rows().collect();
+                let (fitted, _) = Canonicalizer::fit_consistent(group.clone(), &rows, RESTARTS, seed)?;
+                Ok(Some((Canonicalizer::new(group, fitted.anchor().to_vec(), matching, seed)?, Vec::new())))
+            }
             Align::Mean => {
                 let rows: Vec<&[f32]> = finals.rows().collect();
                 let (fitted, history) = Canonicalizer::fit_mean(group.clone(), &rows, self.config.iterations, seed)?;

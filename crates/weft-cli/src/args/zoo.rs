@@ -29,6 +29,16 @@ pub(crate) enum Zoo {
     },
     /// Count checkpoints, sum up their accuracies, and measure the structure that generators bet on.
     Stats(ZooStats),
+    /// List the networks nearest to that of a file, in the quotient by symmetries.
+    Nearest {
+        /// The zoo's folder.
+        zoo: PathBuf,
+        /// A file of weights.
+        file: PathBuf,
+        /// How many.
+        #[arg(long, default_value_t = 10)]
+        count: usize,
+    },
     /// Write checkpoints as one file each: safetensors, npz, or the ONNX models that they came from.
     Export(Export),
     /// Write a new zoo with other splits, such that nothing that belongs together is parted.

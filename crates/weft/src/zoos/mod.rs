@@ -6,11 +6,13 @@ mod derive;
 mod export;
 mod figures;
 mod import;
+mod nearest;
 
 pub use derive::{Merge, MergeView, Renamed, SplitOutcome, SplitRequest, merge, split};
 pub use export::{Export, ExportForm, ExportNote, ExportView, Graphs, TensorNames, export};
 pub use figures::{FileFault, SplitView, StatsView, VerifyView, prune, stats, verify};
 pub use import::{Import, ImportView, import};
+pub use nearest::{Near, nearest};
 
 use crate::{Error, Result};
 use serde::Serialize;

@@ -109,6 +109,11 @@ fn an_own_zoo_goes_through_the_whole_job() {
     };
     let view = zoos::import(&import, &Monitor::silent()).unwrap();
     assert_eq!((view.read, view.refused.len()), (12, 0));
+    let file = weft_zoo::find_checkpoints(&import.paths).unwrap().remove(3);
+    let near = zoos::nearest(&import.zoo, &file, 3, &Monitor::silent()).unwrap();
+    let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+    assert!(near.len() == 3 && near[0].digest.starts_with(&name), "{name}: {near:?}");
+    assert!(near[0].relative < 1e-5 && near[1].relative > 0.01, "{near:?}");
     let mut config = tiny(&dir.path().join("own"), &["evaluate.thresholds=[0.5]"]);
     let path = dir.path().join("imported");
     config.zoo = weft::config::ZooConfig::Existing(weft::config::ExistingZooConfig { path });

@@ -22,6 +22,14 @@ pub(super) fn dispatch(command: Zoo, monitor: &Monitor) -> anyhow::Result<Answer
         Zoo::Ls { zoo, selection, columns } if columns.is_empty() => list(&zoo, selection),
         Zoo::Ls { zoo, selection, columns } => list_columns(&zoo, selection, &columns),
         Zoo::Show { zoo, digest } => show(&zoo, &digest),
+        Zoo::Nearest { zoo, file, count } => {
+            let found = zoos::nearest(&zoo, &file, count, monitor)?;
+            let row = |n: &zoos::Near| {
+                vec![n.digest[..12].to_owned(), n.run.clone(), format!("{:.4}", n.distance), format!("{:.4}", n.relative)]
+            };
+            let human = table(&["digest", "run", "distance", "relative"], &found.iter().map(row).collect::<Vec<_>>());
+            Ok(Answer { human, json: serde_json::to_value(&found).context("the nearest networks")?, done: true })
+        }
         Zoo::Stats(arguments) => figures::stats(arguments, monitor),
         Zoo::Export(arguments) => export::export(arguments, monitor),
         Zoo::Split(arguments) => split(arguments, monitor),

@@ -66,7 +66,7 @@ fn a_misspelt_key_is_named_with_its_place_and_its_neighbor() {
     check(
         "[zoo.train]",
         "[canonicalize]\nalign = \"maen\"\n[zoo.train]",
-        "run.toml:11:9: unknown value `maen`\nhint: did you mean `mean`? values here: `mean`, `anchor`, `none`",
+        "run.toml:11:9: unknown value `maen`\nhint: did you mean `mean`? values here: `mean`, `consistent`, `anchor`, `none`",
     );
 }
 

@@ -1,9 +1,10 @@
 //! The canonical form: continuous symmetries fixed in closed form, then the permutation and signs that lie closest to an anchor.
 
+use crate::activations::{Activations, Matched, match_activations};
 use crate::error::{Result, check_len};
 use crate::fix::{Fixed, Precision, fix};
 use crate::transform::{Step, Transform};
-use crate::{Element, Error, Group, Matching, match_to};
+use crate::{AlignBy, Element, Error, Group, Matching, match_to};
 use rayon::prelude::*;
 use weft_core::{Population, Seed};
 
@@ -14,7 +15,8 @@ pub struct Canonical {
     pub row: Vec<f32>,
     /// What was applied to the raw weights.
     pub canonical_from_raw: Transform,
-    /// Scales, gains and directions that the weights leave undetermined: dead units, singular values that meet.
+    /// Scales, gains and directions that the weights leave undetermined: dead units, singular values that meet. With an alignment
+    /// by activations also units of a space that do nothing on the data.
     pub ill_conditioned: usize,
 }
 
@@ -39,6 +41,9 @@ pub struct Canonicalizer {
     anchor: Vec<f32>,
     matching: Matching,
     seed: Seed,
+    by: AlignBy,
+    /// What the anchor's units do on the data, where that is what counts.
+    wanted: Option<Activations>,
 }
 
 impl Canonicalizer {
@@ -48,7 +53,40 @@ impl Canonicalizer {
     /// [`Error::Length`] or [`Error::NotFinite`] if the anchor is no row of finite weights.
     pub fn new(group: Group, anchor: Vec<f32>, matching: Matching, seed: Seed) -> Result<Self> {
         check_row(&group, "anchor", &anchor)?;
-        Ok(Self { group, anchor, matching, seed })
+        Ok(Self { group, anchor, matching, seed, by: AlignBy::Weights, wanted: None })
+    }
+
+    /// Aligns by something else than weights from now on.
+    ///
+    /// # Errors
+    /// [`Error::Observe`] if the anchor does not run on the data.
+    pub fn aligned_by(mut self, by: AlignBy) -> Result<Self> {
+        self.by = by;
+        self.observe_anchor()?;
+        Ok(self)
+    }
+
+    fn observe_anchor(&mut self) -> Result<()> {
+        self.wanted = match &self.by {
+            AlignBy::Weights => None,
+            AlignBy::Activations(observer) => Some(Activations::of(&self.group, observer.as_ref(), &self.anchor)?),
+        };
+        Ok(())
+    }
+
+    /// The permutations and signs that align a network whose continuous symmetries are fixed, its squared distance then, and the
+    /// number of units that nothing tells apart.
+    fn align(&self, row: &[f32]) -> Result<(Element, f64, usize)> {
+        let (AlignBy::Activations(observer), Some(wanted)) = (&self.by, &self.wanted) else {
+            let (element, squared) = match_to(&self.group, row, &self.anchor, &self.matching, self.seed)?;
+            return Ok((element, squared, 0));
+        };
+        let seen = Activations::of(&self.group, observer.as_ref(), row)?;
+        let Matched { element, silent } = match_activations(&self.group, (row, &seen), (&self.anchor, wanted))?;
+        let mut image = vec![0.0; row.len()];
+        self.group.apply_to(&element, row, &mut image)?;
+        let squared = self.anchor.iter().zip(&image).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+        Ok((element, squared, silent))
     }
 
     /// Takes one network, its continuous symmetries fixed, as the anchor.
@@ -57,7 +95,7 @@ impl Canonicalizer {
     /// As [`Canonicalizer::new`].
     pub fn fit_anchor(group: Group, row: &[f32], matching: Matching, seed: Seed) -> Result<Self> {
         let anchor = fixed(&group, "anchor", row)?.0;
-        Ok(Self { group, anchor, matching, seed })
+        Self::new(group, anchor, matching, seed)
     }
 
     /// Takes as the anchor the mean of matched networks, estimated anew `iterations` times from the first one on.
@@ -72,23 +110,21 @@ impl Canonicalizer {
     ///
     /// # References
     /// Ainsworth, Hayase & Srinivasa 2023, Appendix A.10 (matching many models); Gower 1975 for the iteration.
-    pub fn fit_mean(group: Group, rows: &[&[f32]], iterations: usize, seed: Seed) -> Result<(Self, Vec<f64>)> {
+    pub fn fit_mean(group: Group, rows: &[&[f32]], iterations: usize, by: AlignBy, seed: Seed) -> Result<(Self, Vec<f64>)> {
         let first = rows.first().ok_or(Error::Empty { what: "networks to fit the anchor to" })?;
-        let mut fitted = Self::fit_anchor(group, first, Matching::default(), seed)?;
+        let mut fitted = Self::fit_anchor(group, first, Matching::default(), seed)?.aligned_by(by)?;
         let rows = fixed_rows(&fitted.group, rows)?;
         let mut history = Vec::with_capacity(iterations);
         let mut previous: Vec<Element> = Vec::new();
         for _ in 0..iterations {
-            let matched: Vec<(Element, f64)> = rows
-                .par_iter()
-                .map(|row| match_to(&fitted.group, row, &fitted.anchor, &fitted.matching, seed))
-                .collect::<Result<_>>()?;
-            history.push(matched.iter().map(|(_, d)| d.sqrt()).sum::<f64>() / matched.len() as f64);
-            let elements: Vec<Element> = matched.into_iter().map(|(e, _)| e).collect();
+            let matched: Vec<(Element, f64, usize)> = rows.par_iter().map(|row| fitted.align(row)).collect::<Result<_>>()?;
+            history.push(matched.iter().map(|(_, d, _)| d.sqrt()).sum::<f64>() / matched.len() as f64);
+            let elements: Vec<Element> = matched.into_iter().map(|(e, ..)| e).collect();
             if elements == previous {
                 break;
             }
             fitted.anchor = mean_of(&fitted.group, &rows, &elements)?;
+            fitted.observe_anchor()?;
             previous = elements;
         }
         Ok((fitted, history))
@@ -153,7 +189,7 @@ impl Canonicalizer {
             }
         }
         let anchor = best.map_or_else(Vec::new, |(_, anchor)| anchor);
-        Ok((Self { group, anchor, matching, seed }, history))
+        Ok((Self::new(group, anchor, matching, seed)?, history))
     }
 
     /// The group.
@@ -196,11 +232,11 @@ impl Canonicalizer {
         let mut image = row.to_vec();
         let Fixed { mut transform, ill_conditioned } = fix(&self.group, &mut image, Precision::F64)?;
         let narrow: Vec<f32> = image.iter().map(|&w| w as f32).collect();
-        let (matched, _) = match_to(&self.group, &narrow, &self.anchor, &self.matching, self.seed)?;
+        let (matched, _, silent) = self.align(&narrow)?;
         let source = image.clone();
         self.group.apply_to_f64(&matched, &source, &mut image)?;
         transform.steps.push(Step::Units(matched));
-        Ok((image, transform, ill_conditioned))
+        Ok((image, transform, ill_conditioned + silent))
     }
 
     /// Brings all snapshots of one training run, in order, into canonical form.
@@ -215,12 +251,12 @@ impl Canonicalizer {
         let Some((last, _)) = fixed.last() else {
             return Err(Error::Empty { what: "networks of a run" });
         };
-        let (matched, _) = match_to(&self.group, last, &self.anchor, &self.matching, self.seed)?;
+        let (matched, _, silent) = self.align(last)?;
         let finish = |(row, Fixed { mut transform, ill_conditioned }): (Vec<f32>, Fixed)| {
             let mut image = vec![0.0; row.len()];
             self.group.apply_to(&matched, &row, &mut image)?;
             transform.steps.push(Step::Units(matched.clone()));
-            Ok(Canonical { row: image, canonical_from_raw: transform, ill_conditioned })
+            Ok(Canonical { row: image, canonical_from_raw: transform, ill_conditioned: ill_conditioned + silent })
         };
         fixed.into_iter().map(finish).collect()
     }

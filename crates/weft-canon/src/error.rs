@@ -60,6 +60,14 @@ pub enum Error {
         /// The first index that does not exist.
         limit: usize,
     },
+    /// A network could not be run for an alignment by activations.
+    #[error("the units of `{architecture}` cannot be observed: {reason}")]
+    Observe {
+        /// Name of the architecture.
+        architecture: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// Outputs cannot be centered, because a common shift of the outputs is not a symmetry of this graph.
     #[error("the outputs of `{architecture}` cannot be centered: {reason}")]
     OutputGauge {

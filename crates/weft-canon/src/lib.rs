@@ -7,15 +7,17 @@
 //! - [`Element`]: composing, inverting and applying group elements, and drawing them at random;
 //! - [`balance`]: the representative with the smallest weights on a scale orbit;
 //! - [`match_to`]: the permutation (and signs) that bring one network closest to another;
+//! - [`AlignBy`]: whether units count as the same by their weights or by what they do on data;
 //! - [`Canonicalizer`]: balance, then match to an anchor that is fitted to training runs: `canon(g·w) = canon(w)`,
 //!   and twice is once;
 //! - [`distance`]: distances between orbits and an exact nearest-neighbor search with proven pruning.
 //!
-//! `docs/concepts/symmetry.md` has the mathematics. Nothing here runs a network: that elements keep the function is
-//! shown by the tests' reference implementation and by the façade on real ones.
+//! `docs/concepts/symmetry.md` has the mathematics. Nothing here runs a network: who aligns by activations passes an
+//! [`Observer`], and that elements keep the function is shown by the tests' reference implementation and by the façade on real ones.
 //!
 //! Shape letters: `n` networks, `D` weights of one, `h` units of a space, `f` features of a unit.
 
+mod activations;
 mod assign;
 mod balance;
 mod canonical;
@@ -30,6 +32,7 @@ mod matching;
 pub mod product;
 mod transform;
 
+pub use activations::{AlignBy, Observer};
 pub use assign::{Assigner, assign};
 pub use balance::{Balanced, balance};
 pub use canonical::{Canonical, CanonicalPopulation, Canonicalizer};

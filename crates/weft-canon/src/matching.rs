@@ -65,6 +65,19 @@ pub fn match_to(group: &Group, row: &[f32], anchor: &[f32], matching: &Matching,
     Ok((element, squared))
 }
 
+/// Chooses the signs that minimize `‖anchor − g·row‖²` in the spaces that `open` marks; permutations, and the signs of the other
+/// spaces, stay those of `held`.
+pub(crate) fn match_signs(group: &Group, (row, anchor): (&[f32], &[f32]), held: &Element, open: &[bool]) -> Element {
+    let layout = Layout::new(group, &[]);
+    let gains = gains_of(&layout, anchor, row);
+    let coupling = |c: &CouplingLayout| (anchor[c.range.clone()].as_ref(), row[c.range.clone()].as_ref());
+    let couplings: Vec<(&[f32], &[f32])> = layout.couplings.iter().map(coupling).collect();
+    let mut matcher = Matcher { state: held.spaces.clone(), signs_of: Some(open.to_vec()), ..Matcher::default() };
+    let problem = Problem { layout: &layout, gains: &gains, couplings: &couplings };
+    matcher.solve(&problem, &[Start::Forward], Matching::default().max_sweeps);
+    Element { spaces: matcher.best }
+}
+
 fn gains_of(layout: &Layout, a: &[f32], b: &[f32]) -> Vec<Vec<f32>> {
     let gains = |k: usize| {
         let gather = |row| {
@@ -165,6 +178,8 @@ pub(crate) struct Matcher {
     known: Vec<bool>,
     /// Spaces of which a neighbor has changed since they were solved.
     stale: Vec<bool>,
+    /// The spaces of which signs alone are chosen, the others being known; all of everything if there are none.
+    signs_of: Option<Vec<bool>>,
     assigner: Assigner,
     /// Column prices of each space's last assignment for the current problem.
     prices: Vec<Vec<f64>>,
@@ -196,6 +211,9 @@ impl Matcher {
             }
             self.stale.clear();
             self.stale.resize(num_spaces, true);
+            if let Some(open) = &self.signs_of {
+                self.stale.copy_from_slice(open);
+            }
             for sweep in 0..max_sweeps {
                 let backward = sweep == 0 && *start == Start::Backward;
                 if !self.sweep(problem, backward) || problem.couplings.is_empty() {
@@ -233,6 +251,9 @@ impl Matcher {
                         self.stale[into] |= into != k || out == k;
                     }
                 }
+                if let Some(open) = &self.signs_of {
+                    self.stale.iter_mut().zip(open).for_each(|(stale, open)| *stale &= open);
+                }
             }
         }
         changed
@@ -246,6 +267,9 @@ impl Matcher {
         }
         self.known.clear();
         self.known.resize(spaces.len(), false);
+        if let Some(open) = &self.signs_of {
+            self.known.iter_mut().zip(open).for_each(|(known, open)| *known = !open);
+        }
     }
 
     /// Solves for one space with the others held; tells whether it changed.
@@ -253,7 +277,14 @@ impl Matcher {
         self.fill_gain(problem, k);
         let space = &problem.layout.spaces[k];
         let mut found = space.identity();
-        let size = if space.members == 1 { self.assign_units(space, k, &mut found) } else { self.assign_groups(space, &mut found) };
+        let size = if self.signs_of.is_some() {
+            found.permutation.clone_from(&self.state[k].permutation);
+            self.choose_signs(space, &mut found)
+        } else if space.members == 1 {
+            self.assign_units(space, k, &mut found)
+        } else {
+            self.assign_groups(space, &mut found)
+        };
         space.follow(&mut found);
         if !std::mem::replace(&mut self.known[k], true) {
             self.state[k] = found;
@@ -273,6 +304,25 @@ impl Matcher {
             return false;
         }
         true
+    }
+
+    /// Chooses the signs of units that are assigned already; returns the size of the values at hand.
+    fn choose_signs(&self, space: &SpaceLayout, found: &mut SpaceElement) -> f64 {
+        let (n, m) = (space.size, space.members);
+        let mut size = 0.0;
+        for (s, segment) in space.segments.iter().enumerate() {
+            let Some((first, step)) = segment.sign else { continue };
+            let units = &self.gain[space.gain_range(s, false)];
+            for (a, members) in found.permutation.chunks_exact(m).enumerate() {
+                let mut all: f64 = members.iter().enumerate().map(|(i, &j)| f64::from(units[(a * m + i) * n + j as usize])).sum();
+                if m > 1 {
+                    all += f64::from(self.gain[space.gain_range(s, true)][a * (n / m) + members[0] as usize / m]);
+                }
+                found.scale[first + a * step] = if all < 0.0 { -1.0 } else { 1.0 };
+                size += all.abs();
+            }
+        }
+        size
     }
 
     /// Assigns units to units; returns the size of the values at hand.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::sync::Arc;
 use weft_canon::distance::{Quotient, QuotientOptions};
-use weft_canon::{Canonicalizer, Element, Group, Matching, assign, balance, match_to};
+use weft_canon::{AlignBy, Canonicalizer, Element, Group, Matching, assign, balance, match_to};
 use weft_core::{Activation, Architecture, Seed};
 use weft_testkit::{assert_close, assert_close_f64, branches, forward, mlp, random_population, random_row, residual};
 
@@ -126,7 +126,7 @@ proptest! {
         let group = Group::derive(architecture.clone());
         let population = random_population(&architecture, 4, seed.fork("anchor"));
         let rows: Vec<&[f32]> = population.rows().collect();
-        let (canonicalizer, history) = Canonicalizer::fit_mean(group.clone(), &rows, 3, seed).unwrap();
+        let (canonicalizer, history) = Canonicalizer::fit_mean(group.clone(), &rows, 3, AlignBy::Weights, seed).unwrap();
         prop_assert!(!history.is_empty() && history.iter().all(|d| d.is_finite()));
         let row = random_row(&architecture, seed);
         let canonical = canonicalizer.canonicalize(&row).unwrap();

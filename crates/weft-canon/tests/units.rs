@@ -1,7 +1,7 @@
 //! Single cases: linear chains, dead units, runs, refusals, the data-weighted distance.
 
 use weft_canon::distance::{Quotient, QuotientOptions};
-use weft_canon::{Canonicalizer, Element, Error, Group, Matching, SpaceElement, balance};
+use weft_canon::{AlignBy, Canonicalizer, Element, Error, Group, Matching, SpaceElement, balance};
 use weft_core::{Activation, Architecture, Node, Op, Population, Seed};
 use weft_testkit::{assert_close, assert_close_f64, forward, mlp, random_population, random_row};
 
@@ -113,9 +113,9 @@ fn fitting_a_mean_shortens_distances() {
         rows.push(row);
     }
     let views: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
-    let (_, history) = Canonicalizer::fit_mean(group, &views, 6, Seed::new(0)).unwrap();
+    let (_, history) = Canonicalizer::fit_mean(group, &views, 6, AlignBy::Weights, Seed::new(0)).unwrap();
     assert!(history.last().unwrap() < &(0.85 * history[0]), "{history:?}");
-    let empty = Canonicalizer::fit_mean(linear_chain(), &[], 6, Seed::new(0));
+    let empty = Canonicalizer::fit_mean(linear_chain(), &[], 6, AlignBy::Weights, Seed::new(0));
     assert!(matches!(empty, Err(Error::Empty { .. })));
 }
 
@@ -208,7 +208,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let rows = random_population(group.architecture(), 40, Seed::new(11));
     let work = || {
         let views: Vec<&[f32]> = rows.rows().take(20).collect();
-        let (canonicalizer, history) = Canonicalizer::fit_mean(group.clone(), &views, 3, Seed::new(0)).unwrap();
+        let (canonicalizer, history) = Canonicalizer::fit_mean(group.clone(), &views, 3, AlignBy::Weights, Seed::new(0)).unwrap();
         let runs: Vec<u32> = (0..40).map(|i| i / 4).collect();
         let canonical = canonicalizer.canonicalize_population(&rows, &runs).unwrap().networks;
         let quotient = Quotient::new(&group, QuotientOptions::default()).unwrap();

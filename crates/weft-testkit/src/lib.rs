@@ -7,7 +7,7 @@ mod families;
 mod reference;
 
 pub use families::{tiny_families, tiny_family_sizes};
-pub use reference::{activate, derivative, erf, forward_f64};
+pub use reference::{activate, derivative, erf, forward_f64, node_values};
 
 use std::sync::Arc;
 use weft_core::{Activation, Architecture, Node, Op, Population, Seed};

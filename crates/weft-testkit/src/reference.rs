@@ -37,14 +37,31 @@ fn forward_in<T: Real>(architecture: &Architecture, row: &[T], inputs: &[f64]) -
     inputs.chunks_exact(architecture.num_inputs()).flat_map(|x| one(architecture, row, x)).collect()
 }
 
+/// The values of every node, for each node `[b, width]`.
+///
+/// # Panics
+/// If `row` or `inputs` does not fit.
+#[must_use]
+pub fn node_values(architecture: &Architecture, row: &[f64], inputs: &[f64]) -> Vec<Vec<f64>> {
+    let mut values = vec![Vec::new(); architecture.nodes().len()];
+    for input in inputs.chunks_exact(architecture.num_inputs()) {
+        values.iter_mut().zip(all(architecture, row, input)).for_each(|(values, one)| values.extend(one));
+    }
+    values
+}
+
 fn one<T: Real>(architecture: &Architecture, row: &[T], input: &[f64]) -> Vec<T> {
+    all(architecture, row, input).pop().expect("a checked graph has nodes")
+}
+
+fn all<T: Real>(architecture: &Architecture, row: &[T], input: &[f64]) -> Vec<Vec<T>> {
     let input: Vec<T> = input.iter().map(|&x| T::of(x)).collect();
     let mut outputs: Vec<Vec<T>> = Vec::new();
     for node in architecture.nodes() {
         let state = State { architecture, row, input: &input, outputs: &outputs };
         outputs.push(state.run(node));
     }
-    outputs.pop().expect("a checked graph has nodes")
+    outputs
 }
 
 struct State<'a, T> {

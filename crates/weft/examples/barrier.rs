@@ -7,19 +7,23 @@
 //!
 //! Pairs of MLPs 784-512-512-512-10 are trained on MNIST (`mnist/` in the folder that `WEFT_DATA` names), each from its own seed.
 //! The barrier is `max_λ [L(λ) − (1 − λ)·L(0) − λ·L(1)]` of the loss on the test part along the straight path (Entezari et al. 2022,
-//! equation 1), at 11 positions. Nothing is chosen by the test part.
+//! equation 1), at 11 positions. Aligned are weights as they are, weights with scales fixed, and, with scales fixed, activations on
+//! training examples. Nothing is chosen by the test part.
 
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
+use weft::activations::OnData;
 use weft::config::data_folder;
-use weft_canon::{Canonicalizer, Group, Matching, match_to};
+use weft_canon::{AlignBy, Canonicalizer, Group, Matching, match_to};
 use weft_core::{Activation, Architecture, Dataset, Duration, Monitor, Optimizer, Part, Population, Recipe, Schedule, Seed};
 use weft_net::{Device, Scores};
 
 /// Positions on a path.
 const POINTS: usize = 11;
+/// Training examples on which activations are compared.
+const EXAMPLES: usize = 2_000;
 
 const USAGE: &str = "usage: barrier [--pairs N] [--epochs N] [--batch-size N] [--learning-rate X] [--weight-decay X]";
 
@@ -88,7 +92,11 @@ fn measure(pairs: u64, recipe: &Recipe) -> Result<()> {
     let mut raw = Paths { name: "as trained", ..Paths::default() };
     let mut permuted = Paths { name: "permuted", ..Paths::default() };
     let mut aligned = Paths { name: "scales fixed, permuted", ..Paths::default() };
+    let mut by_activations = Paths { name: "by activations", ..Paths::default() };
     let (matching, seed) = (Matching::default(), Seed::new(0));
+    let train = data.range(Part::Train);
+    let examples = data.gather(train.start..train.start + EXAMPLES);
+    let observer = Arc::new(OnData::new(architecture.clone(), examples));
     for pair in rows.chunks_exact(2) {
         let (a, b) = (pair[0], pair[1]);
         raw.add(&architecture, (a, b), &data)?;
@@ -98,9 +106,12 @@ fn measure(pairs: u64, recipe: &Recipe) -> Result<()> {
         let canonicalizer = Canonicalizer::fit_anchor(group.clone(), a, matching, seed)?;
         let image = canonicalizer.canonicalize(b)?.row;
         aligned.add(&architecture, (canonicalizer.anchor(), &image), &data)?;
+        let canonicalizer = canonicalizer.aligned_by(AlignBy::Activations(observer.clone()))?;
+        let image = canonicalizer.canonicalize(b)?.row;
+        by_activations.add(&architecture, (canonicalizer.anchor(), &image), &data)?;
     }
     println!("test accuracy of the ends: {} %", mean_and_error(&raw.ends));
-    for paths in [&raw, &permuted, &aligned] {
+    for paths in [&raw, &permuted, &aligned, &by_activations] {
         let share: Vec<f64> = paths.barrier.iter().zip(&raw.barrier).map(|(b, raw)| 100.0 * b / raw).collect();
         let below: Vec<f64> = paths.middle.iter().zip(&paths.ends).map(|(middle, ends)| ends - middle).collect();
         println!(

@@ -15,6 +15,7 @@
 //! assert_eq!(config.run.name, "quickstart");
 //! ```
 
+pub mod activations;
 pub mod arch;
 pub mod bench;
 mod cache;

@@ -7,7 +7,7 @@ use crate::config::{DataConfig, IdxConfig, Nothing, NpzConfig};
 use crate::{Error, Result, stages};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use weft_canon::{Canonicalizer, Group, Matching};
+use weft_canon::{AlignBy, Canonicalizer, Group, Matching};
 use weft_core::{Dataset, Monitor, Population, Seed, Split};
 pub use weft_eval::structure::{Dimension, InterpolationPath, SharpnessPoint, Structure, TensorSpectrum};
 use weft_eval::structure::{StructureOptions, sharpness, structure};
@@ -135,7 +135,7 @@ fn canonical_of(raw: &Population, seed: Seed) -> std::result::Result<Population,
     let rows: Vec<&[f32]> = raw.rows().collect();
     let runs: Vec<u32> = (0..raw.len() as u32).collect();
     let aligned = || {
-        let (fitted, _) = Canonicalizer::fit_mean(group.clone(), &rows, ITERATIONS, seed.fork("mean"))?;
+        let (fitted, _) = Canonicalizer::fit_mean(group.clone(), &rows, ITERATIONS, AlignBy::Weights, seed.fork("mean"))?;
         let matching = Matching { starts: STARTS, ..Matching::default() };
         let canonicalizer = Canonicalizer::new(group.clone(), fitted.anchor().to_vec(), matching, seed.fork("match"))?;
         canonicalizer.canonicalize_population(raw, &runs)

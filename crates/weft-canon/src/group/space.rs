@@ -112,6 +112,8 @@ pub struct HiddenSpace {
     pub classes: Vec<ScaleClass>,
     /// The distinct activations that act on it, in the order of the graph.
     pub activations: Vec<Activation>,
+    /// The nodes whose values run over it and are read by what does not: where its units show what they do.
+    pub nodes: Vec<usize>,
 }
 
 impl HiddenSpace {
@@ -212,8 +214,13 @@ impl Builder<'_> {
         let k = *self.of_class.entry(home).or_insert(next);
         self.of_class.insert(class, k);
         if k == next {
-            let (name, axes, classes, activations) = (String::new(), Vec::new(), Vec::new(), Vec::new());
-            self.spaces.push(HiddenSpace { name, size, members, axes, classes, activations });
+            let (axes, classes, activations, nodes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            self.spaces.push(HiddenSpace { name: String::new(), size, members, axes, classes, activations, nodes });
+        }
+        let nodes = self.architecture.nodes().iter().enumerate();
+        let mut readers = nodes.filter(|(_, reader)| reader.inputs.contains(&node)).map(|(reader, _)| reader);
+        if class == home && readers.any(|reader| self.classes.permuted(reader) != class) {
+            self.spaces[k].nodes.push(node);
         }
         let scaled = self.classes.scaled(node);
         let scales = self.classes.scales(scaled);

@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct CanonicalizeConfig {
-    /// What units are matched to: `mean`, `anchor` or `none`.
+    /// What units are matched to: `mean`, `consistent`, `anchor` or `none`.
     pub align: Align,
+    /// By what units count as the same: `weights` or `activations`.
+    pub by: By,
+    /// Training examples on which activations are compared.
+    pub examples: usize,
     /// Re-estimates of the mean, at most.
     pub iterations: usize,
     /// Starts of the matching of one network.
@@ -29,16 +33,30 @@ pub enum Align {
     None,
 }
 
+/// By what units count as the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// Inner products of their weights.
+    Weights,
+    /// Correlations of their values on training examples.
+    Activations,
+}
+
 impl Default for CanonicalizeConfig {
     fn default() -> Self {
-        Self { align: Align::Mean, iterations: 10, starts: 8 }
+        Self { align: Align::Mean, by: By::Weights, examples: 512, iterations: 10, starts: 8 }
     }
 }
 
 impl CanonicalizeConfig {
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         require("canonicalize.iterations", "1 or more", self.iterations >= 1, self.iterations)?;
-        require("canonicalize.starts", "1 or more", self.starts >= 1, self.starts)
+        require("canonicalize.starts", "1 or more", self.starts >= 1, self.starts)?;
+        require("canonicalize.examples", "2 or more", self.examples >= 2, self.examples)?;
+        // Without an anchor there is nothing whose units could be observed.
+        let observed = !(self.by == By::Activations && self.align == Align::Consistent);
+        require("canonicalize.by", "`weights` where networks are aligned with each other", observed, "activations")
     }
 }
 

@@ -22,7 +22,7 @@ mod zoo;
 pub use data::{ArchitectureConfig, DataConfig, FileConfig, IdxConfig, MlpConfig, Nothing, NpzConfig, data_folder};
 pub use device::DeviceConfig;
 pub use diagnose::ConfigError;
-pub use encode::{Align, CanonicalizeConfig, CodecConfig, IdentityConfig, NormalizeConfig, PcaConfig, RankConfig};
+pub use encode::{Align, By, CanonicalizeConfig, CodecConfig, IdentityConfig, NormalizeConfig, PcaConfig, RankConfig};
 pub use evaluate::{BaselineName, BaselinesConfig, EvaluateConfig, ExportConfig};
 pub use generate::{FlowConfig, GeneratorConfig, SampleConfig, SamplerConfig, StepsConfig};
 pub use recipe::{

@@ -11,7 +11,8 @@
 
 use super::{Done, Session, estimate, write_json};
 use crate::cache::{Completed, Running};
-use crate::config::{Align, CanonicalizeConfig};
+use crate::activations::OnData;
+use crate::config::{Align, By, CanonicalizeConfig};
 use crate::proof::{self, Deviation};
 use crate::report::data::{BeforeAfter, Canonicalization};
 use crate::run::Stage;
@@ -19,12 +20,13 @@ use crate::structure::{self, ZooStructure};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use weft_canon::{CanonicalPopulation, Canonicalizer, Group, Matching, Transform};
+use std::sync::Arc;
+use weft_canon::{AlignBy, CanonicalPopulation, Canonicalizer, Group, Matching, Transform};
 use weft_core::{Digest, Part, Population, Record, Split};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Orders of networks that an alignment without an anchor tries.
 const RESTARTS: usize = 3;
 /// Networks in memory at a time.
@@ -112,7 +114,10 @@ impl Job<'_> {
         let matching = Matching { starts: self.config.starts, ..Matching::default() };
         match self.config.align {
             Align::None => Ok(None),
-            Align::Anchor => Ok(Some((Canonicalizer::fit_anchor(group, finals.row(0), matching, seed)?, Vec::new()))),
+            Align::Anchor => {
+                let fitted = Canonicalizer::fit_anchor(group, finals.row(0), matching, seed)?.aligned_by(self.by())?;
+                Ok(Some((fitted, Vec::new())))
+            }
             Align::Consistent => {
                 let rows: Vec<&[f32]> = finals.rows().collect();
                 let (fitted, _) = Canonicalizer::fit_consistent(group.clone(), &rows, RESTARTS, seed)?;
@@ -120,8 +125,23 @@ impl Job<'_> {
             }
             Align::Mean => {
                 let rows: Vec<&[f32]> = finals.rows().collect();
-                let (fitted, history) = Canonicalizer::fit_mean(group.clone(), &rows, self.config.iterations, seed)?;
-                Ok(Some((Canonicalizer::new(group, fitted.anchor().to_vec(), matching, seed)?, history)))
+                let iterations = self.config.iterations;
+                let (fitted, history) = Canonicalizer::fit_mean(group.clone(), &rows, iterations, self.by(), seed)?;
+                let fitted = Canonicalizer::new(group, fitted.anchor().to_vec(), matching, seed)?.aligned_by(self.by())?;
+                Ok(Some((fitted, history)))
+            }
+        }
+    }
+
+    /// By what units count as the same; activations are those on the first training examples, whose order is random.
+    fn by(&self) -> AlignBy {
+        match self.config.by {
+            By::Weights => AlignBy::Weights,
+            By::Activations => {
+                let dataset = &self.session.dataset;
+                let train = dataset.range(Part::Train);
+                let inputs = dataset.gather(train.start..train.end.min(train.start + self.config.examples));
+                AlignBy::Activations(Arc::new(OnData::new(self.raw.architecture().clone(), inputs)))
             }
         }
     }

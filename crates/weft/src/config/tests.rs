@@ -114,6 +114,11 @@ fn values_out_of_range_have_a_place() {
     );
     check(
         "[data.digits]",
+        "[data.digits]\n[canonicalize]\nalign = \"consistent\"\nby = \"activations\"",
+        "run.toml:8:1: `canonicalize.by` must be `weights` where networks are aligned with each other, got activations",
+    );
+    check(
+        "[data.digits]",
         "[data.digits]\n[evaluate]\nthresholds = [1.0, 0.5]",
         "run.toml:7:1: `evaluate.thresholds` must be positive and increasing, at least one, got [1.0, 0.5]",
     );

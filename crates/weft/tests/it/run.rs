@@ -2,7 +2,7 @@
 
 use crate::tiny;
 use std::collections::BTreeMap;
-use weft::report::data::RowKind;
+use weft::report::data::{Canonicalization, RowKind};
 use weft::{Monitor, SampleRequest, Stage, zoos};
 
 fn reused(outcome: &weft::Outcome) -> Vec<bool> {
@@ -62,6 +62,25 @@ fn the_same_run_file_gives_the_same_networks() {
     };
     assert!(samples(a.path()) == samples(b.path()));
     assert_eq!(zoos::stats(&a.path().join("zoo")).unwrap().digest, zoos::stats(&b.path().join("zoo")).unwrap().digest);
+}
+
+#[test]
+fn networks_are_aligned_by_what_their_units_do() {
+    let canonical = |by: &str, align: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let config = tiny(dir.path(), &[by, align]);
+        weft::run(&config, Stage::Canonicalize, &Monitor::silent()).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("canonical/canonicalize.json")).unwrap();
+        let report: Canonicalization = serde_json::from_str(&text).unwrap();
+        assert!(report.max_function_deviation < 1e-4, "{by}, {align}: {}", report.max_function_deviation);
+        assert!(report.distance.after.mean < report.distance.before.mean, "{by}, {align}: {:?}", report.distance);
+        std::fs::read(dir.path().join("canonical/elements.safetensors")).unwrap()
+    };
+    for align in ["canonicalize.align=mean", "canonicalize.align=anchor"] {
+        let by_activations = canonical("canonicalize.by=activations", align);
+        assert!(by_activations == canonical("canonicalize.by=activations", align), "{align}");
+        assert!(by_activations != canonical("canonicalize.by=weights", align), "{align}");
+    }
 }
 
 #[test]

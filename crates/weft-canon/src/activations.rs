@@ -25,11 +25,8 @@ pub trait Observer: Send + Sync {
     ///
     /// # Errors
     /// Whatever keeps the network from running.
-    fn observe(
-        &self,
-        row: &[f32],
-        nodes: &[usize],
-    ) -> std::result::Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>>;
+    fn observe(&self, row: &[f32], nodes: &[usize])
+    -> std::result::Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>>;
 }
 
 /// By what units of two networks count as the same.
@@ -125,7 +122,9 @@ impl Values {
             let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / row.len() as f64;
             let size = row.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>().sqrt();
             let by = if self.coordinates > 1 || size <= 1e-12 * mean.abs() { 1.0 } else { 1.0 / size.max(f64::MIN_POSITIVE) };
-            row.iter_mut().for_each(|v| *v = ((f64::from(*v) - mean) * by) as f32);
+            for v in row {
+                *v = ((f64::from(*v) - mean) * by) as f32;
+            }
         }
     }
 

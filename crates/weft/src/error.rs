@@ -125,8 +125,14 @@ pub enum Error {
         /// What is wrong there.
         reason: String,
     },
+    /// Something needs data where there are none.
+    #[error("data are needed: {why}")]
+    DataNeeded {
+        /// What for.
+        why: &'static str,
+    },
     /// No checkpoint was found to import.
-    #[error("no `.safetensors` file in {}", paths.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", "))]
+    #[error("no file of weights in {}", paths.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", "))]
     NothingToImport {
         /// Where they were looked for.
         paths: Vec<PathBuf>,
@@ -213,6 +219,7 @@ impl Error {
                 let zoo = path.parent().filter(|folder| folder.ends_with("shards")).and_then(Path::parent)?;
                 Some(format!("`weft zoo verify {}` lists all that is damaged", zoo.display()))
             }
+            Self::DataNeeded { .. } => Some("name some with `--data`: `digits`, a folder of idx files or an npz file".to_owned()),
             Self::NotRun { stage, .. } => Some(format!("`weft run RUN.toml --until {stage}` completes it")),
             Self::Interrupted { .. } | Self::Zoo(weft_zoo::Error::Interrupted) => {
                 Some("the same command goes on where it stopped".to_owned())

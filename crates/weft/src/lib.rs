@@ -19,6 +19,7 @@ pub mod activations;
 pub mod arch;
 pub mod bench;
 mod cache;
+mod canonical;
 pub mod config;
 mod error;
 pub mod proof;

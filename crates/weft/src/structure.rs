@@ -144,7 +144,7 @@ fn canonical_of(raw: &Population, seed: Seed) -> std::result::Result<Population,
 }
 
 /// What a data set's name on the command line means.
-fn data_config(name: &str) -> DataConfig {
+pub(crate) fn data_config(name: &str) -> DataConfig {
     if name == "digits" {
         return DataConfig::Digits(Nothing::default());
     }

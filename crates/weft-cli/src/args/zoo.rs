@@ -29,6 +29,8 @@ pub(crate) enum Zoo {
     },
     /// Count checkpoints, sum up their accuracies, and measure the structure that generators bet on.
     Stats(ZooStats),
+    /// Write a new zoo with the canonical forms of another's networks, each proved to be the same function.
+    Canonicalize(Canonicalize),
     /// List the networks nearest to that of a file, in the quotient by symmetries.
     Nearest {
         /// The zoo's folder.
@@ -191,6 +193,52 @@ pub(crate) struct Merge {
     /// Folder of the new zoo.
     #[arg(short, long, value_name = "ZOO")]
     pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Canonicalize {
+    /// The zoo's folder; it stays as it is.
+    pub(crate) zoo: PathBuf,
+    /// What units are matched to.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) align: Align,
+    /// By what units count as the same.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) by: By,
+    /// Run networks on `digits`, a folder of idx files or an npz file too, beside random inputs.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: Option<String>,
+    /// Starts of the matching of one network.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) starts: u64,
+    /// The seed of starts and random inputs.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Folder of the new zoo.
+    #[arg(short, long, value_name = "ZOO")]
+    pub(crate) output: PathBuf,
+}
+
+/// What units are matched to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Align {
+    /// The mean of the training runs, estimated anew until it stays.
+    #[default]
+    Mean,
+    /// Each other, without an anchor.
+    Consistent,
+    /// The first training run.
+    Anchor,
+}
+
+/// By what units count as the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum By {
+    /// Their weights.
+    #[default]
+    Weights,
+    /// What they do on training data; needs `--data`.
+    Activations,
 }
 
 #[derive(Debug, Args)]

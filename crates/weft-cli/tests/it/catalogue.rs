@@ -159,7 +159,7 @@ fn an_import_that_refuses_everything_leaves_nothing() {
     assert!(code == Some(1) && out.contains("its header speaks of 8") && !zoo.exists(), "{out}");
     let empty = dir.path().join("empty");
     std::fs::create_dir(&empty).expect("the folder can be made");
-    assert!(refused(&["zoo", "import", text(&empty), "-o", text(&zoo)]).starts_with("error: no `.safetensors` file in"));
+    assert!(refused(&["zoo", "import", text(&empty), "-o", text(&zoo)]).starts_with("error: no file of weights in"));
     assert!(!zoo.exists());
 }
 

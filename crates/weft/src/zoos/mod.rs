@@ -2,12 +2,14 @@
 //!
 //! The views here are made to be shown or serialized; the catalogue's own types know no format.
 
+mod canonicalize;
 mod derive;
 mod export;
 mod figures;
 mod import;
 mod nearest;
 
+pub use canonicalize::{Canonicalize, CanonicalizeView, canonicalize};
 pub use derive::{Merge, MergeView, Renamed, SplitOutcome, SplitRequest, merge, split};
 pub use export::{Export, ExportForm, ExportNote, ExportView, Graphs, TensorNames, export};
 pub use figures::{FileFault, SplitView, StatsView, VerifyView, prune, stats, verify};

@@ -2,8 +2,10 @@
 
 use crate::tiny;
 use std::collections::BTreeMap;
+use std::path::Path;
+use weft::config::{Align, By};
 use weft::report::data::{Canonicalization, RowKind};
-use weft::{Monitor, SampleRequest, Stage, zoos};
+use weft::{Kind, Monitor, SampleRequest, Stage, zoos};
 
 fn reused(outcome: &weft::Outcome) -> Vec<bool> {
     outcome.stages.iter().map(|stage| stage.reused).collect()
@@ -96,6 +98,38 @@ fn samples_on_demand_follow_their_seed_and_condition() {
     let first = sample("a", 1);
     assert_eq!(first.len(), 2);
     assert!(first == sample("b", 1) && first != sample("c", 2));
+}
+
+#[test]
+fn a_zoo_goes_into_canonical_form_without_a_run_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    weft::run(&tiny(&folder.join("run"), &["zoo.train.recipe.snapshots.steps=[]"]), Stage::Zoo, &Monitor::silent()).unwrap();
+    let zoo = &folder.join("run/zoo");
+    let request = |zoo: &Path, name: &str, align: Align, by: By, data: Option<&str>| {
+        let (zoo, output, data) = (zoo.to_owned(), folder.join(name), data.map(str::to_owned));
+        zoos::canonicalize(&zoos::Canonicalize { zoo, output, align, by, data, starts: 2, seed: 0 }, &Monitor::silent())
+    };
+    let once = request(zoo, "once", Align::Anchor, By::Weights, None).unwrap();
+    assert_eq!((once.networks, once.duplicates), (12, 0));
+    let [raw, canonical] = once.distance.unwrap();
+    assert!(once.max_deviation < 1e-4 && canonical.mean < raw.mean, "{raw:?} {canonical:?}");
+    let twice = request(&once.zoo, "twice", Align::Anchor, By::Weights, None).unwrap();
+    let digests = |zoo: &Path| {
+        let list = zoos::list(zoo, &zoos::Selection::default()).unwrap();
+        list.into_iter().map(|view| view.digest).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(digests(&once.zoo), digests(&twice.zoo));
+    let observed = request(zoo, "observed", Align::Mean, By::Activations, Some("digits")).unwrap();
+    assert!(observed.max_deviation < 1e-4 && digests(&observed.zoo) != digests(&once.zoo));
+    let blind = request(zoo, "blind", Align::Mean, By::Activations, None).unwrap_err();
+    assert_eq!(blind.to_string(), "data are needed: units are aligned by their activations");
+    let both = request(zoo, "both", Align::Consistent, By::Activations, Some("digits")).unwrap_err();
+    assert!(both.to_string().starts_with("`by` must be `weights`"), "{both}");
+    assert!(!folder.join("blind").exists() && !folder.join("both").exists());
+    let taken = request(zoo, "once", Align::Anchor, By::Weights, None).unwrap_err();
+    assert_eq!(taken.kind(), Kind::Conflict, "{taken}");
+    assert_eq!(digests(&once.zoo).len(), 12, "a refused command leaves the zoo that is there");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `weft zoo …`.
 
+mod canonicalize;
 mod export;
 mod figures;
 mod import;
@@ -30,6 +31,7 @@ pub(super) fn dispatch(command: Zoo, monitor: &Monitor) -> anyhow::Result<Answer
             let human = table(&["digest", "run", "distance", "relative"], &found.iter().map(row).collect::<Vec<_>>());
             Ok(Answer { human, json: serde_json::to_value(&found).context("the nearest networks")?, done: true })
         }
+        Zoo::Canonicalize(arguments) => canonicalize::canonicalize(arguments, monitor),
         Zoo::Stats(arguments) => figures::stats(arguments, monitor),
         Zoo::Export(arguments) => export::export(arguments, monitor),
         Zoo::Split(arguments) => split(arguments, monitor),

@@ -50,7 +50,7 @@ pub struct CanonicalizeView {
     pub proven_in_f64: usize,
     /// Scales, gains and directions that weights left undetermined.
     pub ill_conditioned: usize,
-    /// Mean distance of pairs of training runs, before and after; none of fewer than two.
+    /// Mean distance of pairs of training runs over the root mean square of their norms, before and after; none of fewer than two.
     pub distance: Option<[Estimate; 2]>,
 }
 
@@ -108,9 +108,12 @@ pub fn canonicalize(request: &Canonicalize, monitor: &Monitor) -> Result<Canonic
 }
 
 fn distances(networks: &Population, pairs: &[[usize; 2]]) -> Estimate {
+    let square = |row: &mut dyn Iterator<Item = f32>| row.map(|w| f64::from(w).powi(2)).sum::<f64>();
     let between = |&[a, b]: &[usize; 2]| {
-        let squares = networks.row(a).iter().zip(networks.row(b)).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
-        squares.sum::<f64>().sqrt()
+        let (a, b) = (networks.row(a), networks.row(b));
+        let norms = square(&mut a.iter().copied()) + square(&mut b.iter().copied());
+        let apart = square(&mut a.iter().zip(b).map(|(a, b)| a - b));
+        (2.0 * apart / norms.max(f64::MIN_POSITIVE)).sqrt()
     };
     stages::estimate(&pairs.iter().map(between).collect::<Vec<_>>())
 }

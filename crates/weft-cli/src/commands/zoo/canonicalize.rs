@@ -21,7 +21,8 @@ pub(super) fn canonicalize(arguments: Canonicalize, monitor: &Monitor) -> anyhow
     };
     let starts = usize::try_from(starts).context("the number of starts")?;
     let done = zoos::canonicalize(&zoos::Canonicalize { zoo, output, align, by, data, starts, seed }, monitor)?;
-    let mut human = format!("{}\n", plain(&done.group));
+    // The whole group fills pages; `weft arch show` prints it.
+    let mut human = format!("{}\n", plain(done.group.lines().next().unwrap_or_default().trim_end_matches(':')));
     let _ = writeln!(
         human,
         "{} in {}; functions moved by at most {:.1e} ({} proved in f64)",
@@ -39,7 +40,7 @@ pub(super) fn canonicalize(arguments: Canonicalize, monitor: &Monitor) -> anyhow
     if let Some([raw, canonical]) = done.distance {
         let _ = writeln!(
             human,
-            "mean distance of two training runs: {:.4} ± {:.4} raw, {:.4} ± {:.4} canonical",
+            "distance of two training runs over their norm: {:.4} ± {:.4} raw, {:.4} ± {:.4} canonical",
             raw.mean, raw.se, canonical.mean, canonical.se,
         );
     }

@@ -18,7 +18,7 @@ pub use read::{BINDING, is_onnx};
 pub use store::Examined;
 
 use crate::checkpoint::Described;
-use crate::zoo::Zoo;
+use crate::zoo::{Zoo, not_recordable};
 use crate::{Error, Filter, Result};
 use find::Found;
 use labels::labels_of;
@@ -115,6 +115,7 @@ pub fn examine(
         first_file: BTreeMap::new(),
         first_network: BTreeMap::new(),
         sound: Vec::new(),
+        recipes: BTreeMap::new(),
         examined: Examined::new(report),
     };
     monitor.start("examine files", search.files.len() as u64, "files");
@@ -164,6 +165,8 @@ struct Examiner<'a> {
     first_file: BTreeMap<Sha256, PathBuf>,
     first_network: BTreeMap<Digest, PathBuf>,
     sound: Vec<Sound>,
+    /// Which recipes, as JSON, a catalogue can take.
+    recipes: BTreeMap<String, bool>,
     examined: Examined,
 }
 
@@ -237,12 +240,17 @@ impl Examiner<'_> {
                 self.examined.report.skipped.push(Refusal { path: found.path.clone(), reason });
                 continue;
             }
-            self.first_network.insert(seen.digest, found.path.clone());
             let record = self.record(seen, licence, (&found.source(), sha256));
-            if record.quarantine.is_some() {
-                self.examined.add_quarantined(file, record);
-            } else {
+            let is_sound = record.quarantine.is_none();
+            if let Some(reason) = not_recordable(&record, &mut self.recipes).filter(|_| is_sound) {
+                self.examined.refuse(file, reason);
+                continue;
+            }
+            self.first_network.insert(record.digest, found.path.clone());
+            if is_sound {
                 self.sound.push(Sound { file, index, record });
+            } else {
+                self.examined.add_quarantined(file, record);
             }
         }
         Ok(())

@@ -2,9 +2,9 @@
 
 use crate::checkpoint::{fits, read_weights};
 use crate::mapped::{Mapped, read_header};
-use crate::onnx::read_onnx;
+use crate::onnx::read_onnx_any;
 use crate::tensors::Metadata;
-use crate::{Binding, Error, Result, Source, TensorFault, binding_to_json, open_sources};
+use crate::{Binding, Error, Result, Source, TensorFault, binding_to_text, open_sources};
 use sha2::{Digest as _, Sha256 as Hasher};
 use std::io::Read as _;
 use std::path::Path;
@@ -22,7 +22,8 @@ pub(super) struct Candidate {
     pub(super) defect: Option<String>,
 }
 
-/// The entry of a network's metadata that says under which names and in which layout its file has it.
+/// The entry of a network's metadata that says under which names and in which layout its file has it, as
+/// [`crate::binding_to_text`] writes it.
 pub const BINDING: &str = "binding";
 
 /// Refuses what can be seen to be no network of the architecture without reading its weights.
@@ -46,7 +47,7 @@ pub(super) fn read_candidates(path: &Path, architecture: &Architecture) -> Resul
     if is_own(path, architecture) {
         let file = Mapped::open(path)?;
         let (row, non_finite) = read_weights(&file, architecture)?;
-        let defect = non_finite.map(|(tensor, fault)| format!("tensor `{tensor}`: {fault}"));
+        let defect = non_finite.map(|(tensor, fault)| defect(&tensor, &fault));
         return Ok(vec![Candidate { row, metadata: file.header().metadata.clone(), format: "safetensors", defect }]);
     }
     let sources = open_sources(path)?;
@@ -72,12 +73,18 @@ fn no_network(path: &Path) -> Error {
 }
 
 fn of_onnx(path: &Path, architecture: &Architecture) -> Result<Candidate> {
-    let network = read_onnx(path)?;
+    let network = read_onnx_any(path)?;
     if !network.architecture.same_graph(architecture) {
         let reason = format!("its graph is `{}`, not that of `{}`", network.architecture.name(), architecture.name());
         return Err(Error::NotInferred { path: path.to_owned(), reason, hint: "import it into a zoo of its own" });
     }
-    Ok(Candidate { row: network.weights(), metadata: Metadata::new(), format: "onnx", defect: None })
+    let defect = network.first_non_finite().map(|(tensor, index)| defect(tensor, &TensorFault::NonFinite { index }));
+    Ok(Candidate { row: network.weights(), metadata: Metadata::new(), format: "onnx", defect })
+}
+
+/// Why a network must be quarantined.
+fn defect(tensor: &str, fault: &TensorFault) -> String {
+    format!("tensor `{tensor}`: {fault}")
 }
 
 fn of_source(source: &Source, architecture: &Architecture) -> Result<Candidate> {
@@ -87,10 +94,9 @@ fn of_source(source: &Source, architecture: &Architecture) -> Result<Candidate> 
         metadata.insert("member".to_owned(), member.to_owned());
     }
     if binding.naming() != Binding::OWN {
-        metadata.insert(BINDING.to_owned(), binding_to_json(&binding));
+        metadata.insert(BINDING.to_owned(), binding_to_text(&binding));
     }
-    let defect = source.first_non_finite()?;
-    let defect = defect.map(|(tensor, index)| format!("tensor `{tensor}`: {}", TensorFault::NonFinite { index }));
+    let defect = source.first_non_finite()?.map(|(tensor, index)| defect(&tensor, &TensorFault::NonFinite { index }));
     let row = if defect.is_some() { binding.bind_any(source, architecture)? } else { binding.bind(source, architecture)? };
     Ok(Candidate { row, metadata, format: source.format().name(), defect })
 }

@@ -151,6 +151,11 @@ fn not_storable(
         let tensor = tensor.expect("every weight lies in a tensor");
         return Some(format!("tensor `{}`: value {} is not finite", tensor.name, index - tensor.range().start));
     }
+    not_recordable(record, recipes)
+}
+
+/// Why a catalogue cannot take a record, if so.
+pub(crate) fn not_recordable(record: &Record, recipes: &mut BTreeMap<String, bool>) -> Option<String> {
     if let Some((name, _)) = record.metrics.iter().find(|(_, value)| !value.is_finite()) {
         return Some(format!("metric `{name}` is not finite"));
     }

@@ -24,7 +24,7 @@ use weft_core::{Digest, Part, Population, Record, Split};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Orders of networks that an alignment without an anchor tries.
 const RESTARTS: usize = 3;
 /// Networks in memory at a time.
@@ -188,7 +188,7 @@ impl Job<'_> {
             record.provenance.parents = vec![record.digest];
             record.provenance.source = format!("canonical form of {}", record.provenance.source);
             record.digest = digest;
-            record.metrics.insert("canonical-deviation".to_owned(), proofs[i].relative());
+            record.max_deviation = Some(proofs[i].relative());
             if let Some(scores) = scores.get(&i) {
                 record.metrics.insert("validation-accuracy".to_owned(), scores.accuracy);
                 record.metrics.insert("validation-loss".to_owned(), scores.loss);

@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use support::{architecture, runs};
-use weft_core::{Activation, Monitor};
+use weft_core::Monitor;
 use weft_zoo::{Error, Filter, HeaderFault, Metadata, Purpose, TensorFault, Unreferenced, Zoo};
 
 /// A safetensors file of a header and so many bytes of data.

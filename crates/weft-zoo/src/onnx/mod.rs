@@ -69,6 +69,11 @@ impl OnnxNetwork {
         row
     }
 
+    /// The weights of one of the architecture's tensors.
+    pub(crate) fn parameter(&self, i: usize) -> &[f32] {
+        self.parameters[i].floats().map_or(&[], |values| values)
+    }
+
     /// The first weight that is NaN or infinite: its tensor, in the architecture's order, and its index there.
     #[must_use]
     pub fn first_non_finite(&self) -> Option<(&str, usize)> {

@@ -9,10 +9,8 @@ use weft_core::{Digest, Monitor, Population, Provenance, Record, Seed, Split};
 use weft_zoo::onnx::read_onnx;
 use weft_zoo::{Entry, Error, ExportForm, Filter, Graphs, ImportOptions, Zoo, sha256_of_file};
 
-/// The bytes of a digest in hexadecimal.
 fn sha256(path: &Path) -> weft_core::Sha256 {
-    let text = sha256_of_file(path).unwrap();
-    weft_core::Sha256(std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()))
+    sha256_of_file(path).unwrap()
 }
 
 /// One zoo of all networks of a folder, as an import records them.

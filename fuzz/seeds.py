@@ -84,6 +84,102 @@ def pytorch():
     seed("pytorch", "pickle", b"\x80\x02}(X\x01\x00\x00\x00aK\x01u.")
 
 
+def varint(number):
+    number &= (1 << 64) - 1
+    low = bytes([number & 0x7F | (0x80 if number > 0x7F else 0)])
+    return low + varint(number >> 7) if number > 0x7F else low
+
+
+def message(*fields):
+    """A protobuf message of (number, value): integers as varints, floats as 32 bits, texts and messages with their length."""
+    out = b""
+    for number, value in fields:
+        if isinstance(value, int):
+            out += varint(number << 3) + varint(value)
+        elif isinstance(value, float):
+            out += varint(number << 3 | 5) + struct.pack("<f", value)
+        else:
+            value = value.encode() if isinstance(value, str) else value
+            out += varint(number << 3 | 2) + varint(len(value)) + value
+    return out
+
+
+def tensor(name, dims, values, kind=1):
+    """Values 32 bits wide in a field of their own if they are floats (`kind` 1), raw if they are f64 (11) or i64 (7)."""
+    data = {
+        1: lambda: (4, struct.pack(f"<{len(values)}f", *values)),
+        7: lambda: (9, struct.pack(f"<{len(values)}q", *values)),
+        11: lambda: (9, struct.pack(f"<{len(values)}d", *values)),
+    }[kind]()
+    return message(*((1, axis) for axis in dims), (2, kind), (8, name), data)
+
+
+def attribute(name, value):
+    if isinstance(value, bytes):
+        return message((1, name), (5, value), (20, 4))
+    if isinstance(value, list):
+        return message((1, name), *((8, item) for item in value), (20, 7))
+    return message((1, name), (2, value), (20, 1)) if isinstance(value, float) else message((1, name), (3, value), (20, 2))
+
+
+def node(kind, inputs, output, **attributes):
+    given = ((5, attribute(name, value)) for name, value in attributes.items())
+    return message(*((1, name) for name in inputs.split()), (2, output), (3, f"node_{output}"), (4, kind), *given)
+
+
+def model(nodes, tensors, dims):
+    """A model from `x`, a batch of examples of `dims`, to `y`."""
+
+    def value(name, dims):
+        shape = message((1, message((2, "batch"))), *((1, message((1, axis))) for axis in dims))
+        return message((1, name), (2, message((1, message((1, 1), (2, shape))))))
+
+    graph = message(
+        *((1, each) for each in nodes), (2, "g"), *((5, each) for each in tensors), (11, value("x", dims)), (12, value("y", []))
+    )
+    return message((1, 8), (7, graph), (8, message((1, ""), (2, 17))))
+
+
+def onnx():
+    ramp = [0.25 * i - 1.0 for i in range(24)]
+    affine = [tensor("w0", [3, 4], ramp[:12]), tensor("b0", [3], ramp[:3]), tensor("w1", [3, 2], ramp[:6], 11)]
+    last = [node("MatMul", "h w1", "m"), node("Sigmoid", "m", "y")]
+    gemm = [node("Gemm", "x w0 b0", "a", transB=1, alpha=2.0), node("Relu", "a", "h")]
+    seed("onnx", "gemm", model(gemm + last, affine, [4]))
+    # A layer norm spelled out, behind a transposed weight and a computed shape.
+    norm = [
+        node("Constant", "", "to", value=tensor("", [2], [0, -1], 7)),
+        node("Reshape", "x to", "f"),
+        node("Transpose", "w0", "wt", perm=[1, 0]),
+        node("MatMul", "f wt", "p"),
+        node("Add", "p b0", "a"),
+        node("ReduceMean", "a", "mean", axes=[-1]),
+        node("Sub", "a mean", "d"),
+        node("Pow", "d two", "sq"),
+        node("ReduceMean", "sq", "var", axes=[-1]),
+        node("Add", "var eps", "ve"),
+        node("Sqrt", "ve", "sd"),
+        node("Div", "d sd", "n"),
+        node("Mul", "n g0", "s"),
+        node("Add", "s b0n", "h"),
+    ]
+    numbers = [("two", [], [2.0]), ("eps", [], [1e-5]), ("g0", [3], ramp[:3]), ("b0n", [3], ramp[3:6])]
+    seed("onnx", "norm", model(norm + last, affine + [tensor(*number) for number in numbers], [2, 2]))
+    image = [
+        node("Conv", "x k", "c", kernel_shape=[2, 2], pads=[0, 0, 0, 0], strides=[1, 1]),
+        node("BatchNormalization", "c s b m v", "n", epsilon=1e-5),
+        node("Tanh", "n", "t"),
+        node("GlobalAveragePool", "t", "p"),
+        node("Flatten", "p", "f", axis=1),
+        node("Gemm", "f w", "y"),
+    ]
+    stats = [tensor(name, [2], values) for name, values in zip("sbmv", ([1.0, 0.5], [0.0, 0.1], [0.2, 0.3], [1.0, 2.0]))]
+    seed("onnx", "image", model(image, [tensor("k", [2, 1, 2, 2], ramp[:8]), *stats, tensor("w", [2, 3], ramp[:6])], [1, 3, 3]))
+    # Data in a file beside the model, of which bytes alone know nothing.
+    outside = message((1, 3), (2, 1), (8, "b0"), (13, message((1, "location"), (2, "b0.bin"))), (14, 1))
+    seed("onnx", "external", model(gemm + last, [affine[0], outside, affine[2]], [4]))
+
+
 if __name__ == "__main__":
     shutil.rmtree(HERE / "corpus", ignore_errors=True)
     safetensors()
@@ -95,3 +191,4 @@ if __name__ == "__main__":
     seed("peft", "fits", json.dumps(fits).encode())
     llama2c()
     hexells()
+    onnx()

@@ -1,6 +1,6 @@
 //! Content addresses.
 
-use crate::{Architecture, Error};
+use crate::{Architecture, Error, TensorSpec};
 
 /// A BLAKE3 digest, written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,21 +33,13 @@ impl Digest {
     #[must_use]
     pub fn of_weights(architecture: &Architecture, weights: &[f32]) -> Self {
         assert_eq!(weights.len(), architecture.num_parameters(), "weights of another architecture");
-        let mut tensors: Vec<_> = architecture.tensors().iter().collect();
-        tensors.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut hasher = blake3::Hasher::new();
-        let mut bytes = Vec::new();
-        for tensor in tensors {
-            hasher.update(&(tensor.name.len() as u64).to_le_bytes()).update(tensor.name.as_bytes());
-            hasher.update(&(tensor.shape.len() as u64).to_le_bytes());
-            for &size in &tensor.shape {
-                hasher.update(&(size as u64).to_le_bytes());
-            }
-            bytes.clear();
-            bytes.extend(weights[tensor.range()].iter().flat_map(|v| v.to_le_bytes()));
-            hasher.update(&bytes);
+        let mut hasher = WeightsHasher::new();
+        for i in WeightsHasher::order(architecture) {
+            let tensor = &architecture.tensors()[i];
+            hasher.tensor(tensor);
+            hasher.values(&weights[tensor.range()]);
         }
-        Self(*hasher.finalize().as_bytes())
+        hasher.finish()
     }
 
     /// The first 12 hexadecimal digits, for people.
@@ -66,6 +58,58 @@ impl Digest {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// [`Digest::of_weights`] of a network that comes piece by piece: tensor by tensor in the order of their names.
+#[derive(Debug, Clone, Default)]
+pub struct WeightsHasher {
+    hasher: blake3::Hasher,
+    bytes: Vec<u8>,
+}
+
+impl WeightsHasher {
+    /// Values that are brought to bytes at a time: they stay in the cache, and there are enough of them for all lanes.
+    const PIECE: usize = 1 << 14;
+
+    /// A hasher that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The indexes of an architecture's tensors in the order in which they are digested.
+    #[must_use]
+    pub fn order(architecture: &Architecture) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..architecture.tensors().len()).collect();
+        order.sort_by(|&a, &b| architecture.tensors()[a].name.cmp(&architecture.tensors()[b].name));
+        order
+    }
+
+    /// Begins a tensor, whose values follow.
+    pub fn tensor(&mut self, tensor: &TensorSpec) {
+        self.hasher.update(&(tensor.name.len() as u64).to_le_bytes()).update(tensor.name.as_bytes());
+        self.hasher.update(&(tensor.shape.len() as u64).to_le_bytes());
+        for &size in &tensor.shape {
+            self.hasher.update(&(size as u64).to_le_bytes());
+        }
+    }
+
+    /// Takes the next values of the tensor that was begun last.
+    pub fn values(&mut self, values: &[f32]) {
+        for piece in values.chunks(Self::PIECE) {
+            self.bytes.resize(4 * piece.len(), 0);
+            for (bytes, value) in self.bytes.as_chunks_mut::<4>().0.iter_mut().zip(piece) {
+                *bytes = value.to_le_bytes();
+            }
+            self.hasher.update(&self.bytes);
+        }
+    }
+
+    /// The digest of all that came.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        Digest(*self.hasher.finalize().as_bytes())
     }
 }
 

@@ -33,7 +33,7 @@ pub use architecture::{
 };
 pub use condition::{Condition, Field, FieldKind, Schema, Value};
 pub use dataset::{Dataset, Inputs, Part};
-pub use digest::Digest;
+pub use digest::{Digest, WeightsHasher};
 pub use error::Error;
 pub use monitor::{Event, Monitor};
 pub use population::Population;

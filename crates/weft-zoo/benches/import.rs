@@ -1,70 +1,137 @@
-//! How fast files are read and hashed from the page cache: `cargo bench -p weft-zoo`.
+//! How fast files are read, hashed and imported from the page cache, and in how much memory: `cargo bench -p weft-zoo`.
 //!
-//! One network of 64 Mi weights in a safetensors file of 256 MiB, and the same in half precision. What is timed is what
-//! an import does: check the header, read each tensor, hash its values with BLAKE3; and the checksum of the whole file.
+//! 64 Mi weights in safetensors files, once as one network of 256 MiB and once as 64 of 4 MiB, and one in half precision. *Examined*
+//! is what an import does before it writes: headers, SHA-256 of the file, BLAKE3 of the weights. *Imported* is all of it, until the
+//! zoo is durable on the disk that `TMPDIR` names. At last the memory that importing a file of 100 MB and one of 1 GB takes, less
+//! the pages of mapped files, which the system takes back when it wants.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use std::path::Path;
-use weft_core::Seed;
-use weft_zoo::{Metadata, open_sources, sha256_of_file, write_tensors};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+use weft_core::{Activation, Architecture, Monitor, Seed};
+use weft_zoo::{ImportOptions, Metadata, Zoo, examine, import, open_sources, sha256_of_file, write_tensors};
 
-/// Tensors, and values of each.
-const TENSORS: usize = 16;
-const VALUES: usize = 4 << 20;
+/// Linear maps without a bias, as a file has them: no more tensors than matter, each of 4 Mi weights.
+const WIDTH: usize = 2048;
 
-fn write(path: &Path) {
-    let values = Seed::new(1).normals(VALUES);
-    let tensors: Vec<_> = (0..TENSORS).map(|i| (format!("layers.{i}.weight"), vec![VALUES], values.as_slice())).collect();
+fn network(layers: usize, width: usize) -> Architecture {
+    Architecture::mlp("bench", &vec![width; layers + 1], Activation::Relu).expect("a sound network")
+}
+
+/// Writes a network that differs from those of other seeds in its first weight.
+fn write(path: &Path, architecture: &Architecture, seed: u64) {
+    let largest = architecture.tensors().iter().map(|spec| spec.num_values()).max().unwrap_or(0);
+    let mut values = Seed::new(1).normals(largest);
+    values[0] = seed as f32;
+    let tensors: Vec<_> =
+        architecture.tensors().iter().map(|t| (t.name.clone(), t.shape.clone(), &values[..t.num_values()])).collect();
     write_tensors(path, &tensors, &Metadata::new()).expect("a temporary folder can be written to");
 }
 
 /// The same file with every tensor's type changed to one of half the size.
 fn halve(path: &Path, half: &Path) {
-    let bytes = std::fs::read(path).expect("the file was just written");
-    let data = &bytes[bytes.len() - 4 * TENSORS * VALUES..];
-    let entry = |i: usize| {
-        let (start, end) = (2 * i * VALUES, 2 * (i + 1) * VALUES);
-        format!("\"layers.{i}.weight\":{{\"dtype\":\"BF16\",\"shape\":[{VALUES}],\"data_offsets\":[{start},{end}]}}")
-    };
-    let json = format!("{{{}}}", (0..TENSORS).map(entry).collect::<Vec<_>>().join(","));
+    let text = std::fs::read(path).expect("the file was just written");
+    let len = u64::from_le_bytes(text[..8].try_into().expect("8 bytes")) as usize;
+    let header = String::from_utf8_lossy(&text[8..8 + len]).replace("\"F32\"", "\"BF16\"");
+    let halved = header.split("\"data_offsets\":[").enumerate().map(|(i, part)| {
+        let Some((numbers, rest)) = part.split_once(']').filter(|_| i > 0) else { return part.to_owned() };
+        let numbers: Vec<String> = numbers.split(',').map(|n| (n.parse::<usize>().expect("a number") / 2).to_string()).collect();
+        format!("{}]{rest}", numbers.join(","))
+    });
+    let json = halved.collect::<Vec<_>>().join("\"data_offsets\":[");
+    let data = &text[8 + len..];
     let out = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), &data[..data.len() / 2]].concat();
     std::fs::write(half, out).expect("a temporary folder can be written to");
 }
 
-/// Reads every tensor and hashes its values.
-fn import(path: &Path) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new();
-    let (mut values, mut bytes) = (Vec::new(), Vec::new());
-    for source in open_sources(path).expect("a sound file") {
-        for name in source.tensors().keys() {
-            source.read_into(name, &mut values).expect("a sound file");
-            for chunk in values.chunks(1 << 16) {
-                bytes.clear();
-                bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
-                hasher.update(&bytes);
-            }
-        }
-    }
-    hasher.finalize()
+/// Files of one architecture in a folder of their own.
+struct Files {
+    name: &'static str,
+    architecture: Architecture,
+    folder: PathBuf,
+    bytes: u64,
+}
+
+fn files(dir: &Path, name: &'static str, architecture: Architecture, count: u64) -> Files {
+    let folder = dir.join(name);
+    std::fs::create_dir(&folder).expect("a temporary folder can be written to");
+    (0..count).for_each(|i| write(&folder.join(format!("{i}.safetensors")), &architecture, i));
+    let bytes = count * 4 * architecture.num_parameters() as u64;
+    Files { name, architecture, folder, bytes }
+}
+
+/// Imports a folder into a new zoo, which lives as long as the answer.
+fn imported(files: &Files) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut zoo = Zoo::create(&dir.path().join("zoo"), "bench", Arc::new(files.architecture.clone()), None).expect("an empty folder");
+    let report = import(&mut zoo, std::slice::from_ref(&files.folder), &ImportOptions::default(), &Monitor::silent());
+    assert!(report.is_ok_and(|report| report.read > 0 && report.refused.is_empty()), "sound files");
+    dir
 }
 
 fn throughput(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let (whole, half) = (dir.path().join("f32.safetensors"), dir.path().join("bf16.safetensors"));
-    write(&whole);
-    halve(&whole, &half);
-    let mut group = criterion.benchmark_group("64 Mi weights");
+    let one = files(dir.path(), "one file of 256 MiB", network(16, WIDTH), 1);
+    let many = files(dir.path(), "64 files of 4 MiB", network(16, WIDTH / 8), 64);
+    let half = Files { name: "one file of 128 MiB, BF16", folder: dir.path().join("half"), bytes: one.bytes / 2, ..files_like(&one) };
+    std::fs::create_dir(&half.folder).expect("a temporary folder can be written to");
+    halve(&one.folder.join("0.safetensors"), &half.folder.join("0.safetensors"));
+    let mut group = criterion.benchmark_group("import");
     group.sample_size(10);
-    for (name, path) in [("F32", &whole), ("BF16", &half)] {
-        group.throughput(Throughput::Bytes(std::fs::metadata(path).expect("the file is there").len()));
-        group.bench_function(format!("{name}: read and hash (BLAKE3)"), |b| b.iter(|| import(black_box(path))));
+    for files in [&one, &many, &half] {
+        group.throughput(Throughput::Bytes(files.bytes));
+        let paths = std::slice::from_ref(&files.folder);
+        let look = || examine(None, &files.architecture, black_box(paths), &ImportOptions::default(), &Monitor::silent());
+        group.bench_function(format!("{}: examined", files.name), |b| b.iter(|| look().expect("sound files")));
+        // Removing the zoo that was made is not timed.
+        group.bench_function(format!("{}: imported", files.name), |b| {
+            b.iter_batched(|| (), |()| imported(files), BatchSize::PerIteration);
+        });
     }
-    group.throughput(Throughput::Bytes(std::fs::metadata(&whole).expect("the file is there").len()));
-    group.bench_function("F32: SHA-256 of the file", |b| b.iter(|| sha256_of_file(black_box(&whole)).expect("a sound file")));
-    group.bench_function("F32: check the header alone", |b| b.iter(|| open_sources(black_box(&whole)).expect("a sound file")));
+    let whole = one.folder.join("0.safetensors");
+    group.throughput(Throughput::Bytes(one.bytes));
+    group.bench_function("SHA-256 of one file", |b| b.iter(|| sha256_of_file(black_box(&whole)).expect("a sound file")));
+    group.bench_function("header of one file", |b| b.iter(|| open_sources(black_box(&whole)).expect("a sound file")));
     group.finish();
 }
 
-criterion_group!(benches, throughput);
+fn files_like(files: &Files) -> Files {
+    Files { name: files.name, architecture: files.architecture.clone(), folder: files.folder.clone(), bytes: files.bytes }
+}
+
+/// The process's own memory in bytes, mapped files aside, where the system tells it.
+fn anonymous_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark tells what it measured")]
+fn memory(_: &mut Criterion) {
+    for (name, layers) in [("a file of 100 MB", 6), ("a file of 1 GB", 60)] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let files = files(dir.path(), name, network(layers, WIDTH), 1);
+        let (Some(before), done) = (anonymous_bytes(), AtomicBool::new(false)) else { return };
+        let most = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut most = 0;
+                while !done.load(Ordering::Relaxed) {
+                    most = anonymous_bytes().unwrap_or(0).max(most);
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                most
+            });
+            drop(imported(&files));
+            done.store(true, Ordering::Relaxed);
+            watch.join().expect("the watch does not fail")
+        });
+        println!("importing {name} takes {:.1} MB at most", most.saturating_sub(before) as f64 / 1e6);
+    }
+}
+
+criterion_group!(benches, throughput, memory);
 criterion_main!(benches);

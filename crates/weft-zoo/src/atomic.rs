@@ -45,6 +45,23 @@ impl AtomicFile {
         writer.write_all(bytes).map_err(Error::io("write", &self.path))
     }
 
+    /// Where the bytes lie until the commit.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes what was appended visible to readers of the temporary file.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        let writer = self.writer.as_mut().expect("the writer lives until the commit");
+        writer.flush().map_err(Error::io("write", &self.path))
+    }
+
+    /// Makes what was flushed durable under its temporary name.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let writer = self.writer.as_ref().expect("the writer lives until the commit");
+        writer.get_ref().sync_all().map_err(Error::io("sync", &self.path))
+    }
+
     /// Makes the file durable under its final name, which must lie in the same folder.
     pub(crate) fn commit(mut self, to: &Path) -> Result<()> {
         let writer = self.writer.take().expect("the writer lives until the commit");
@@ -69,7 +86,7 @@ impl AtomicFile {
         if to.symlink_metadata().is_err() {
             return self.commit(to).map(|()| true);
         }
-        self.writer.as_mut().expect("the writer lives until the commit").flush().map_err(Error::io("write", &self.path))?;
+        self.flush()?;
         let same = to.is_file() && same_content(&self.path, to).map_err(Error::io("read", to))?;
         if same { Ok(false) } else { Err(Error::Exists { path: to.to_owned() }) }
     }

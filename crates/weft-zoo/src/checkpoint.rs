@@ -5,12 +5,13 @@
 
 use crate::format::{recipe_from_json, recipe_to_json};
 use crate::header::Header;
+use crate::import::BINDING;
 use crate::mapped::{Mapped, read_header};
 use crate::tensors::{Metadata, first_non_finite, write_tensors};
 use crate::{Error, Result, TensorFault};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use weft_core::{Activation, Architecture, Digest, Record};
+use weft_core::{Architecture, Digest, Record};
 
 /// Reads the weights of one network as a flat row in the architecture's order.
 ///
@@ -133,6 +134,9 @@ const MAX_ENTRIES: usize = 1_000;
 /// The most bytes of free entries that are kept of one checkpoint.
 const MAX_FREE_BYTES: usize = 16 << 10;
 
+/// The most bytes of its binding, for which those of other entries leave no room; that of a network of 1,000 tensors has about 10,000.
+const MAX_BINDING_BYTES: usize = 1 << 20;
+
 /// The entry that names those which were left out because they are too long.
 const LEFT_OUT: &str = "weft.left-out";
 
@@ -210,6 +214,10 @@ impl Described {
         free.sort_by_key(|(key, value)| key.len() + value.len());
         let (mut room, mut left_out) = (MAX_FREE_BYTES, Vec::new());
         for (key, value) in free {
+            if key == BINDING && value.len() <= MAX_BINDING_BYTES {
+                self.free.insert(key.clone(), value.clone());
+                continue;
+            }
             match room.checked_sub(key.len() + value.len()) {
                 Some(rest) => {
                     room = rest;
@@ -224,40 +232,4 @@ impl Described {
             self.free.insert(LEFT_OUT.to_owned(), left_out.join(" ") + more);
         }
     }
-}
-
-/// Infers a multi-layer perceptron from the shapes `layers.{i}.weight` and `layers.{i}.bias` of one checkpoint.
-///
-/// Only the header is read. The activation leaves no trace in the weights, so the caller must know it.
-///
-/// # Errors
-/// [`Error::Tensor`] names the first tensor that does not belong to such a network.
-pub fn infer_mlp(path: &Path, activation: Activation) -> Result<Architecture> {
-    let header = read_header(path)?;
-    let fail = |tensor: &str, fault| Error::Tensor { path: path.to_owned(), tensor: tensor.to_owned(), fault };
-    let mut widths: Vec<usize> = Vec::new();
-    for layer in 0.. {
-        let name = format!("layers.{layer}.weight");
-        let Some(info) = header.tensors.get(&name) else { break };
-        let misshapen = |expected| fail(&name, TensorFault::Shape { expected, got: info.shape.clone() });
-        let [fan_out, fan_in] = info.shape[..] else {
-            return Err(misshapen(vec![1, *widths.last().unwrap_or(&1)]));
-        };
-        if layer == 0 {
-            widths.push(fan_in);
-        }
-        if fan_out == 0 || fan_in == 0 || widths[layer] != fan_in {
-            return Err(misshapen(vec![fan_out.max(1), widths[layer].max(1)]));
-        }
-        widths.push(fan_out);
-    }
-    if widths.is_empty() {
-        return Err(fail("layers.0.weight", TensorFault::Missing));
-    }
-    let text: Vec<String> = widths.iter().map(ToString::to_string).collect();
-    let name = format!("mlp-{}", text.join("-"));
-    let architecture = Architecture::mlp(&name, &widths, activation)
-        .map_err(|source| Error::Domain { origin: format!("`{}`", path.display()), source })?;
-    fits(&header, &architecture).map_err(|(tensor, fault)| fail(&tensor, fault))?;
-    Ok(architecture)
 }

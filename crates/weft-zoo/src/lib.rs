@@ -38,12 +38,12 @@ mod zoo;
 
 pub use atomic::write_atomic;
 pub use binding::{Binding, Part, Repeat, StoredTensor};
-pub use checkpoint::{checkpoint_metadata, infer_mlp, read_checkpoint, read_metadata, write_checkpoint};
+pub use checkpoint::{checkpoint_metadata, read_checkpoint, read_metadata, write_checkpoint};
 pub use error::{Error, HeaderFault, Result, TensorFault};
 pub use export::{ExportForm, Exported, Graphs, TensorNames};
 pub use format::{
-    architecture_from_toml, architecture_to_toml, binding_from_json, binding_to_json, family_from_toml, family_to_toml,
-    read_architecture, recipe_from_json, recipe_to_json,
+    architecture_from_toml, architecture_to_toml, binding_from_json, binding_from_text, binding_to_json, binding_to_text,
+    family_from_toml, family_to_toml, read_architecture, recipe_from_json, recipe_to_json,
 };
 pub use import::{
     BINDING, Examined, ImportOptions, ImportReport, LabelRule, LabelSource, Refusal, examine, find_checkpoints, import, is_onnx,

@@ -52,7 +52,7 @@ proptest! {
         let bytes = [&claimed.to_le_bytes(), header.as_bytes(), &data].concat();
         std::fs::write(&path, bytes).unwrap();
         prop_assert!(weft_zoo::read_checkpoint(&path, &architecture()).is_err());
-        prop_assert!(weft_zoo::infer_mlp(&path, Activation::Relu).is_err());
+        prop_assert!(weft_zoo::open_sources(&path).is_err());
     }
 
     #[test]
@@ -100,12 +100,15 @@ fn an_mlp_is_inferred_from_a_checkpoint() {
     let path = dir.path().join("a.safetensors");
     let (population, _) = runs(0, 1, 1);
     weft_zoo::write_checkpoint(&path, &architecture(), population.row(0), &Metadata::new()).unwrap();
-    let inferred = weft_zoo::infer_mlp(&path, Activation::Relu).unwrap();
+    let hints = weft_zoo::Hints { activation: Some(Activation::Relu), ..weft_zoo::Hints::default() };
+    let infer = || weft_zoo::infer(&weft_zoo::open_sources(&path).unwrap()[0], &hints);
+    let inferred = infer().unwrap().architecture;
     assert_eq!(inferred.name(), "mlp-4-3-2");
     assert!(inferred.same_graph(&architecture()));
-    weft_zoo::write_tensors(&path, &[("layers.0.weight".to_owned(), vec![2, 2], &[0.0; 4])], &Metadata::new()).unwrap();
-    let error = weft_zoo::infer_mlp(&path, Activation::Relu).unwrap_err().to_string();
-    assert!(error.contains("layers.0.bias") && error.contains("missing"), "{error}");
+    let tensors = [("layers.0.weight".to_owned(), vec![2, 2], &[0.0; 4][..]), ("layers.1.weight".to_owned(), vec![2, 3], &[0.0; 6])];
+    weft_zoo::write_tensors(&path, &tensors, &Metadata::new()).unwrap();
+    let error = infer().unwrap_err().to_string();
+    assert!(error.contains("layers.1.weight"), "{error}");
 }
 
 /// Exports a zoo of `count` runs into single files.

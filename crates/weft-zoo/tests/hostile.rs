@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use support::{architecture, runs};
-use weft_core::{Activation, Monitor};
+use weft_core::Monitor;
 use weft_zoo::{Error, Filter, HeaderFault, Metadata, Purpose, TensorFault, Unreferenced, Zoo};
 
 /// A safetensors file of a header and so many bytes of data.
@@ -166,7 +166,9 @@ fn checkpoints_of_something_else_are_refused_by_name() {
         check(&|t| t[2].2[5] = bad, "layers.1.weight", Some(TensorFault::NonFinite { index: 5 }));
     }
     std::fs::write(&path, safetensors(&format!("{{{}}}", tensor("layers.0.weight", "[0,9223372036854775808]", 0, 0)), 0)).unwrap();
-    assert!(matches!(weft_zoo::infer_mlp(&path, Activation::Relu), Err(Error::Tensor { .. })));
+    let sources = weft_zoo::open_sources(&path).unwrap();
+    let refused = weft_zoo::infer(&sources[0], &weft_zoo::Hints::default()).unwrap_err();
+    assert!(matches!(refused, Error::Domain { .. }), "{refused:?}");
     let folder = weft_zoo::read_checkpoint(dir.path(), &architecture()).unwrap_err();
     assert!(matches!(folder, Error::Io { .. }), "a folder is not a file: {folder}");
 }

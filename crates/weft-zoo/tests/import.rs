@@ -252,6 +252,40 @@ fn nothing_is_changed_before_all_is_examined() {
     assert_eq!(import(&mut zoo, &folder.path("in"), &ImportOptions::default()).read, 2, "what it is now, and its copy");
 }
 
+/// What no catalogue takes is refused before there is a zoo, not when one has been made for it.
+#[test]
+fn a_step_beyond_the_catalogue_is_refused_at_the_examination() {
+    let folder = Folder::new();
+    folder.network("in/far.safetensors", 1, &[("step", "9999999999999999999")], |_| {});
+    let options = ImportOptions::default();
+    let examined = weft_zoo::examine(None, &architecture(), &[folder.path("in")], &options, &Monitor::silent()).unwrap();
+    assert!(examined.is_empty());
+    assert_told(&folder.told(&examined.into_report().refused), &[("in/far.safetensors", "its step is above 2⁶³")]);
+}
+
+/// The layout of a network of many tensors is longer than other metadata may be, and comes back nevertheless.
+#[test]
+fn a_large_network_keeps_the_names_of_its_file() {
+    let folder = Folder::new();
+    let deep = weft_core::Architecture::mlp("deep", &[2; 301], weft_core::Activation::Relu).unwrap();
+    let row = weft_core::Seed::new(1).normals(deep.num_parameters());
+    let named = |name: &str| name.replace("layers.", "backbone.dense_blocks.");
+    let tensors: Vec<_> = deep.tensors().iter().map(|t| (named(&t.name), t.shape.clone(), &row[t.range()])).collect();
+    std::fs::create_dir(folder.path("in")).unwrap();
+    weft_zoo::write_tensors(&folder.path("in/deep.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+    let mut zoo = Zoo::create(&folder.path("zoo"), "deep", std::sync::Arc::new(deep.clone()), None).unwrap();
+    assert_eq!(import(&mut zoo, &folder.path("in"), &ImportOptions::default()).read, 1);
+
+    let entries = all(&zoo);
+    let text = &entries[0].record().provenance.metadata[weft_zoo::BINDING];
+    let binding = weft_zoo::binding_from_text(text, &deep).unwrap();
+    assert!(weft_zoo::binding_to_json(&binding).len() > 16 << 10 && text.len() < 8 << 10, "{} bytes", text.len());
+    let form = weft_zoo::ExportForm::Safetensors(weft_zoo::TensorNames::Original);
+    let files = zoo.export_as(&entries, &form, &folder.path("out"), &Monitor::silent()).unwrap();
+    let exported = weft_zoo::read_tensors(&files[0].path).unwrap().tensors;
+    assert_eq!(exported, tensors.into_iter().map(|(name, shape, values)| (name, (shape, values.to_vec()))).collect());
+}
+
 #[test]
 fn metadata_without_end_are_bounded() {
     let folder = Folder::new();

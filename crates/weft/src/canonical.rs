@@ -161,7 +161,7 @@ impl Canonicalization<'_> {
             record.provenance.parents = vec![record.digest];
             record.provenance.source = format!("canonical form of {}", record.provenance.source);
             record.digest = digest;
-            record.metrics.insert("canonical-deviation".to_owned(), proofs[i].relative());
+            record.max_deviation = Some(proofs[i].relative());
             if let Some(scores) = scores.get(&i) {
                 record.metrics.insert("validation-accuracy".to_owned(), scores.accuracy);
                 record.metrics.insert("validation-loss".to_owned(), scores.loss);

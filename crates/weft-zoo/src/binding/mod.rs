@@ -36,6 +36,22 @@ pub struct StoredTensor {
     pub shape: Vec<usize>,
 }
 
+impl StoredTensor {
+    /// Reads its values, if it is there and has its shape.
+    pub(crate) fn read_into(&self, source: &Source, values: &mut Vec<f32>) -> Result<()> {
+        let found = source.tensors().get(&self.name).ok_or_else(|| self.fault(source, TensorFault::Missing))?;
+        if found.shape != self.shape {
+            let (expected, got) = (self.shape.clone(), found.shape.clone());
+            return Err(self.fault(source, TensorFault::Shape { expected, got }));
+        }
+        source.read_into(&self.name, values)
+    }
+
+    fn fault(&self, source: &Source, fault: TensorFault) -> Error {
+        Error::Tensor { path: source.path().to_owned(), tensor: self.name.clone(), fault }
+    }
+}
+
 /// Where the values of one tensor of an architecture lie in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
@@ -54,6 +70,13 @@ pub struct Repeat {
     pub stored: StoredTensor,
     /// Index of the architecture's tensor.
     pub of: usize,
+}
+
+impl Repeat {
+    /// The error for a value that differs from what it repeats.
+    pub(crate) fn fault(&self, source: &Source, architecture: &Architecture, index: usize) -> Error {
+        self.stored.fault(source, TensorFault::Repeat { of: architecture.tensors()[self.of].name.clone(), index })
+    }
 }
 
 /// Where every tensor of an architecture lies in files of one layout.
@@ -202,8 +225,7 @@ impl Binding {
 
     fn gather(&self, source: &Source, architecture: &Architecture, any: bool) -> Result<Vec<f32>> {
         assert_eq!(self.parts.len(), architecture.tensors().len(), "a binding of another architecture");
-        let fail =
-            |tensor: &StoredTensor, fault| Error::Tensor { path: source.path().to_owned(), tensor: tensor.name.clone(), fault };
+        let fail = |tensor: &StoredTensor, fault| tensor.fault(source, fault);
         let mut row = Vec::new();
         let len = architecture.num_parameters();
         if let Some(first) = self.stored.first() {
@@ -212,12 +234,7 @@ impl Binding {
         row.resize(len, 0.0);
         let mut values = Vec::new();
         let read = |tensor: &StoredTensor, values: &mut Vec<f32>| {
-            let found = source.tensors().get(&tensor.name).ok_or_else(|| fail(tensor, TensorFault::Missing))?;
-            if found.shape != tensor.shape {
-                let (expected, got) = (tensor.shape.clone(), found.shape.clone());
-                return Err(fail(tensor, TensorFault::Shape { expected, got }));
-            }
-            source.read_into(&tensor.name, values)?;
+            tensor.read_into(source, values)?;
             match first_non_finite(values).filter(|_| !any) {
                 Some(index) => Err(fail(tensor, TensorFault::NonFinite { index })),
                 None => Ok(()),
@@ -239,10 +256,19 @@ impl Binding {
             let spec = &architecture.tensors()[repeat.of];
             let differs = values.iter().zip(&row[spec.range()]).position(|(a, b)| a.to_bits() != b.to_bits());
             if let Some(index) = differs {
-                return Err(fail(&repeat.stored, TensorFault::Repeat { of: spec.name.clone(), index }));
+                return Err(repeat.fault(source, architecture, index));
             }
         }
         Ok(row)
+    }
+
+    /// The values of a stored tensor, transposed if those of its parts are.
+    pub(crate) fn stored_values(&self, source: &Source, stored: usize) -> Result<Vec<f32>> {
+        let tensor = &self.stored[stored];
+        let mut values = Vec::new();
+        tensor.read_into(source, &mut values)?;
+        let is_transposed = self.parts.iter().any(|part| part.stored == stored && part.transposed);
+        Ok(if is_transposed { transposed(&values, &tensor.shape) } else { values })
     }
 
     /// The tensors of a row under the names and in the layout of the file: name, shape and values.

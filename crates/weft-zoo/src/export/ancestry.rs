@@ -2,7 +2,6 @@
 
 use crate::zoo::Zoo;
 use crate::{Error, Filter, Result, sha256_of_file};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Component, Path, PathBuf};
 use weft_core::{Digest, Record, Sha256};
@@ -53,7 +52,7 @@ pub(super) struct Originals<'a> {
     ancestry: Ancestry<'a>,
     folder: &'a Path,
     /// Checksums of the files looked at so far.
-    known: BTreeMap<PathBuf, String>,
+    known: BTreeMap<PathBuf, Sha256>,
 }
 
 impl<'a> Originals<'a> {
@@ -91,14 +90,13 @@ impl<'a> Originals<'a> {
 
     fn check(&mut self, path: PathBuf, expected: Sha256, digest: Digest) -> Result<PathBuf> {
         let got = match self.known.get(&path) {
-            Some(got) => Cow::Borrowed(got),
-            None => Cow::Owned(self.known.entry(path.clone()).or_insert(sha256_of_file(&path)?).clone()),
+            Some(&got) => got,
+            None => *self.known.entry(path.clone()).or_insert(sha256_of_file(&path)?),
         };
-        let expected = expected.to_string();
-        if *got == expected {
+        if got == expected {
             return Ok(path);
         }
-        Err(Error::OtherFile { got: got.into_owned(), path, digest, expected })
+        Err(Error::OtherFile { got: got.to_string(), path, digest, expected: expected.to_string() })
     }
 }
 

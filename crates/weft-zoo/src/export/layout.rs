@@ -1,9 +1,9 @@
 //! The names and layout that tensors are written in.
 
-use super::BINDING;
 use super::ancestry::Ancestry;
 use crate::binding::Binding;
-use crate::format::binding_from_json;
+use crate::format::binding_from_text;
+use crate::import::BINDING;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ pub(super) fn original(ancestry: &Ancestry<'_>, record: &Record, architecture: &
         None => own("it did not come from a file, so its tensors have the architecture's own names".to_owned()),
         Some((digest, _, Some(text))) => {
             let fail = |reason: String| Error::Layout { digest, reason };
-            let binding = binding_from_json(&text, architecture).map_err(|error| fail(error.to_string()))?;
+            let binding = binding_from_text(&text, architecture).map_err(|error| fail(error.to_string()))?;
             check(&binding).map_err(fail)?;
             Ok((Layout::Bound(binding), None))
         }

@@ -11,6 +11,7 @@ mod npz;
 mod readme;
 
 use crate::atomic::AtomicFile;
+use crate::import::BINDING;
 use crate::tensors::stage_tensors;
 use crate::zoo::Zoo;
 use crate::{Entry, Error, Purpose, Result, checkpoint_metadata, onnx};
@@ -19,9 +20,6 @@ use layout::Layout;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use weft_core::{Digest, Monitor};
-
-/// The metadata of a checkpoint that holds the layout of its file, as [`crate::binding_to_json`] writes it.
-pub(crate) const BINDING: &str = "binding";
 
 /// The label that becomes a part of a file's name.
 const PHRASE: &str = "phrase";

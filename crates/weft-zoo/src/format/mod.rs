@@ -7,7 +7,7 @@ mod recipe;
 
 pub(crate) use architecture::ArchitectureFile;
 pub use architecture::{architecture_from_toml, architecture_to_toml, family_from_toml, family_to_toml, read_architecture};
-pub use binding::{binding_from_json, binding_to_json};
+pub use binding::{binding_from_json, binding_from_text, binding_to_json, binding_to_text};
 pub use recipe::{recipe_from_json, recipe_to_json};
 
 use crate::{Error, Result};

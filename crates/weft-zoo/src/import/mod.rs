@@ -2,12 +2,13 @@
 //!
 //! An import has two halves. [`examine`] reads every file once, decides what becomes of it and changes nothing;
 //! [`Examined::store`] reads those that go in again, block by block, and appends them. Either can be stopped, and the
-//! same import goes on: a file that was taken in whole is known by its SHA-256 and is not looked into again. Reading
-//! itself is one function, [`read::read_candidates`].
+//! same import goes on: a file that was taken in whole is known by its SHA-256 and is not looked into again. Whatever the
+//! format, weights come from one place, [`network::Reader`].
 
 mod find;
 mod labels;
 mod licence;
+mod network;
 mod plan;
 mod read;
 mod store;
@@ -18,14 +19,14 @@ pub use read::{BINDING, is_onnx};
 pub use store::Examined;
 
 use crate::checkpoint::Described;
-use crate::zoo::Zoo;
+use crate::zoo::{Zoo, not_recordable};
 use crate::{Error, Filter, Result};
 use find::Found;
 use labels::labels_of;
 use licence::{Licences, UNKNOWN, is_allowed};
-use read::{glance, in_parallel, read_candidates, sha256};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use read::{Seen, in_parallel, look};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use weft_core::{Architecture, Digest, Monitor, Provenance, Record, Sha256};
 
 /// How checkpoints are imported.
@@ -112,9 +113,11 @@ pub fn examine(
         architecture,
         options,
         licences: Licences::default(),
+        known: zoo.map(Zoo::files).transpose()?.into_iter().flatten().map(|(sha256, _)| sha256).collect(),
         first_file: BTreeMap::new(),
         first_network: BTreeMap::new(),
         sound: Vec::new(),
+        recipes: BTreeMap::new(),
         examined: Examined::new(report),
     };
     monitor.start("examine files", search.files.len() as u64, "files");
@@ -140,65 +143,40 @@ struct Sound {
     record: Record,
 }
 
-/// What is kept of a network once its weights were read.
-struct Seen {
-    digest: Digest,
-    described: Described,
-    format: &'static str,
-    defect: Option<String>,
-}
-
-/// What a file is before its weights are read.
-enum Glance {
-    Refused(Error),
-    Skipped(String),
-    New(Sha256),
-}
-
 struct Examiner<'a> {
     zoo: Option<&'a Zoo>,
     architecture: &'a Architecture,
     options: &'a ImportOptions,
     licences: Licences,
+    /// Files that the zoo was given before.
+    known: BTreeSet<Sha256>,
     /// The first file of each content, and of each network.
     first_file: BTreeMap<Sha256, PathBuf>,
     first_network: BTreeMap<Digest, PathBuf>,
     sound: Vec<Sound>,
+    /// Which recipes, as JSON, a catalogue can take.
+    recipes: BTreeMap<String, bool>,
     examined: Examined,
 }
 
 impl Examiner<'_> {
     fn batch(&mut self, batch: &[Found]) -> Result<()> {
-        let architecture = self.architecture;
-        let hashed = in_parallel(batch, |found| glance(&found.path, architecture).and_then(|()| sha256(&found.path)));
-        let (mut glances, mut new) = (Vec::new(), Vec::new());
-        for (found, hashed) in batch.iter().zip(hashed) {
-            let sha256 = match hashed {
-                Ok(sha256) => sha256,
+        let (architecture, known) = (self.architecture, &self.known);
+        for (found, looked) in batch.iter().zip(in_parallel(batch, |found| look(&found.path, architecture, known))) {
+            let path = found.path.clone();
+            let (sha256, networks) = match looked {
+                Ok(looked) => looked,
                 Err(error) => {
-                    glances.push(Glance::Refused(error));
+                    self.examined.report.refused.push(refusal(path, &error));
                     continue;
                 }
             };
             if let Some(reason) = self.file_like(&sha256)? {
-                glances.push(Glance::Skipped(reason));
+                self.examined.report.skipped.push(Refusal { path, reason });
                 continue;
             }
-            self.first_file.insert(sha256, found.path.clone());
-            new.push(found);
-            glances.push(Glance::New(sha256));
-        }
-        let mut seen = in_parallel(&new, |found| see(&found.path, architecture)).into_iter();
-        for (found, glance) in batch.iter().zip(glances) {
-            let path = found.path.clone();
-            match glance {
-                Glance::Refused(error) => self.examined.report.refused.push(refusal(path, &error)),
-                Glance::Skipped(reason) => self.examined.report.skipped.push(Refusal { path, reason }),
-                Glance::New(sha256) => match seen.next().unwrap_or_else(|| Ok(Vec::new())) {
-                    Ok(networks) => self.file(found, sha256, networks)?,
-                    Err(error) => self.examined.report.refused.push(refusal(path, &error)),
-                },
-            }
+            self.first_file.insert(sha256, path);
+            self.file(found, sha256, networks)?;
         }
         Ok(())
     }
@@ -237,12 +215,17 @@ impl Examiner<'_> {
                 self.examined.report.skipped.push(Refusal { path: found.path.clone(), reason });
                 continue;
             }
-            self.first_network.insert(seen.digest, found.path.clone());
             let record = self.record(seen, licence, (&found.source(), sha256));
-            if record.quarantine.is_some() {
-                self.examined.add_quarantined(file, record);
-            } else {
+            let is_sound = record.quarantine.is_none();
+            if let Some(reason) = not_recordable(&record, &mut self.recipes).filter(|_| is_sound) {
+                self.examined.refuse(file, reason);
+                continue;
+            }
+            self.first_network.insert(record.digest, found.path.clone());
+            if is_sound {
                 self.sound.push(Sound { file, index, record });
+            } else {
+                self.examined.add_quarantined(file, record);
             }
         }
         Ok(())
@@ -278,16 +261,6 @@ impl Examiner<'_> {
             ..Record::new(seen.digest, run)
         }
     }
-}
-
-/// Reads a file's networks and keeps what is known of them, without their weights.
-fn see(path: &Path, architecture: &Architecture) -> Result<Vec<Seen>> {
-    let see = |candidate: read::Candidate| {
-        let described = Described::parse(&candidate.metadata, path)?;
-        let digest = Digest::of_weights(architecture, &candidate.row);
-        Ok(Seen { digest, described, format: candidate.format, defect: candidate.defect })
-    };
-    read_candidates(path, architecture)?.into_iter().map(see).collect()
 }
 
 fn refusal(path: PathBuf, error: &Error) -> Refusal {

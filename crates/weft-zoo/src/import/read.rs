@@ -1,64 +1,27 @@
-//! The one place where an import reads a file: what comes out is [`Candidate`]s, whatever the format.
+//! What an import sees of a file: its checksum and, network by network, a digest and what the file says.
 
-use crate::checkpoint::{fits, read_weights};
-use crate::mapped::{Mapped, read_header};
-use crate::onnx::read_onnx;
-use crate::tensors::Metadata;
-use crate::{Binding, Error, Result, Source, TensorFault, binding_to_json, open_sources};
-use sha2::{Digest as _, Sha256 as Hasher};
-use std::io::Read as _;
+use super::network::{Network, open_networks};
+use crate::checkpoint::Described;
+use crate::source::{sha256_of_digests, sha256_of_file};
+use crate::{Result, Source, open_sources};
+use std::collections::BTreeSet;
 use std::path::Path;
-use weft_core::{Architecture, Sha256};
+use weft_core::{Architecture, Digest, Sha256};
 
-/// One network of a file, as it was read.
-pub(super) struct Candidate {
-    /// Its weights in the architecture's order, whatever they are.
-    pub(super) row: Vec<f32>,
-    /// What the file says of it.
-    pub(super) metadata: Metadata,
-    /// The file's format.
+/// The entry of a network's metadata that says under which names and in which layout its file has it, as
+/// [`crate::binding_to_text`] writes it.
+pub const BINDING: &str = "binding";
+
+/// The file that tells an adapter's folder.
+pub(super) const ADAPTER: &str = "adapter_config.json";
+
+/// What is kept of a network once its weights were read.
+pub(super) struct Seen {
+    pub(super) digest: Digest,
+    pub(super) described: Described,
     pub(super) format: &'static str,
     /// Why it must be quarantined.
     pub(super) defect: Option<String>,
-}
-
-/// The entry of a network's metadata that says under which names and in which layout its file has it.
-pub const BINDING: &str = "binding";
-
-/// Refuses what can be seen to be no network of the architecture without reading its weights.
-pub(super) fn glance(path: &Path, architecture: &Architecture) -> Result<()> {
-    if is_onnx(path) {
-        return Ok(()); // a graph and its weights are read at once
-    }
-    if is_own(path, architecture) {
-        return Ok(());
-    }
-    let sources = open_sources(path)?;
-    let first = sources.first().ok_or_else(|| no_network(path))?;
-    Binding::find(first, architecture).map(|_| ())
-}
-
-/// Reads every network of a file, in the file's order.
-pub(super) fn read_candidates(path: &Path, architecture: &Architecture) -> Result<Vec<Candidate>> {
-    if is_onnx(path) {
-        return Ok(vec![of_onnx(path, architecture)?]);
-    }
-    if is_own(path, architecture) {
-        let file = Mapped::open(path)?;
-        let (row, non_finite) = read_weights(&file, architecture)?;
-        let defect = non_finite.map(|(tensor, fault)| format!("tensor `{tensor}`: {fault}"));
-        return Ok(vec![Candidate { row, metadata: file.header().metadata.clone(), format: "safetensors", defect }]);
-    }
-    let sources = open_sources(path)?;
-    if sources.is_empty() {
-        return Err(no_network(path));
-    }
-    sources.iter().map(|source| of_source(source, architecture)).collect()
-}
-
-/// A safetensors file under the architecture's own names, as we write them.
-fn is_own(path: &Path, architecture: &Architecture) -> bool {
-    read_header(path).is_ok_and(|header| fits(&header, architecture).is_ok())
 }
 
 /// Whether a file's name says that it is an ONNX model, which is read by its graph and not as a list of tensors.
@@ -67,61 +30,46 @@ pub fn is_onnx(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
 }
 
-fn no_network(path: &Path) -> Error {
-    Error::UnknownFormat { path: path.to_owned(), reason: "it holds no network".to_owned(), known: String::new() }
+/// The checksum of a file and, unless it is a known one, all its networks.
+///
+/// Where no file is known yet, both are computed at once: each takes about as long as the other.
+pub(super) fn look(path: &Path, architecture: &Architecture, known: &BTreeSet<Sha256>) -> Result<(Sha256, Vec<Seen>)> {
+    if known.is_empty() {
+        let networks = open_networks(path, architecture)?;
+        return std::thread::scope(|scope| {
+            let hashed = scope.spawn(|| sha256(path));
+            let seen = see(&networks, path, architecture);
+            Ok((hashed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?, seen?))
+        });
+    }
+    // A model is read as a whole when it is opened; of others, opening looks at the header alone.
+    let networks = if is_onnx(path) { None } else { Some(open_networks(path, architecture)?) };
+    let sha256 = sha256(path)?;
+    if known.contains(&sha256) {
+        return Ok((sha256, Vec::new()));
+    }
+    let networks = networks.map_or_else(|| open_networks(path, architecture), Ok)?;
+    Ok((sha256, see(&networks, path, architecture)?))
 }
 
-fn of_onnx(path: &Path, architecture: &Architecture) -> Result<Candidate> {
-    let network = read_onnx(path)?;
-    if !network.architecture.same_graph(architecture) {
-        let reason = format!("its graph is `{}`, not that of `{}`", network.architecture.name(), architecture.name());
-        return Err(Error::NotInferred { path: path.to_owned(), reason, hint: "import it into a zoo of its own" });
-    }
-    Ok(Candidate { row: network.weights(), metadata: Metadata::new(), format: "onnx", defect: None })
-}
-
-fn of_source(source: &Source, architecture: &Architecture) -> Result<Candidate> {
-    let binding = Binding::find(source, architecture)?;
-    let mut metadata = source.metadata().clone();
-    if let Some(member) = source.member() {
-        metadata.insert("member".to_owned(), member.to_owned());
-    }
-    if binding.naming() != Binding::OWN {
-        metadata.insert(BINDING.to_owned(), binding_to_json(&binding));
-    }
-    let defect = source.first_non_finite()?;
-    let defect = defect.map(|(tensor, index)| format!("tensor `{tensor}`: {}", TensorFault::NonFinite { index }));
-    let row = if defect.is_some() { binding.bind_any(source, architecture)? } else { binding.bind(source, architecture)? };
-    Ok(Candidate { row, metadata, format: source.format().name(), defect })
+fn see(networks: &[Network], path: &Path, architecture: &Architecture) -> Result<Vec<Seen>> {
+    let see = |network: &Network| {
+        let described = Described::parse(&network.metadata, path)?;
+        let (digest, defect) = network.examine(architecture)?;
+        Ok(Seen { digest, described, format: network.format, defect })
+    };
+    networks.iter().map(see).collect()
 }
 
 /// The SHA-256 of a file, in memory that does not depend on its length; of a checkpoint of several files, that of their digests.
-pub(super) fn sha256(path: &Path) -> Result<Sha256> {
+fn sha256(path: &Path) -> Result<Sha256> {
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     if !name.ends_with(".index.json") && name != ADAPTER {
-        return sha256_of_one(path);
+        return sha256_of_file(path);
     }
-    let mut hasher = Hasher::new();
-    for file in open_sources(path)?.iter().flat_map(Source::files) {
-        hasher.update(sha256_of_one(file)?.0);
-    }
-    Ok(Sha256(hasher.finalize().into()))
-}
-
-/// The file that tells an adapter's folder.
-pub(super) const ADAPTER: &str = "adapter_config.json";
-
-fn sha256_of_one(path: &Path) -> Result<Sha256> {
-    let mut file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-    let (mut hasher, mut buffer) = (Hasher::new(), vec![0; 1 << 18]);
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(Sha256(hasher.finalize().into())),
-            Ok(read) => hasher.update(&buffer[..read]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io("read", path)(error)),
-        }
-    }
+    let sources = open_sources(path)?;
+    let digests = sources.iter().flat_map(Source::files).map(|file| sha256_of_file(file)).collect::<Result<Vec<_>>>()?;
+    Ok(sha256_of_digests(digests))
 }
 
 /// Applies a function to all items, on all processors; the results are in the order of the items.
@@ -149,22 +97,4 @@ pub(super) fn in_parallel<T: Sync, U: Send>(items: &[T], function: impl Fn(&T) -
     };
     results.sort_by_key(|(i, _)| *i);
     results.into_iter().map(|(_, result)| result).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// FIPS 180-4's own examples.
-    #[test]
-    fn sha256_golden() {
-        let dir = tempfile::tempdir().unwrap();
-        let check = |bytes: &[u8], expected: &str| {
-            let path = dir.path().join("a");
-            std::fs::write(&path, bytes).unwrap();
-            assert_eq!(sha256(&path).unwrap().to_string(), expected);
-        };
-        check(b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        check(&vec![b'a'; 1_000_000], "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-    }
 }

@@ -1,13 +1,14 @@
 //! The second half of an import: what was found sound is read again and appended.
 
-use super::read::{in_parallel, read_candidates};
+use super::network::{Network, Reader, open_networks};
+use super::read::in_parallel;
 use super::{ImportReport, Refusal, refusal};
-use crate::zoo::Zoo;
+use crate::zoo::{Appended, Zoo};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use weft_core::{Architecture, Digest, Monitor, Population, Record, Sha256};
 
-/// Networks are appended in blocks of about this many bytes.
+/// Networks are appended in blocks of about this many bytes; a larger one goes straight from its file into its shard.
 const BLOCK_BYTES: usize = 64 << 20;
 
 /// What an import has found, before anything is changed.
@@ -84,15 +85,19 @@ impl Examined {
     /// examination; errors of the zoo itself.
     pub fn store(mut self, zoo: &mut Zoo, monitor: &Monitor<'_>) -> Result<ImportReport> {
         let planned = std::mem::take(&mut self.planned);
-        let block = (BLOCK_BYTES / (4 * zoo.architecture().num_parameters())).max(1);
+        let block = BLOCK_BYTES / (4 * zoo.architecture().num_parameters());
         let mut done = 0;
         monitor.start("import checkpoints", planned.len() as u64, "networks");
-        for block in planned.chunks(block) {
+        for networks in planned.chunks(block.max(1)) {
             if monitor.should_stop() {
                 return Err(Error::Interrupted);
             }
-            self.append(zoo, block)?;
-            done += block.len();
+            let (kept, appended) = match networks {
+                [network] if block == 0 => self.append_large(zoo, network)?,
+                block => self.append_block(zoo, block)?,
+            };
+            self.settle(zoo, networks, &kept, appended)?;
+            done += networks.len();
             monitor.progress(done as u64);
         }
         self.quarantine(zoo)?;
@@ -104,30 +109,55 @@ impl Examined {
     }
 
     /// Reads a block of networks again and appends them; a file that changed in between is refused.
-    fn append(&mut self, zoo: &mut Zoo, block: &[Planned]) -> Result<()> {
+    fn append_block<'a>(&mut self, zoo: &mut Zoo, block: &'a [Planned]) -> Result<(Vec<&'a Planned>, Appended)> {
         let architecture = zoo.architecture().clone();
         let of_files: Vec<&[Planned]> = block.chunk_by(|a, b| a.file == b.file).collect();
         let files = &self.files;
         let read = in_parallel(&of_files, |networks| reread(&files[networks[0].file].path, networks, &architecture));
-        let (mut data, mut kept) = (Vec::new(), Vec::new());
+        let mut data = Vec::with_capacity(block.len() * architecture.num_parameters());
+        let mut kept = Vec::new();
         for (networks, rows) in of_files.into_iter().zip(read) {
             for (network, row) in networks.iter().zip(rows) {
                 match row {
-                    Ok(mut row) => {
-                        data.append(&mut row);
+                    Ok(row) => {
+                        data.extend_from_slice(&row);
                         kept.push(network);
                     }
-                    Err(error) => {
-                        self.files[network.file].refused = true;
-                        self.report.refused.push(refusal(self.files[network.file].path.clone(), &error));
-                    }
+                    Err(error) => self.refuse(network.file, refusal(PathBuf::new(), &error).reason),
                 }
             }
         }
         let population = Population::new(architecture, data);
         let population = population.map_err(|source| Error::Domain { origin: "import".to_owned(), source })?;
         let records: Vec<Record> = kept.iter().map(|network| network.record.clone()).collect();
-        let appended = zoo.append(&population, &records)?;
+        let appended = zoo.append_digested(&population, &records)?;
+        Ok((kept, appended))
+    }
+
+    /// Appends a network that is too large to be held; what is in its shard is compared with its digest.
+    fn append_large<'a>(&mut self, zoo: &mut Zoo, planned: &'a Planned) -> Result<(Vec<&'a Planned>, Appended)> {
+        let (architecture, path) = (zoo.architecture().clone(), self.files[planned.file].path.clone());
+        let changed = |reason: String| Error::Changed { path: path.clone(), reason };
+        let appended = open_networks(&path, &architecture).map_err(|error| changed(refusal(path.clone(), &error).reason)).and_then(
+            |networks: Vec<Network>| {
+                let network = networks.get(planned.index).ok_or_else(|| changed(OTHER.to_owned()))?;
+                let mut reader = Reader::new(network);
+                zoo.append_streamed(&planned.record, &mut |i, give| reader.tensor(&architecture, i, give))
+            },
+        );
+        match appended {
+            Ok(Some(appended)) => return Ok((vec![planned], appended)),
+            Ok(None) => self.refuse(planned.file, refusal(PathBuf::new(), &changed(OTHER.to_owned())).reason),
+            Err(error @ (Error::Changed { .. } | Error::Tensor { .. })) => {
+                self.refuse(planned.file, refusal(PathBuf::new(), &error).reason);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok((Vec::new(), Appended::default()))
+    }
+
+    /// Enters what became of networks into the report, and remembers files of which all went in.
+    fn settle(&mut self, zoo: &mut Zoo, networks: &[Planned], kept: &[&Planned], appended: Appended) -> Result<()> {
         self.report.read += appended.added;
         for refused in appended.refused {
             let same = |network: &&&Planned| network.record.run == refused.run && network.record.step == refused.step;
@@ -135,10 +165,10 @@ impl Examined {
                 self.refuse(network.file, refused.reason);
             }
         }
-        for network in block {
+        for network in networks {
             self.files[network.file].waiting -= 1;
         }
-        let mut whole: Vec<usize> = block.iter().map(|network| network.file).collect();
+        let mut whole: Vec<usize> = networks.iter().map(|network| network.file).collect();
         whole.dedup();
         let whole = whole.into_iter().map(|file| &self.files[file]).filter(|file| file.waiting == 0 && !file.refused);
         zoo.remember_files(&whole.map(|file| (file.sha256, file.source.clone())).collect::<Vec<_>>())
@@ -158,21 +188,23 @@ impl Examined {
     }
 }
 
+/// What is said of a network that is another than it was.
+const OTHER: &str = "its weights are not those that were examined";
+
 /// Reads networks of one file again.
 fn reread(path: &Path, networks: &[Planned], architecture: &Architecture) -> Vec<Result<Vec<f32>>> {
-    let mut rows: Vec<Option<Vec<f32>>> = match read_candidates(path, architecture) {
-        Ok(candidates) => candidates.into_iter().map(|candidate| Some(candidate.row)).collect(),
-        Err(error) => {
-            // The file is one, its error is told once for each network that was to come from it.
-            let reason = super::refusal(path.to_owned(), &error).reason;
-            return networks.iter().map(|_| Err(Error::Changed { path: path.to_owned(), reason: reason.clone() })).collect();
-        }
+    let changed = |reason: String| Error::Changed { path: path.to_owned(), reason };
+    let told = |error: &Error| refusal(path.to_owned(), error).reason;
+    let opened = match open_networks(path, architecture) {
+        Ok(opened) => opened,
+        // The file is one, its error is told once for each network that was to come from it.
+        Err(error) => return networks.iter().map(|_| Err(changed(told(&error)))).collect(),
     };
-    let row = |network: &Planned| {
-        let row = rows.get_mut(network.index).and_then(Option::take);
-        let row = row.filter(|row| Digest::of_weights(architecture, row) == network.record.digest);
-        let reason = "its weights are not those that were examined".to_owned();
-        row.ok_or_else(|| Error::Changed { path: path.to_owned(), reason })
+    let row = |planned: &Planned| {
+        let network = opened.get(planned.index).ok_or_else(|| changed(OTHER.to_owned()))?;
+        let row = network.row(architecture).map_err(|error| changed(told(&error)))?;
+        let is_same = Digest::of_weights(architecture, &row) == planned.record.digest;
+        if is_same { Ok(row) } else { Err(changed(OTHER.to_owned())) }
     };
     networks.iter().map(row).collect()
 }

@@ -47,7 +47,7 @@ pub(crate) fn stage_onnx(original: &Path, architecture: &Architecture, row: &[f3
 
 /// The bytes of the model with other weights.
 fn exported(bytes: &Bytes, original: &Path, architecture: &Architecture, row: &[f32]) -> Result<Bytes, OnnxFault> {
-    let network = network(bytes, Folder::beside(original))?;
+    let network = network(bytes, Folder::beside(original))?.finite()?;
     if !network.architecture.same_graph(architecture) {
         let (expected, got) = (architecture.name().to_owned(), network.architecture.name().to_owned());
         return Err(OnnxFault::OtherArchitecture { expected, got });
@@ -63,7 +63,7 @@ fn exported(bytes: &Bytes, original: &Path, architecture: &Architecture, row: &[
 /// Checks that a patched model is the same network with the new weights: a tensor that holds a weight may serve the
 /// graph in another place too.
 fn verify(patched: &Bytes, before: &OnnxNetwork, row: &[f32]) -> Result<(), OnnxFault> {
-    let after = network(patched, Folder::nowhere()).map_err(|_| OnnxFault::Entangled)?;
+    let after = network(patched, Folder::nowhere()).and_then(OnnxNetwork::finite).map_err(|_| OnnxFault::Entangled)?;
     if !after.architecture.same_graph(&before.architecture) || after.head != before.head {
         return Err(OnnxFault::Entangled);
     }

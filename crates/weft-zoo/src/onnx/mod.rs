@@ -29,6 +29,7 @@ pub use fault::OnnxFault;
 pub use infer::Head;
 
 use crate::mapped::map_file;
+use crate::tensors::first_non_finite;
 use crate::{Error, Result, TensorFault};
 use constant::Constant;
 use prost::Message;
@@ -68,6 +69,26 @@ impl OnnxNetwork {
         row
     }
 
+    /// The weights of one of the architecture's tensors.
+    pub(crate) fn parameter(&self, i: usize) -> &[f32] {
+        self.parameters[i].floats().map_or(&[], |values| values)
+    }
+
+    /// The first weight that is NaN or infinite: its tensor, in the architecture's order, and its index there.
+    #[must_use]
+    pub fn first_non_finite(&self) -> Option<(&str, usize)> {
+        let tensors = self.parameters.iter().zip(self.architecture.tensors());
+        tensors.filter_map(|(parameter, spec)| Some((spec.name.as_str(), first_non_finite(parameter.floats()?)?))).next()
+    }
+
+    /// The network, if all its weights are finite.
+    fn finite(self) -> Result<Self, OnnxFault> {
+        match self.first_non_finite() {
+            None => Ok(self),
+            Some((tensor, index)) => Err(OnnxFault::NonFinite { tensor: tensor.to_owned(), index }),
+        }
+    }
+
     /// Where each of the architecture's tensors is stored in the model; `None` for one that is computed from others in
     /// a way that cannot be undone.
     #[must_use]
@@ -84,6 +105,14 @@ impl OnnxNetwork {
 /// [`Error::Onnx`] says which node, op or tensor stands in the way and what to do; [`Error::Tensor`] names a weight
 /// that is not finite; [`Error::Io`] for a file that cannot be read at all.
 pub fn read_onnx(path: &Path) -> Result<OnnxNetwork> {
+    read_onnx_any(path)?.finite().map_err(|fault| refused(path, fault))
+}
+
+/// The same for weights that need not be finite: to be quarantined, not to be run.
+///
+/// # Errors
+/// As [`read_onnx`], but for values that are not finite.
+pub(crate) fn read_onnx_any(path: &Path) -> Result<OnnxNetwork> {
     let bytes = read_model(path)?;
     network(&bytes, Folder::beside(path)).map_err(|fault| refused(path, fault))
 }
@@ -94,7 +123,7 @@ pub fn read_onnx(path: &Path) -> Result<OnnxNetwork> {
 /// The same faults as [`read_onnx`].
 pub fn read_onnx_bytes(bytes: &[u8]) -> Result<OnnxNetwork, OnnxFault> {
     within_limit(bytes.len() as u64)?;
-    network(&Bytes::copy_from_slice(bytes), Folder::nowhere())
+    network(&Bytes::copy_from_slice(bytes), Folder::nowhere())?.finite()
 }
 
 fn within_limit(got: u64) -> Result<(), OnnxFault> {
@@ -122,6 +151,7 @@ fn decode(bytes: &Bytes) -> Result<ModelProto, OnnxFault> {
     ModelProto::decode(bytes.clone()).map_err(|error| OnnxFault::Decode { reason: error.to_string() })
 }
 
+/// The network of a model, whatever its weights are.
 fn network(bytes: &Bytes, folder: Folder) -> Result<OnnxNetwork, OnnxFault> {
     let model = decode(bytes)?;
     let graph = graph::Graph::new(&model)?;
@@ -131,9 +161,6 @@ fn network(bytes: &Bytes, folder: Folder) -> Result<OnnxNetwork, OnnxFault> {
         let values = parameter.floats().map_or(&[][..], |values| values);
         if values.len() != spec.num_values() {
             return Err(OnnxFault::Architecture { reason: format!("`{}` has another number of values than its shape", spec.name) });
-        }
-        if let Some(index) = crate::tensors::first_non_finite(values) {
-            return Err(OnnxFault::NonFinite { tensor: spec.name.clone(), index });
         }
     }
     Ok(OnnxNetwork {

@@ -2,21 +2,21 @@
 
 use crate::mapped::open_regular;
 use crate::{Error, Result};
-use sha2::{Digest as _, Sha256};
-use std::fmt::Write;
+use sha2::{Digest as _, Sha256 as Hasher};
 use std::io::Read;
 use std::path::Path;
+use weft_core::Sha256;
 
-/// Bytes that are read at a time.
-const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes that are read at a time: they stay in the cache until they are hashed.
+const BLOCK_BYTES: usize = 1 << 18;
 
-/// The SHA-256 of a file in lower-case hexadecimal, read block by block.
+/// The SHA-256 of a file, read block by block.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn sha256_of_file(path: &Path) -> Result<String> {
+pub fn sha256_of_file(path: &Path) -> Result<Sha256> {
     let (mut file, _) = open_regular(path)?;
-    let mut hasher = Sha256::new();
+    let mut hasher = Hasher::new();
     let mut block = vec![0; BLOCK_BYTES];
     loop {
         match file.read(&mut block) {
@@ -26,11 +26,14 @@ pub fn sha256_of_file(path: &Path) -> Result<String> {
             Err(error) => return Err(Error::io("read", path)(error)),
         }
     }
-    Ok(hasher.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(Sha256(hasher.finalize().into()))
+}
+
+/// The SHA-256 of several one after the other, in their order: that of a checkpoint of several files.
+pub(crate) fn sha256_of_digests(digests: impl IntoIterator<Item = Sha256>) -> Sha256 {
+    let mut hasher = Hasher::new();
+    digests.into_iter().for_each(|digest| hasher.update(digest.0));
+    Sha256(hasher.finalize().into())
 }
 
 #[cfg(test)]
@@ -44,7 +47,7 @@ mod tests {
         let check = |bytes: &[u8], expected: &str| {
             let path = dir.path().join("file");
             std::fs::write(&path, bytes).unwrap();
-            assert_eq!(sha256_of_file(&path).unwrap(), expected);
+            assert_eq!(sha256_of_file(&path).unwrap().to_string(), expected);
         };
         check(b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         check(b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");

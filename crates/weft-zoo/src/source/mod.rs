@@ -26,6 +26,7 @@ pub use dtype::SourceDtype;
 pub(crate) use dtype::f16_to_f32;
 pub use fault::SourceFault;
 pub use hash::sha256_of_file;
+pub(crate) use hash::sha256_of_digests;
 pub use names::{NormalizedNames, normalized_names};
 pub use peft::{Adapter, AdapterKind, AdapterModule};
 pub use scale::Scale;
@@ -258,6 +259,19 @@ impl Source {
             scale.apply(&tensor.shape, &factors, values);
         }
         Ok(())
+    }
+
+    /// Converts a stretch of a tensor's weights straight from the map; `false`, and nothing done, where a format or a scale
+    /// allows no such thing.
+    pub(crate) fn read_stretch(&self, name: &str, start: usize, out: &mut [f32]) -> bool {
+        let Some(tensor) = self.tensors.get(name).filter(|tensor| tensor.scale.is_none() && tensor.dtype.is_float()) else {
+            return false;
+        };
+        let Place::Mapped { file, range } = &tensor.place else { return false };
+        let size = tensor.dtype.size() as usize;
+        let bytes = &file.bytes()[range.clone()][size * start..size * (start + out.len())];
+        tensor.dtype.convert(bytes, out);
+        true
     }
 
     /// Reads the values of a tensor of any type as numbers, without scales.

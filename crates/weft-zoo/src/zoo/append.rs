@@ -44,6 +44,37 @@ impl Zoo {
     /// network, if a run would stand in two splits, or if it would have two final checkpoints; [`Error::Io`] and
     /// [`Error::Catalogue`] if the disk or SQLite refuses.
     pub fn append(&mut self, population: &Population, records: &[Record]) -> Result<Appended> {
+        self.append_with(population, records, Digests::Compare)
+    }
+
+    /// [`Zoo::append`] of networks whose digests the caller has compared.
+    pub(crate) fn append_digested(&mut self, population: &Population, records: &[Record]) -> Result<Appended> {
+        self.append_with(population, records, Digests::Known)
+    }
+
+    /// Appends one network whose weights come piece by piece, in memory that does not depend on its size.
+    ///
+    /// Nothing is appended, and there is no answer, if what was written has not the record's digest.
+    pub(crate) fn append_streamed(&mut self, record: &Record, read: &mut ReadTensor<'_>) -> Result<Option<Appended>> {
+        let mut report = Appended::default();
+        if let Some(reason) = not_recordable(record, &mut BTreeMap::new()) {
+            report.refused.push(RefusedRecord { run: record.run.clone(), step: record.step, reason });
+            return Ok(Some(report));
+        }
+        let transaction = self.catalogue.lock()?;
+        let kept = self.check(std::slice::from_ref(record), vec![0], &mut report)?;
+        if !kept.is_empty() {
+            let Some(shard) = shard::write_streamed(&self.shards(), &self.architecture, &record.digest, read)? else {
+                return Ok(None);
+            };
+            insert(&transaction, Some(shard), &[record]).map_err(self.catalogue.fail())?;
+        }
+        transaction.commit().map_err(self.catalogue.fail())?;
+        report.added = kept.len();
+        Ok(Some(report))
+    }
+
+    fn append_with(&mut self, population: &Population, records: &[Record], digests: Digests) -> Result<Appended> {
         if !population.architecture().same_graph(&self.architecture) {
             let (expected, got) = (self.architecture.name().to_owned(), population.architecture().name().to_owned());
             return Err(Error::Architecture { expected, got });
@@ -52,7 +83,7 @@ impl Zoo {
             return Err(Error::Count { networks: population.len(), records: records.len() });
         }
         let mut report = Appended::default();
-        let finite = sort_out(population, records, &mut report)?;
+        let finite = sort_out((population, records), digests, &mut report)?;
         let transaction = self.catalogue.lock()?;
         let kept = self.check(records, finite, &mut report)?;
         if !kept.is_empty() {
@@ -120,8 +151,22 @@ impl Zoo {
     }
 }
 
-/// Refuses what is not finite, and checks the digests of the rest.
-fn sort_out(population: &Population, records: &[Record], report: &mut Appended) -> Result<Vec<usize>> {
+/// Whether the digests of records are still to be compared with those of the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Digests {
+    Compare,
+    Known,
+}
+
+/// Gives the values of one of the architecture's tensors, piece by piece.
+pub(crate) type ReadTensor<'a> = dyn FnMut(usize, &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> + 'a;
+
+/// Refuses what is not finite, and compares the digests of the rest.
+fn sort_out(
+    (population, records): (&Population, &[Record]),
+    digests: Digests,
+    report: &mut Appended,
+) -> Result<Vec<usize>> {
     let mut rows = Vec::with_capacity(records.len());
     let mut recipes = BTreeMap::new();
     for (i, (weights, record)) in population.rows().zip(records).enumerate() {
@@ -129,9 +174,9 @@ fn sort_out(population: &Population, records: &[Record], report: &mut Appended) 
             report.refused.push(RefusedRecord { run: record.run.clone(), step: record.step, reason });
             continue;
         }
-        let got = population.digest(i);
-        if got != record.digest {
-            let reason = format!("its record has digest {}, its weights {}", record.digest.short(), got.short());
+        if digests == Digests::Compare && population.digest(i) != record.digest {
+            let (expected, got) = (record.digest.short(), population.digest(i).short());
+            let reason = format!("its record has digest {expected}, its weights {got}");
             return Err(Error::Record { run: record.run.clone(), reason });
         }
         rows.push(i);
@@ -151,6 +196,11 @@ fn not_storable(
         let tensor = tensor.expect("every weight lies in a tensor");
         return Some(format!("tensor `{}`: value {} is not finite", tensor.name, index - tensor.range().start));
     }
+    not_recordable(record, recipes)
+}
+
+/// Why a catalogue cannot take a record, if so.
+pub(crate) fn not_recordable(record: &Record, recipes: &mut BTreeMap<String, bool>) -> Option<String> {
     if let Some((name, _)) = record.metrics.iter().find(|(_, value)| !value.is_finite()) {
         return Some(format!("metric `{name}` is not finite"));
     }

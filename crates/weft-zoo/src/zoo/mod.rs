@@ -25,6 +25,7 @@ mod split;
 mod stats;
 mod verify;
 
+pub(crate) use append::{ReadTensor, not_recordable};
 pub use append::{Appended, RefusedRecord};
 pub use catalogue::Entry;
 pub use filter::Filter;

@@ -167,7 +167,7 @@ impl Zoo {
     }
 
     /// The files that were taken in whole.
-    pub(super) fn files(&self) -> Result<Vec<(weft_core::Sha256, String)>> {
+    pub(crate) fn files(&self) -> Result<Vec<(weft_core::Sha256, String)>> {
         let catalogue = &self.catalogue;
         let mut find = catalogue.db().prepare_cached("SELECT sha256, source FROM files").map_err(catalogue.fail())?;
         let rows = find.query_map([], |row| Ok((weft_core::Sha256(row.get(0)?), row.get(1)?)));

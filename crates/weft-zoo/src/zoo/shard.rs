@@ -4,9 +4,10 @@ use crate::atomic::AtomicFile;
 use crate::mapped::Mapped;
 use crate::source::SourceDtype;
 use crate::tensors::{Metadata, encode_header, little_endian};
+use super::ReadTensor;
 use crate::{Error, Result, TensorFault};
 use std::path::{Path, PathBuf};
-use weft_core::{Architecture, Digest, Population};
+use weft_core::{Architecture, Digest, Population, WeightsHasher};
 
 const EXTENSION: &str = ".safetensors";
 
@@ -20,28 +21,82 @@ pub(super) fn digest_in(name: &str) -> Option<Digest> {
     name.strip_suffix(EXTENSION)?.parse().ok()
 }
 
+/// Values that are brought to bytes, hashed and written at a time: they stay in the cache meanwhile.
+const PIECE: usize = 1 << 15;
+
+/// A shard being written; it is removed again unless it is committed.
+struct Writer<'a> {
+    folder: &'a Path,
+    file: AtomicFile,
+    hasher: blake3::Hasher,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    /// Writes the header of a shard of so many networks.
+    fn begin(folder: &'a Path, architecture: &Architecture, rows: usize) -> Result<Self> {
+        let with_rows = |shape: &[usize]| [&[rows], shape].concat();
+        let declared: Vec<_> = architecture.tensors().iter().map(|t| (t.name.as_str(), with_rows(&t.shape))).collect();
+        let metadata = Metadata::from([("format".to_owned(), "weft population shard 1".to_owned())]);
+        let header = encode_header(&declared, &metadata);
+        let mut file = AtomicFile::create_in(folder)?;
+        file.write(&header)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&header);
+        Ok(Self { folder, file, hasher, buffer: Vec::new() })
+    }
+
+    /// Writes the next values.
+    fn values(&mut self, values: &[f32]) -> Result<()> {
+        for piece in values.chunks(PIECE) {
+            let bytes = little_endian(piece, &mut self.buffer);
+            self.hasher.update(bytes);
+            self.file.write(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the shard durable under the name of its digest.
+    fn commit(self) -> Result<Digest> {
+        let digest = Digest::from_bytes(*self.hasher.finalize().as_bytes());
+        self.file.commit(&self.folder.join(file_name(&digest)))?;
+        Ok(digest)
+    }
+}
+
 /// Writes the networks at `rows` as a durable shard in `folder`, and names it by its digest.
 pub(super) fn write(folder: &Path, population: &Population, rows: &[usize]) -> Result<Digest> {
-    let architecture = population.architecture();
-    let with_rows = |shape: &[usize]| [&[rows.len()], shape].concat();
-    let declared: Vec<_> = architecture.tensors().iter().map(|t| (t.name.as_str(), with_rows(&t.shape))).collect();
-    let metadata = Metadata::from([("format".to_owned(), "weft population shard 1".to_owned())]);
-    let mut file = AtomicFile::create_in(folder)?;
-    let mut hasher = blake3::Hasher::new();
-    let header = encode_header(&declared, &metadata);
-    hasher.update(&header);
-    file.write(&header)?;
-    let mut buffer = Vec::new();
-    for tensor in architecture.tensors() {
+    let mut writer = Writer::begin(folder, population.architecture(), rows.len())?;
+    for tensor in population.architecture().tensors() {
         for &row in rows {
-            let bytes = little_endian(&population.row(row)[tensor.range()], &mut buffer);
-            hasher.update(bytes);
-            file.write(bytes)?;
+            writer.values(&population.row(row)[tensor.range()])?;
         }
     }
-    let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
-    file.commit(&folder.join(file_name(&digest)))?;
-    Ok(digest)
+    writer.commit()
+}
+
+/// Writes one network, tensor by tensor, as a durable shard; nothing is left, and nothing named, if what was written has not
+/// its digest.
+pub(super) fn write_streamed(
+    folder: &Path,
+    architecture: &Architecture,
+    expected: &Digest,
+    read: &mut ReadTensor<'_>,
+) -> Result<Option<Digest>> {
+    let mut writer = Writer::begin(folder, architecture, 1)?;
+    for i in 0..architecture.tensors().len() {
+        read(i, &mut |values| writer.values(values))?;
+    }
+    writer.file.flush()?;
+    let written = Shard::open(writer.file.path(), architecture)?;
+    // The disk takes as long for the bytes as the processor for their digest.
+    let (synced, got) = std::thread::scope(|scope| {
+        let sync = scope.spawn(|| writer.file.sync());
+        let got = written.digest_of_network(0);
+        (sync.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), got)
+    });
+    synced?;
+    if got == *expected { writer.commit().map(Some) } else { Ok(None) }
 }
 
 /// An open shard whose header fits the architecture.
@@ -84,6 +139,22 @@ impl<'a> Shard<'a> {
     /// The digest of the file as it is now.
     pub(super) fn digest(&self) -> Digest {
         self.file.digest()
+    }
+
+    /// The digest of one network, which is there.
+    fn digest_of_network(&self, row: usize) -> Digest {
+        let (mut hasher, mut piece) = (WeightsHasher::new(), Vec::new());
+        for i in WeightsHasher::order(self.architecture) {
+            let spec = &self.architecture.tensors()[i];
+            let (info, len) = (&self.file.header().tensors[&spec.name], 4 * spec.num_values());
+            hasher.tensor(spec);
+            for bytes in self.file.bytes(info)[row * len..(row + 1) * len].chunks(4 * PIECE) {
+                piece.resize(bytes.len() / 4, 0.0);
+                info.dtype.convert(bytes, &mut piece);
+                hasher.values(&piece);
+            }
+        }
+        hasher.finish()
     }
 
     /// Gathers one network and checks that it is the one that its digest names.

@@ -343,6 +343,19 @@ fn a_binding_refuses_files_of_other_layouts_and_values_that_are_no_numbers() {
 }
 
 #[test]
+fn damaged_compressed_bindings_are_refused() {
+    let (architecture, _) = file("mlp-relu", "fc");
+    let check = |text: &str, expected: &str| {
+        let error = weft_zoo::binding_from_text(text, &architecture).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    };
+    check("deflate:*", "nvalid");
+    check("deflate:", "binding");
+    check("deflate:AAAA", "binding");
+    check("deflat", "line 1");
+}
+
+#[test]
 fn damaged_bindings_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (architecture, tensors) = file("gpt-tied", "hugging-face, tied");

@@ -33,6 +33,18 @@ fn truncated_anywhere() {
     assert!(faults > 80);
 }
 
+/// What fuzzing starts from must get past the wire format, or it finds nothing behind it.
+#[test]
+fn seeds_of_the_fuzz_target() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/onnx");
+    let seed = |name: &str| std::fs::read(corpus.join(name)).unwrap();
+    for (name, parameters) in [("gemm", 21), ("norm", 27), ("image", 22)] {
+        let network = read_onnx_bytes(&seed(name)).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        assert_eq!(network.architecture.num_parameters(), parameters, "{name}");
+    }
+    assert!(matches!(fault(&seed("external")), OnnxFault::External { .. }));
+}
+
 #[test]
 fn single_bytes_changed() {
     let bytes = sound().bytes();

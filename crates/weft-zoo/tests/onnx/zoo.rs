@@ -1,17 +1,16 @@
 //! Wake-word networks through a zoo: in from their models, out into them.
 
+use crate::model::{Model, some};
 use crate::real::{files, folder};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use weft_core::{Digest, Monitor, Population, Provenance, Record, Seed, Split};
 use weft_zoo::onnx::read_onnx;
-use weft_zoo::{Entry, Error, ExportForm, Filter, Graphs, Zoo, sha256_of_file};
+use weft_zoo::{Entry, Error, ExportForm, Filter, Graphs, ImportOptions, Zoo, sha256_of_file};
 
-/// The bytes of a digest in hexadecimal.
 fn sha256(path: &Path) -> weft_core::Sha256 {
-    let text = sha256_of_file(path).unwrap();
-    weft_core::Sha256(std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()))
+    sha256_of_file(path).unwrap()
 }
 
 /// One zoo of all networks of a folder, as an import records them.
@@ -138,4 +137,37 @@ fn a_model_that_is_another_one_is_refused_with_both_checksums() {
     let error = zoo.export_as(&entries, &form, &dir.path().join("out"), &Monitor::silent()).unwrap_err().to_string();
     assert!(error.contains("there is no file") && error.contains("b.onnx"), "{error}");
     assert!(!dir.path().join("out").exists(), "something was written");
+}
+
+/// As networks of other formats: in the catalogue with the reason, in no split, without weights.
+#[test]
+fn models_with_weights_that_are_not_finite_are_quarantined() {
+    let dir = tempfile::tempdir().unwrap();
+    let models = dir.path().join("in");
+    std::fs::create_dir(&models).unwrap();
+    let write = |name: &str, change: Option<(usize, f32)>| {
+        let mut weights = some(6, 1);
+        if let Some((at, value)) = change {
+            weights[at] = value;
+        }
+        let mut model = Model::new(&[1, 3]);
+        model.floats("w", &[3, 2], &weights).floats("b", &[2], &some(2, 2)).node("Gemm", &["x", "w", "b"], "y", &[]);
+        std::fs::write(models.join(name), model.bytes()).unwrap();
+    };
+    write("inf.onnx", Some((0, f32::NEG_INFINITY)));
+    write("nan.onnx", Some((2, f32::NAN)));
+    write("sound.onnx", None);
+    let architecture = Arc::new(read_onnx(&models.join("sound.onnx")).unwrap().architecture);
+    let mut zoo = Zoo::create(&dir.path().join("zoo"), "zoo", architecture, None).unwrap();
+    let report = weft_zoo::import(&mut zoo, &[models], &ImportOptions::default(), &Monitor::silent()).unwrap();
+    assert_eq!((report.read, report.refused), (1, Vec::new()));
+    let told: Vec<_> = report.quarantined.iter().map(|r| (r.path.file_name().unwrap().to_str().unwrap(), &*r.reason)).collect();
+    // Transposed: the stored value 2 is the parameter's value 1.
+    let expected = [("inf.onnx", 0), ("nan.onnx", 1)].map(|(n, i)| (n, format!("tensor `layers.0.weight`: value {i} is not finite")));
+    assert_eq!(told, expected.iter().map(|(name, reason)| (*name, reason.as_str())).collect::<Vec<_>>());
+    let entries = zoo.records(&Filter { with_quarantined: true, ..Filter::default() }).unwrap();
+    let quarantined: Vec<_> = entries.iter().filter(|entry| entry.record().quarantine.is_some()).collect();
+    assert_eq!((entries.len(), quarantined.len(), zoo.count(&Filter::default()).unwrap()), (3, 2, 1));
+    assert!(quarantined.iter().all(|entry| entry.record().split.is_none() && entry.shard().is_none()));
+    assert!(quarantined.iter().all(|entry| entry.record().provenance.format.as_deref() == Some("onnx")));
 }

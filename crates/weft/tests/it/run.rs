@@ -28,7 +28,7 @@ fn a_run_ends_in_networks_and_a_report_and_is_not_run_twice() {
     assert!(canonical.max_function_deviation < 1e-4 && canonical.distance.after.mean < canonical.distance.before.mean);
     // Every network of the canonical zoo has its own proof.
     let proven = weft::zoos::list(&dir.path().join("canonical/zoo"), &weft::zoos::Selection::default()).unwrap();
-    let deviations: Vec<f64> = proven.iter().map(|view| view.metrics["canonical-deviation"]).collect();
+    let deviations: Vec<f64> = proven.iter().map(|view| view.max_deviation.unwrap()).collect();
     let most = deviations.iter().copied().fold(0.0, f64::max);
     assert!((most - canonical.max_function_deviation).abs() < 1e-12 && deviations.iter().any(|&d| d > 0.0));
     let structure = report.structure.unwrap();

@@ -10,6 +10,9 @@ use crate::product::{View, multiply};
 use crate::{Group, SpaceElement};
 use std::ops::Range;
 
+/// Where an entry of an axis comes from, and its sign.
+pub(crate) type Move = (u32, f32);
+
 /// One end of a tensor in a hidden space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Side {
@@ -42,7 +45,7 @@ impl Side {
     }
 
     /// For each new entry of the axis, the old one and its sign.
-    pub(crate) fn moves(&self, layout: &SpaceLayout, state: &SpaceElement, moves: &mut Vec<(u32, f32)>) {
+    pub(crate) fn moves(&self, layout: &SpaceLayout, state: &SpaceElement, moves: &mut Vec<Move>) {
         moves.clear();
         let step = if self.grouped { layout.members } else { 1 };
         for (new, from) in state.permutation.iter().step_by(step).enumerate() {
@@ -385,7 +388,7 @@ impl CouplingLayout {
     }
 
     /// Moves the columns (or rows) of `b`.
-    pub(crate) fn moved(&self, b: &[f32], moves: &[(u32, f32)], columns: bool, target: &mut Vec<f32>) {
+    pub(crate) fn moved(&self, b: &[f32], moves: &[Move], columns: bool, target: &mut Vec<f32>) {
         target.clear();
         let width = self.cols * self.rest;
         if columns {
@@ -398,6 +401,30 @@ impl CouplingLayout {
         } else {
             for &(from, sign) in moves {
                 target.extend(b[from as usize * width..(from as usize + 1) * width].iter().map(|w| w * sign));
+            }
+        }
+    }
+}
+
+impl CouplingLayout {
+    /// What the moves of the columns (or rows) of `b` change, and what of `a` it meets: both tensors without the entries that stay.
+    pub(crate) fn difference(
+        &self,
+        (a, b): (&[f32], &[f32]),
+        (before, after): (&[Move], &[Move]),
+        columns: bool,
+        (kept, change): (&mut Vec<f32>, &mut Vec<f32>),
+    ) {
+        kept.clear();
+        change.clear();
+        let changed: Vec<usize> = (0..after.len()).filter(|&i| before[i] != after[i]).collect();
+        let (width, part) = if columns { (self.cols * self.rest, self.rest) } else { (a.len().max(1), self.cols * self.rest) };
+        for (a, b) in a.chunks_exact(width).zip(b.chunks_exact(width)) {
+            for &i in &changed {
+                kept.extend_from_slice(&a[i * part..(i + 1) * part]);
+                let [(old, old_sign), (new, new_sign)] = [before[i], after[i]];
+                let [old, new] = [old, new].map(|from| &b[from as usize * part..(from as usize + 1) * part]);
+                change.extend(new.iter().zip(old).map(|(new, old)| new * new_sign - old * old_sign));
             }
         }
     }

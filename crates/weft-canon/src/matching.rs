@@ -10,7 +10,7 @@
 
 use crate::element::{SpaceElement, random_permutation};
 use crate::error::{Result, check_len};
-use crate::layout::{CouplingLayout, Layout, SpaceLayout};
+use crate::layout::{CouplingLayout, Layout, Move, SpaceLayout};
 use crate::{Assigner, Element, Group};
 use weft_core::Seed;
 
@@ -87,11 +87,12 @@ fn sorted_units(group: &Group, row: &[f32]) -> Result<Element> {
         let (mut units, mut groups) = (vec![0.0_f64; space.size], vec![0.0_f64; space.size / space.members]);
         for axis in &space.axes {
             let spec = &group.architecture().tensors()[axis.tensor];
-            let rest: usize = spec.shape[axis.axis + 1..].iter().product();
-            for (i, &w) in row[spec.range()].iter().enumerate() {
-                let unit = i / rest % spec.shape[axis.axis] / axis.inner;
-                let target = if axis.grouped { &mut groups[unit] } else { &mut units[unit] };
-                *target += f64::from(w) * f64::from(w);
+            let part = spec.shape[axis.axis + 1..].iter().product::<usize>() * axis.inner;
+            let targets = if axis.grouped { &mut groups } else { &mut units };
+            for block in row[spec.range()].chunks_exact(targets.len() * part) {
+                for (target, part) in targets.iter_mut().zip(block.chunks_exact(part)) {
+                    *target += part.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
+                }
             }
         }
         let descending = |keys: &[f64], range: std::ops::Range<usize>| {
@@ -168,9 +169,13 @@ pub(crate) struct Matcher {
     assigner: Assigner,
     /// Column prices of each space's last assignment for the current problem.
     prices: Vec<Vec<f64>>,
-    gain: Vec<f32>,
-    moves: Vec<(u32, f32)>,
+    /// Inner products of each space's units, couplings counted in; empty before its first update of an ascent.
+    sums: Vec<Vec<f32>>,
+    /// The moves of columns and rows with which `sums` counts each coupling, for its rows and its columns; empty where it does not.
+    counted: Vec<[Vec<Move>; 2]>,
+    moves: Vec<Move>,
     moved: Vec<f32>,
+    kept: Vec<f32>,
     scratch: [Vec<f32>; 2],
     cost: Vec<f64>,
     seen: Vec<u64>,
@@ -194,6 +199,7 @@ impl Matcher {
                     self.known.fill(true);
                 }
             }
+            self.forget();
             self.stale.clear();
             self.stale.resize(num_spaces, true);
             for sweep in 0..max_sweeps {
@@ -246,6 +252,14 @@ impl Matcher {
         }
         self.known.clear();
         self.known.resize(spaces.len(), false);
+        self.sums.resize(spaces.len(), Vec::new());
+        self.counted.resize(problem.couplings.len(), [Vec::new(), Vec::new()]);
+    }
+
+    /// Forgets the inner products of an earlier ascent, so that its rounding does not add up.
+    fn forget(&mut self) {
+        self.sums.iter_mut().for_each(Vec::clear);
+        self.counted.iter_mut().flatten().for_each(Vec::clear);
     }
 
     /// Solves for one space with the others held; tells whether it changed.
@@ -253,13 +267,14 @@ impl Matcher {
         self.fill_gain(problem, k);
         let space = &problem.layout.spaces[k];
         let mut found = space.identity();
-        let size = if space.members == 1 { self.assign_units(space, k, &mut found) } else { self.assign_groups(space, &mut found) };
+        let size =
+            if space.members == 1 { self.assign_units(space, k, &mut found) } else { self.assign_groups(space, k, &mut found) };
         space.follow(&mut found);
         if !std::mem::replace(&mut self.known[k], true) {
             self.state[k] = found;
             return true;
         }
-        let (old, new) = (gain_of(space, &self.gain, &self.state[k]), gain_of(space, &self.gain, &found));
+        let (old, new) = (gain_of(space, &self.sums[k], &self.state[k]), gain_of(space, &self.sums[k], &found));
         if new <= old + 1e-6 * size {
             return false; // ties and rounding must not make the ascent run in circles
         }
@@ -281,7 +296,7 @@ impl Matcher {
         self.cost.clear();
         self.cost.resize(n * n, 0.0);
         for (s, segment) in space.segments.iter().enumerate() {
-            let gain = &self.gain[space.gain_range(s, false)];
+            let gain = &self.sums[k][space.gain_range(s, false)];
             let signed = segment.sign.is_some();
             self.cost.iter_mut().zip(gain).for_each(|(c, &g)| *c -= f64::from(if signed { g.abs() } else { g }));
         }
@@ -292,7 +307,7 @@ impl Matcher {
         found.permutation.copy_from_slice(self.assigner.solve_from(prices, &self.cost, n));
         for (s, segment) in space.segments.iter().enumerate() {
             let Some((first, step)) = segment.sign else { continue };
-            let gain = &self.gain[space.gain_range(s, false)];
+            let gain = &self.sums[k][space.gain_range(s, false)];
             for (i, &j) in found.permutation.iter().enumerate() {
                 found.scale[first + i * step] = if gain[i * n + j as usize] < 0.0 { -1.0 } else { 1.0 };
             }
@@ -301,7 +316,7 @@ impl Matcher {
     }
 
     /// Assigns groups to groups, and units to units within each pair of groups.
-    fn assign_groups(&mut self, space: &SpaceLayout, found: &mut SpaceElement) -> f64 {
+    fn assign_groups(&mut self, space: &SpaceLayout, k: usize, found: &mut SpaceElement) -> f64 {
         let (n, m) = (space.size, space.members);
         let groups = n / m;
         let mut inner: Vec<Vec<u32>> = Vec::with_capacity(groups * groups);
@@ -309,8 +324,8 @@ impl Matcher {
         let mut outer = vec![0.0; groups * groups];
         let mut cost = vec![0.0; m * m];
         for (a, b) in (0..groups * groups).map(|i| (i / groups, i % groups)) {
-            let unit = |s: usize, i: usize, j: usize| self.gain[space.gain_range(s, false).start + (a * m + i) * n + b * m + j];
-            let of_group = |s: usize| self.gain[space.gain_range(s, true).start + a * groups + b];
+            let unit = |s: usize, i: usize, j: usize| self.sums[k][space.gain_range(s, false).start + (a * m + i) * n + b * m + j];
+            let of_group = |s: usize| self.sums[k][space.gain_range(s, true).start + a * groups + b];
             // A direction's sign is that of its key until the heads are paired, then that of everything.
             let mut sign: Vec<f32> = (0..space.segments.len()).map(|s| if of_group(s) < 0.0 { -1.0 } else { 1.0 }).collect();
             let mut pairs: Vec<u32> = Vec::new();
@@ -352,20 +367,38 @@ impl Matcher {
 
     /// The inner products of units of space `k`, the known other spaces as they are.
     fn fill_gain(&mut self, problem: &Problem<'_>, k: usize) {
-        self.gain.clear();
-        self.gain.extend_from_slice(&problem.gains[k]);
-        let spaces = &problem.layout.spaces;
-        for (c, &(a, b)) in problem.layout.couplings.iter().zip(problem.couplings) {
+        if self.sums[k].is_empty() {
+            self.sums[k].extend_from_slice(&problem.gains[k]);
+        }
+        for (index, c) in problem.layout.couplings.iter().enumerate() {
             if c.out.space == k && self.known[c.into.space] {
-                c.into.moves(&spaces[c.into.space], &self.state[c.into.space], &mut self.moves);
-                c.moved(b, &self.moves, true, &mut self.moved);
-                c.add_gains((a, &self.moved), true, &spaces[k], &mut self.gain, &mut self.scratch);
+                self.count(problem, index, true);
             }
             if c.into.space == k && self.known[c.out.space] {
-                c.out.moves(&spaces[c.out.space], &self.state[c.out.space], &mut self.moves);
-                c.moved(b, &self.moves, false, &mut self.moved);
-                c.add_gains((a, &self.moved), false, &spaces[k], &mut self.gain, &mut self.scratch);
+                self.count(problem, index, false);
             }
+        }
+    }
+
+    /// Counts a coupling among the inner products of the space of its rows (or columns), its other end as it is now.
+    ///
+    /// Where it was counted already, only what has moved since makes a difference.
+    fn count(&mut self, problem: &Problem<'_>, index: usize, at_rows: bool) {
+        let (c, (a, b)) = (&problem.layout.couplings[index], problem.couplings[index]);
+        let (own, other) = if at_rows { (&c.out, &c.into) } else { (&c.into, &c.out) };
+        let spaces = &problem.layout.spaces;
+        other.moves(&spaces[other.space], &self.state[other.space], &mut self.moves);
+        let counted = &mut self.counted[index][usize::from(!at_rows)];
+        let a = if counted.is_empty() {
+            c.moved(b, &self.moves, at_rows, &mut self.moved);
+            a
+        } else {
+            c.difference((a, b), (counted, &self.moves), at_rows, (&mut self.kept, &mut self.moved));
+            &self.kept
+        };
+        std::mem::swap(counted, &mut self.moves);
+        if !self.moved.is_empty() {
+            c.add_gains((a, &self.moved), at_rows, &spaces[own.space], &mut self.sums[own.space], &mut self.scratch);
         }
     }
 

@@ -129,6 +129,8 @@ pub(crate) struct Layout {
     pub(crate) spaces: Vec<SpaceLayout>,
     /// The coupling tensors.
     pub(crate) couplings: Vec<CouplingLayout>,
+    /// Spaces that follow each other, without weights between them.
+    pub(crate) batches: Vec<Range<usize>>,
     rest: Vec<(Range<usize>, usize, Option<Vec<u32>>)>,
 }
 
@@ -136,8 +138,8 @@ impl Layout {
     /// Lays out a group's rows, leaving out the inputs that `dead` marks.
     pub(crate) fn new(group: &Group, dead: &[bool]) -> Self {
         let kept: Option<Vec<u32>> = dead.contains(&true).then(|| (0..dead.len() as u32).filter(|&i| !dead[i as usize]).collect());
-        let mut layout =
-            Self { spaces: group.spaces().iter().map(SpaceLayout::new).collect(), couplings: Vec::new(), rest: Vec::new() };
+        let spaces = group.spaces().iter().map(SpaceLayout::new).collect();
+        let mut layout = Self { spaces, couplings: Vec::new(), batches: Vec::new(), rest: Vec::new() };
         for (tensor, spec) in group.architecture().tensors().iter().enumerate() {
             let (rows, cols) = (spec.shape[0], spec.shape.get(1).copied().unwrap_or(1));
             let rest: usize = spec.shape.iter().skip(2).product();
@@ -160,7 +162,26 @@ impl Layout {
             layout.spaces[side.space].declare(side);
         }
         layout.spaces.iter_mut().for_each(SpaceLayout::place);
+        layout.batches = layout.batches();
         layout
+    }
+
+    fn batches(&self) -> Vec<Range<usize>> {
+        let mut batches: Vec<Range<usize>> = Vec::new();
+        for k in 0..self.spaces.len() {
+            let within = |batch: &Range<usize>, j: usize| j != k && batch.contains(&j);
+            let free = |batch: &&mut Range<usize>| {
+                let meets = |c: &CouplingLayout| {
+                    (c.out.space == k && within(batch, c.into.space)) || (c.into.space == k && within(batch, c.out.space))
+                };
+                !self.couplings.iter().any(meets)
+            };
+            match batches.last_mut().filter(free) {
+                Some(batch) => batch.end = k + 1,
+                None => batches.push(k..k + 1),
+            }
+        }
+        batches
     }
 
     /// The number of values in the part that nothing discrete touches.

@@ -29,6 +29,7 @@ mod linalg;
 mod matching;
 pub mod product;
 mod transform;
+mod update;
 
 pub use assign::{Assigner, assign};
 pub use balance::{Balanced, balance};

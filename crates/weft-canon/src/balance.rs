@@ -255,3 +255,22 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 fn entries(space: &crate::HiddenSpace, of: &SpaceAxis, class: usize, len: usize) -> Vec<usize> {
     (0..len).map(|i| space.entry(class, of, i)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relaxation_follows_the_rate() {
+        let check = |relaxation: f64, rate: f64, expected: f64| {
+            let found = relaxed(relaxation, rate);
+            assert!((found - expected).abs() < 1e-3, "({relaxation}, {rate}): {found}, not {expected}");
+        };
+        check(1.0, 0.0, 1.0); // the first look has nothing to compare with
+        check(1.0, 1.2, 1.0);
+        check(1.0, 0.75, 4.0 / 3.0);
+        check(1.0, 0.999_999_9, MAX_RELAXATION);
+        check(1.5, 0.4, 1.5); // faster cannot be: steps are long enough
+        check(1.5, 0.8, 1.6036);
+    }
+}

@@ -236,3 +236,38 @@ impl Workspace {
         chosen.iter().enumerate().map(|(a, &b)| outer[a * groups + b as usize].abs()).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Group;
+    use crate::layout::Layout;
+    use weft_core::Seed;
+    use weft_testkit::{random_row, tiny_families};
+
+    /// What is kept of a space while its neighbors move, beside what is computed anew.
+    #[test]
+    fn kept_inner_products_are_those_of_a_fresh_start() {
+        for architecture in tiny_families() {
+            let group = Group::derive(architecture.clone());
+            let layout = Layout::new(&group, &[]);
+            let [a, b] = [1, 2].map(|i| random_row(&architecture, Seed::new(i)));
+            let gains: Vec<Vec<f32>> = layout.spaces.iter().map(|space| vec![0.0; space.gain_len()]).collect();
+            let couplings: Vec<(&[f32], &[f32])> =
+                layout.couplings.iter().map(|c| (&a[c.range.clone()], &b[c.range.clone()])).collect();
+            let problem = Problem { layout: &layout, gains: &gains, couplings: &couplings };
+            let known = vec![true; layout.spaces.len()];
+            let mut workspace = Workspace::default();
+            for k in 0..layout.spaces.len() {
+                let (mut kept, mut fresh) = (Memory::default(), Memory::default());
+                for i in 0..4 {
+                    let state = group.random(Seed::new(3).index(i)).without_scale().spaces;
+                    kept.refresh(&problem, k, (&state, &known), &mut workspace);
+                    fresh.clear();
+                    fresh.refresh(&problem, k, (&state, &known), &mut workspace);
+                    weft_testkit::assert_close(&kept.gain, &fresh.gain, 1e-4);
+                }
+            }
+        }
+    }
+}

@@ -197,8 +197,7 @@ impl Canonicalizer {
         let Fixed { mut transform, ill_conditioned } = fix(&self.group, &mut image, Precision::F64)?;
         let narrow: Vec<f32> = image.iter().map(|&w| w as f32).collect();
         let (matched, _) = match_to(&self.group, &narrow, &self.anchor, &self.matching, self.seed)?;
-        let source = image.clone();
-        self.group.apply_to_f64(&matched, &source, &mut image)?;
+        self.group.apply_f64(&matched, &mut image)?;
         transform.steps.push(Step::Units(matched));
         Ok((image, transform, ill_conditioned))
     }

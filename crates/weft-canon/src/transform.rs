@@ -217,10 +217,7 @@ impl Group {
     pub(crate) fn take(&self, step: &Step, row: &mut [f64]) -> Result<()> {
         let unknown = Error::Step { reason: "it names what the group does not have" };
         match step {
-            Step::Units(element) => {
-                let source = row.to_vec();
-                self.apply_to_f64(element, &source, row)
-            }
+            Step::Units(element) => self.apply_f64(element, row),
             Step::Fold(index, values) => {
                 let fold = self.folds().get(*index).ok_or(unknown)?;
                 check_len("values of a fold", values.len(), fold.num_values(self.architecture()))?;

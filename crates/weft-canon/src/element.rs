@@ -3,7 +3,11 @@
 use crate::error::{Result, check_len};
 use crate::group::Sign;
 use crate::{Error, Group, HiddenSpace};
+use rayon::prelude::*;
 use weft_core::Seed;
+
+/// Tensors of more values than this are shared between threads.
+const PARALLEL_WORK: usize = 1 << 16;
 
 /// What is done to one hidden space: new unit `i` is `scale[i]` times old unit `permutation[i]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -210,7 +214,12 @@ impl Group {
     }
 
     /// Needs memory for a copy of the largest tensor only.
-    fn act_in_place<T: Copy>(&self, element: &Element, row: &mut [T], scaled: impl Fn(T, f64) -> T) -> Result<()> {
+    fn act_in_place<T: Copy + Send + Sync>(
+        &self,
+        element: &Element,
+        row: &mut [T],
+        scaled: impl Fn(T, f64) -> T + Sync,
+    ) -> Result<()> {
         self.check(element)?;
         check_len("row", row.len(), self.architecture().num_parameters())?;
         let mut source = Vec::new();
@@ -223,13 +232,19 @@ impl Group {
         Ok(())
     }
 
-    fn act<T: Copy>(&self, element: &Element, tensor: usize, (source, target): (&[T], &mut [T]), scaled: impl Fn(T, f64) -> T) {
+    fn act<T: Copy + Send + Sync>(
+        &self,
+        element: &Element,
+        tensor: usize,
+        (source, target): (&[T], &mut [T]),
+        scaled: impl Fn(T, f64) -> T + Sync,
+    ) {
         let shape = &self.architecture().tensors()[tensor].shape;
         let [rows, columns] = [0, 1].map(|axis| self.axis_action(element, tensor, axis));
         let cols = shape.get(1).copied().unwrap_or(1);
         let rest: usize = shape.iter().skip(2).product();
         let width = (cols * rest).max(1);
-        for (i, target) in target.chunks_exact_mut(width).enumerate() {
+        let act = |(i, target): (usize, &mut [T])| {
             let (old, scale) = rows.as_ref().map_or((i, 1.0), |(from, scale)| (from[i] as usize, scale[i]));
             let source = &source[old * width..(old + 1) * width];
             match &columns {
@@ -242,6 +257,11 @@ impl Group {
                     }
                 }
             }
+        };
+        if target.len() > PARALLEL_WORK {
+            target.par_chunks_exact_mut(width).enumerate().with_min_len(1 + PARALLEL_WORK / (4 * width)).for_each(act);
+        } else {
+            target.chunks_exact_mut(width).enumerate().for_each(act);
         }
     }
 

@@ -8,6 +8,7 @@
 use crate::group::{HiddenSpace, Slots, SpaceAxis};
 use crate::product::{View, multiply};
 use crate::{Group, SpaceElement};
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Where an entry of an axis comes from, and its sign.
@@ -410,20 +411,16 @@ impl CouplingLayout {
 
     /// Moves the columns (or rows) of `b`.
     pub(crate) fn moved(&self, b: &[f32], moves: &[Move], columns: bool, target: &mut Vec<f32>) {
-        target.clear();
+        target.resize(b.len(), 0.0);
         let width = self.cols * self.rest;
-        if columns {
-            for row in b.chunks_exact(width) {
-                for &(from, sign) in moves {
-                    let part = &row[from as usize * self.rest..(from as usize + 1) * self.rest];
-                    target.extend(part.iter().map(|w| w * sign));
-                }
+        let part = if columns { self.rest } else { width };
+        for_each_row(target, width, |i, target| {
+            let (row, moves) = if columns { (&b[i * width..(i + 1) * width], moves) } else { (b, &moves[i..=i]) };
+            for (target, &(from, sign)) in target.chunks_exact_mut(part).zip(moves) {
+                let part = &row[from as usize * part..(from as usize + 1) * part];
+                target.iter_mut().zip(part).for_each(|(t, w)| *t = w * sign);
             }
-        } else {
-            for &(from, sign) in moves {
-                target.extend(b[from as usize * width..(from as usize + 1) * width].iter().map(|w| w * sign));
-            }
-        }
+        });
     }
 }
 
@@ -453,14 +450,26 @@ impl CouplingLayout {
 
 /// `[rows, cols, rest] → [cols, rows, rest]`.
 fn transpose(source: &[f32], [rows, cols, rest]: [usize; 3], target: &mut Vec<f32>) {
-    target.clear();
     target.resize(source.len(), 0.0);
-    for (r, row) in source.chunks_exact(cols * rest).enumerate() {
-        for (c, part) in row.chunks_exact(rest).enumerate() {
-            target[(c * rows + r) * rest..(c * rows + r + 1) * rest].copy_from_slice(part);
+    for_each_row(target, rows * rest, |c, target| {
+        for (r, part) in target.chunks_exact_mut(rest).enumerate() {
+            part.copy_from_slice(&source[(r * cols + c) * rest..(r * cols + c + 1) * rest]);
         }
+    });
+}
+
+/// Fills the rows of a matrix, those of a large one on all cores.
+fn for_each_row(target: &mut [f32], width: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
+    if target.len() > PARALLEL_WORK {
+        let rows = target.par_chunks_exact_mut(width).enumerate().with_min_len(1 + PARALLEL_WORK / (4 * width));
+        rows.for_each(|(i, row)| fill(i, row));
+    } else {
+        target.chunks_exact_mut(width).enumerate().for_each(|(i, row)| fill(i, row));
     }
 }
+
+/// Tensors of more values than this are shared between threads.
+const PARALLEL_WORK: usize = 1 << 16;
 
 fn pick(values: &[f32], kept: Option<&[u32]>, target: &mut [f32]) {
     match kept {

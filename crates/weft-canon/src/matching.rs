@@ -63,8 +63,14 @@ pub fn match_to(group: &Group, row: &[f32], anchor: &[f32], matching: &Matching,
         element = group.compose(&Element { spaces: matcher.best.clone() }, &element);
         group.apply_to(&element, row, &mut framed)?;
     }
-    let squared = anchor.iter().zip(&framed).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-    Ok((element, squared))
+    Ok((element, squared_distance(anchor, &framed)))
+}
+
+fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
+    const BLOCK: usize = 1 << 16;
+    let of_block = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+    let blocks: Vec<f64> = a.par_chunks(BLOCK).zip(b.par_chunks(BLOCK)).map(of_block).collect();
+    blocks.iter().sum()
 }
 
 /// Spaces that are solved at once are shared between threads if their units' inner products are more than this.
@@ -81,14 +87,14 @@ fn gains_of(layout: &Layout, a: &[f32], b: &[f32]) -> Vec<Vec<f32>> {
         layout.spaces[k].fill_gains(&gather(a), &gather(b), &mut gains);
         gains
     };
-    (0..layout.spaces.len()).map(gains).collect()
+    (0..layout.spaces.len()).into_par_iter().map(gains).collect()
 }
 
 /// The element that sorts units by the norms of their weights, which permutations and signs leave alone.
 fn sorted_units(group: &Group, row: &[f32]) -> Result<Element> {
     check_len("row", row.len(), group.architecture().num_parameters())?;
     let mut element = group.identity();
-    for (space, part) in group.spaces().iter().zip(&mut element.spaces) {
+    group.spaces().par_iter().zip(&mut element.spaces).for_each(|(space, part)| {
         let (mut units, mut groups) = (vec![0.0_f64; space.size], vec![0.0_f64; space.size / space.members]);
         for axis in &space.axes {
             let spec = &group.architecture().tensors()[axis.tensor];
@@ -109,7 +115,7 @@ fn sorted_units(group: &Group, row: &[f32]) -> Result<Element> {
         let m = space.members;
         let inside = |g: u32| descending(&units, g as usize * m..(g as usize + 1) * m);
         part.permutation = descending(&groups, 0..groups.len()).into_iter().flat_map(inside).collect();
-    }
+    });
     Ok(element)
 }
 

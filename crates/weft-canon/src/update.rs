@@ -5,8 +5,9 @@
 
 use crate::Assigner;
 use crate::element::SpaceElement;
-use crate::layout::{Move, SpaceLayout};
+use crate::layout::{CouplingLayout, Move, SpaceLayout};
 use crate::matching::Problem;
+use rayon::prelude::*;
 
 /// What is kept of a space between its updates.
 #[derive(Debug, Default)]
@@ -69,23 +70,32 @@ pub(crate) fn update(
 pub(crate) fn value(problem: &Problem<'_>, state: &[SpaceElement]) -> f64 {
     let spaces = &problem.layout.spaces;
     let own = state.iter().zip(spaces).zip(problem.gains).map(|((state, space), gain)| gain_of(space, gain, state));
-    let mut value: f64 = own.sum();
-    for (c, &(a, b)) in problem.layout.couplings.iter().zip(problem.couplings) {
+    let of_coupling = |(c, &(a, b)): (&CouplingLayout, &(&[f32], &[f32]))| {
         let (mut rows, mut columns) = (Vec::new(), Vec::new());
         c.out.moves(&spaces[c.out.space], &state[c.out.space], &mut rows);
         c.into.moves(&spaces[c.into.space], &state[c.into.space], &mut columns);
         let width = c.cols * c.rest;
-        for (a, &(from, s)) in a.chunks_exact(width).zip(&rows) {
+        let of_row = |(a, &(from, s)): (&[f32], &Move)| {
             let b = &b[from as usize * width..(from as usize + 1) * width];
-            let dot = |(a, &(from, t)): (&[f32], &(u32, f32))| {
+            let dot = |(a, &(from, t)): (&[f32], &Move)| {
                 let b = &b[from as usize * c.rest..(from as usize + 1) * c.rest];
                 f64::from(t) * a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>()
             };
-            value += f64::from(s) * a.chunks_exact(c.rest).zip(&columns).map(dot).sum::<f64>();
-        }
+            f64::from(s) * a.chunks_exact(c.rest).zip(&columns).map(dot).sum::<f64>()
+        };
+        a.chunks_exact(width).zip(&rows).map(of_row).sum::<f64>()
+    };
+    let (values, couplings) = (problem.couplings, &problem.layout.couplings);
+    if values.iter().map(|(a, _)| a.len()).sum::<usize>() > PARALLEL_WORK {
+        let each: Vec<f64> = couplings.par_iter().zip(values).map(of_coupling).collect();
+        own.sum::<f64>() + each.iter().sum::<f64>()
+    } else {
+        own.sum::<f64>() + couplings.iter().zip(values).map(of_coupling).sum::<f64>()
     }
-    value
 }
+
+/// Couplings of more weights than this together are shared between threads.
+const PARALLEL_WORK: usize = 1 << 16;
 
 /// The sum of the inner products that a state picks.
 pub(crate) fn gain_of(space: &SpaceLayout, gain: &[f32], state: &SpaceElement) -> f64 {

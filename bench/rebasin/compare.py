@@ -11,6 +11,7 @@ everything (continuous symmetries fixed in both networks first). The distance is
 
 import argparse
 import copy
+import os
 import re
 import statistics
 import subprocess
@@ -43,9 +44,10 @@ def run_rebasin(a, b, image):
     return time.perf_counter() - since, before, distance(a, b)
 
 
-def run_weft(program, files, options):
+def run_weft(program, files, options, threads):
     command = [program, "resnet-18", *options, "--pair", *files]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    environment = os.environ | {"RAYON_NUM_THREADS": str(threads)}
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     found = FIGURES.search(printed)
     if found is None:
         raise SystemExit(f"the program printed no figures: {printed}")
@@ -74,8 +76,8 @@ def main():
         for _ in range(options.runs):
             found = {
                 "rebasin": run_rebasin(a, b, image),
-                "weft, raw weights": run_weft(options.matching, files, ["--raw"]),
-                "weft, symmetries fixed": run_weft(options.matching, files, []),
+                "weft, raw weights": run_weft(options.matching, files, ["--raw"], options.threads),
+                "weft, symmetries fixed": run_weft(options.matching, files, [], options.threads),
             }
             for name, (took, before, after) in found.items():
                 secs[name].append(took)

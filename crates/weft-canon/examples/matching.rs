@@ -119,16 +119,10 @@ fn measure(group: &Group, options: &Options, what: &str, (a, b): (&[f32], &[f32]
     let seed = Seed::new(0);
     let since = Instant::now();
     let matching = options.matching;
-    let fix = |row: &[f32]| {
-        if options.raw {
-            Canonicalizer::new(group.clone(), row.to_vec(), matching, seed)
-        } else {
-            Canonicalizer::fit_anchor(group.clone(), row, matching, seed)
-        }
-    };
-    let (a, b) = (fix(a)?, fix(b)?);
+    let fix = |row| Canonicalizer::fit_anchor(group.clone(), row, matching, seed);
+    let both = if options.raw { None } else { Some((fix(a)?, fix(b)?)) };
     let fixed = since.elapsed().as_secs_f64();
-    let (a, b) = (a.anchor(), b.anchor());
+    let (a, b) = both.as_ref().map_or((a, b), |(a, b)| (a.anchor(), b.anchor()));
     let (found, squared) = match_to(group, b, a, &matching, seed)?;
     let all = since.elapsed().as_secs_f64();
     let before = a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt();

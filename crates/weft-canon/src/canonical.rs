@@ -3,6 +3,7 @@
 use crate::activations::{Activations, Matched, match_activations};
 use crate::error::{Result, check_len};
 use crate::fix::{Fixed, Precision, fix};
+use crate::matching::squared_distance;
 use crate::transform::{Step, Transform};
 use crate::{AlignBy, Element, Error, Group, Matching, match_to};
 use rayon::prelude::*;
@@ -85,8 +86,7 @@ impl Canonicalizer {
         let Matched { element, silent } = match_activations(&self.group, (row, &seen), (&self.anchor, wanted))?;
         let mut image = vec![0.0; row.len()];
         self.group.apply_to(&element, row, &mut image)?;
-        let squared = self.anchor.iter().zip(&image).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-        Ok((element, squared, silent))
+        Ok((element, squared_distance(&self.anchor, &image), silent))
     }
 
     /// Takes one network, its continuous symmetries fixed, as the anchor.
@@ -233,8 +233,7 @@ impl Canonicalizer {
         let Fixed { mut transform, ill_conditioned } = fix(&self.group, &mut image, Precision::F64)?;
         let narrow: Vec<f32> = image.iter().map(|&w| w as f32).collect();
         let (matched, _, silent) = self.align(&narrow)?;
-        let source = image.clone();
-        self.group.apply_to_f64(&matched, &source, &mut image)?;
+        self.group.apply_f64(&matched, &mut image)?;
         transform.steps.push(Step::Units(matched));
         Ok((image, transform, ill_conditioned + silent))
     }

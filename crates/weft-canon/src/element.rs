@@ -3,7 +3,11 @@
 use crate::error::{Result, check_len};
 use crate::group::Sign;
 use crate::{Error, Group, HiddenSpace};
+use rayon::prelude::*;
 use weft_core::Seed;
+
+/// Tensors of more values than this are shared between threads.
+const PARALLEL_WORK: usize = 1 << 16;
 
 /// What is done to one hidden space: new unit `i` is `scale[i]` times old unit `permutation[i]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -181,8 +185,15 @@ impl Group {
     /// # Errors
     /// [`Error::Length`] or [`Error::Element`] if the row or the element does not fit.
     pub fn apply(&self, element: &Element, row: &mut [f32]) -> Result<()> {
-        let source = row.to_vec();
-        self.apply_to(element, &source, row)
+        self.act_in_place(element, row, scaled_f32)
+    }
+
+    /// The same for weights in `f64`.
+    ///
+    /// # Errors
+    /// As [`Group::apply`].
+    pub fn apply_f64(&self, element: &Element, row: &mut [f64]) -> Result<()> {
+        self.act_in_place(element, row, |w, scale| w * scale)
     }
 
     /// Applies an element to `source`, writing to `target`.
@@ -192,44 +203,66 @@ impl Group {
     /// # Errors
     /// [`Error::Length`] or [`Error::Element`] if a row or the element does not fit.
     pub fn apply_to(&self, element: &Element, source: &[f32], target: &mut [f32]) -> Result<()> {
-        self.act(element, source, target, |w, scale| if is_unit(scale) { w } else { (f64::from(w) * scale) as f32 })
-    }
-
-    /// The same for weights in `f64`.
-    ///
-    /// # Errors
-    /// As [`Group::apply_to`].
-    pub fn apply_to_f64(&self, element: &Element, source: &[f64], target: &mut [f64]) -> Result<()> {
-        self.act(element, source, target, |w, scale| w * scale)
-    }
-
-    fn act<T: Copy>(&self, element: &Element, source: &[T], target: &mut [T], scaled: impl Fn(T, f64) -> T) -> Result<()> {
         self.check(element)?;
         let dim = self.architecture().num_parameters();
         check_len("source row", source.len(), dim)?;
         check_len("target row", target.len(), dim)?;
         for (tensor, spec) in self.architecture().tensors().iter().enumerate() {
-            let [rows, columns] = [0, 1].map(|axis| self.axis_action(element, tensor, axis));
-            let (source, target) = (&source[spec.range()], &mut target[spec.range()]);
-            let cols = spec.shape.get(1).copied().unwrap_or(1);
-            let rest: usize = spec.shape.iter().skip(2).product();
-            let width = (cols * rest).max(1);
-            for (i, target) in target.chunks_exact_mut(width).enumerate() {
-                let (old, scale) = rows.as_ref().map_or((i, 1.0), |(from, scale)| (from[i] as usize, scale[i]));
-                let source = &source[old * width..(old + 1) * width];
-                match &columns {
-                    None if is_unit(scale) => target.copy_from_slice(source),
-                    None => target.iter_mut().zip(source).for_each(|(t, &x)| *t = scaled(x, scale)),
-                    Some((from, factor)) => {
-                        for ((t, &j), f) in target.chunks_exact_mut(rest).zip(from).zip(factor) {
-                            let source = &source[j as usize * rest..(j as usize + 1) * rest];
-                            t.iter_mut().zip(source).for_each(|(t, &x)| *t = scaled(x, scale * f));
-                        }
+            self.act(element, tensor, (&source[spec.range()], &mut target[spec.range()]), scaled_f32);
+        }
+        Ok(())
+    }
+
+    /// Needs memory for a copy of the largest tensor only.
+    fn act_in_place<T: Copy + Send + Sync>(
+        &self,
+        element: &Element,
+        row: &mut [T],
+        scaled: impl Fn(T, f64) -> T + Sync,
+    ) -> Result<()> {
+        self.check(element)?;
+        check_len("row", row.len(), self.architecture().num_parameters())?;
+        let mut source = Vec::new();
+        for (tensor, spec) in self.architecture().tensors().iter().enumerate() {
+            let target = &mut row[spec.range()];
+            source.clear();
+            source.extend_from_slice(target);
+            self.act(element, tensor, (&source, target), &scaled);
+        }
+        Ok(())
+    }
+
+    fn act<T: Copy + Send + Sync>(
+        &self,
+        element: &Element,
+        tensor: usize,
+        (source, target): (&[T], &mut [T]),
+        scaled: impl Fn(T, f64) -> T + Sync,
+    ) {
+        let shape = &self.architecture().tensors()[tensor].shape;
+        let [rows, columns] = [0, 1].map(|axis| self.axis_action(element, tensor, axis));
+        let cols = shape.get(1).copied().unwrap_or(1);
+        let rest: usize = shape.iter().skip(2).product();
+        let width = (cols * rest).max(1);
+        let act = |(i, target): (usize, &mut [T])| {
+            let (old, scale) = rows.as_ref().map_or((i, 1.0), |(from, scale)| (from[i] as usize, scale[i]));
+            let source = &source[old * width..(old + 1) * width];
+            match &columns {
+                None if is_unit(scale) => target.copy_from_slice(source),
+                None => target.iter_mut().zip(source).for_each(|(t, &x)| *t = scaled(x, scale)),
+                Some((from, factor)) => {
+                    for ((t, &j), f) in target.chunks_exact_mut(rest).zip(from).zip(factor) {
+                        let source = &source[j as usize * rest..(j as usize + 1) * rest];
+                        t.iter_mut().zip(source).for_each(|(t, &x)| *t = scaled(x, scale * f));
                     }
                 }
             }
+        };
+        if target.len() > PARALLEL_WORK {
+            target.par_chunks_exact_mut(width).enumerate().with_min_len(1 + PARALLEL_WORK / (4 * width)).for_each(act);
+        } else {
+            target.chunks_exact_mut(width).enumerate().for_each(act);
         }
-        Ok(())
     }
 
     /// For each new entry of an axis, the old entry and the factor; `None` where nothing happens.
@@ -266,6 +299,10 @@ pub(crate) fn random_permutation(size: usize, members: usize, seed: Seed) -> Vec
         inner.into_iter().map(move |m| from * members as u32 + m)
     };
     order.iter().enumerate().flat_map(inside).collect()
+}
+
+fn scaled_f32(w: f32, scale: f64) -> f32 {
+    if is_unit(scale) { w } else { (f64::from(w) * scale) as f32 }
 }
 
 /// Whether a factor is exactly 1, so that applying it changes no bit.

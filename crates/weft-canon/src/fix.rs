@@ -20,6 +20,7 @@ use crate::linalg::upper_triangle;
 use crate::transform::{Step, Transform, inverse_gain};
 use crate::{Error, Group};
 use faer::{Mat, MatRef};
+use rayon::prelude::*;
 use weft_core::RopePairs;
 
 /// What counts as rounding.
@@ -267,24 +268,20 @@ fn unit_gains(group: &Group, row: &mut [f64], fixed: &mut Fixed, precision: Prec
 /// The matrices that bring a gauge to its canonical form, or none if it has it; and the directions that are undetermined.
 fn gauge_matrices(group: &Group, gauge: &Gauge, row: &[f64], precision: Precision) -> (Option<Vec<f64>>, usize) {
     let b = gauge.size;
-    let mut matrices = Vec::with_capacity(gauge.blocks * b * b);
-    let (mut ill, mut changed) = (0, false);
-    for block in 0..gauge.blocks {
+    let of_block = |block: usize| {
         let [p, q] = [&gauge.writers, &gauge.readers].map(|axes| gather(group, axes, b, block, row));
-        let (matrix, undetermined) = match gauge.commutant {
+        match gauge.commutant {
             Commutant::All => balanced_svd(p.as_ref(), q.as_ref(), precision),
             Commutant::Pairs(pairs) => balanced_pairs(p.as_ref(), q.as_ref(), pairs, precision),
-        };
-        ill += undetermined;
-        match matrix {
-            Some(matrix) => {
-                changed = true;
-                matrices.extend(matrix);
-            }
-            None => matrices.extend((0..b * b).map(|i| if i / b == i % b { 1.0 } else { 0.0 })),
         }
+    };
+    let found: Vec<(Option<Vec<f64>>, usize)> = (0..gauge.blocks).into_par_iter().map(of_block).collect();
+    let ill = found.iter().map(|(_, ill)| ill).sum();
+    if found.iter().all(|(matrix, _)| matrix.is_none()) {
+        return (None, ill);
     }
-    (changed.then_some(matrices), ill)
+    let identity = || (0..b * b).map(|i| if i / b == i % b { 1.0 } else { 0.0 }).collect();
+    (Some(found.into_iter().flat_map(|(matrix, _)| matrix.unwrap_or_else(identity)).collect()), ill)
 }
 
 /// The weights of one block, `[m, b]`: a row for everything that runs over its coordinates.

@@ -8,7 +8,11 @@
 use crate::group::{HiddenSpace, Slots, SpaceAxis};
 use crate::product::{View, multiply};
 use crate::{Group, SpaceElement};
+use rayon::prelude::*;
 use std::ops::Range;
+
+/// Where an entry of an axis comes from, and its sign.
+pub(crate) type Move = (u32, f32);
 
 /// One end of a tensor in a hidden space.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +46,7 @@ impl Side {
     }
 
     /// For each new entry of the axis, the old one and its sign.
-    pub(crate) fn moves(&self, layout: &SpaceLayout, state: &SpaceElement, moves: &mut Vec<(u32, f32)>) {
+    pub(crate) fn moves(&self, layout: &SpaceLayout, state: &SpaceElement, moves: &mut Vec<Move>) {
         moves.clear();
         let step = if self.grouped { layout.members } else { 1 };
         for (new, from) in state.permutation.iter().step_by(step).enumerate() {
@@ -126,6 +130,8 @@ pub(crate) struct Layout {
     pub(crate) spaces: Vec<SpaceLayout>,
     /// The coupling tensors.
     pub(crate) couplings: Vec<CouplingLayout>,
+    /// Spaces that follow each other, without weights between them.
+    pub(crate) batches: Vec<Range<usize>>,
     rest: Vec<(Range<usize>, usize, Option<Vec<u32>>)>,
 }
 
@@ -133,8 +139,8 @@ impl Layout {
     /// Lays out a group's rows, leaving out the inputs that `dead` marks.
     pub(crate) fn new(group: &Group, dead: &[bool]) -> Self {
         let kept: Option<Vec<u32>> = dead.contains(&true).then(|| (0..dead.len() as u32).filter(|&i| !dead[i as usize]).collect());
-        let mut layout =
-            Self { spaces: group.spaces().iter().map(SpaceLayout::new).collect(), couplings: Vec::new(), rest: Vec::new() };
+        let spaces = group.spaces().iter().map(SpaceLayout::new).collect();
+        let mut layout = Self { spaces, couplings: Vec::new(), batches: Vec::new(), rest: Vec::new() };
         for (tensor, spec) in group.architecture().tensors().iter().enumerate() {
             let (rows, cols) = (spec.shape[0], spec.shape.get(1).copied().unwrap_or(1));
             let rest: usize = spec.shape.iter().skip(2).product();
@@ -157,7 +163,26 @@ impl Layout {
             layout.spaces[side.space].declare(side);
         }
         layout.spaces.iter_mut().for_each(SpaceLayout::place);
+        layout.batches = layout.batches();
         layout
+    }
+
+    fn batches(&self) -> Vec<Range<usize>> {
+        let mut batches: Vec<Range<usize>> = Vec::new();
+        for k in 0..self.spaces.len() {
+            let within = |batch: &Range<usize>, j: usize| j != k && batch.contains(&j);
+            let free = |batch: &&mut Range<usize>| {
+                let meets = |c: &CouplingLayout| {
+                    (c.out.space == k && within(batch, c.into.space)) || (c.into.space == k && within(batch, c.out.space))
+                };
+                !self.couplings.iter().any(meets)
+            };
+            match batches.last_mut().filter(free) {
+                Some(batch) => batch.end = k + 1,
+                None => batches.push(k..k + 1),
+            }
+        }
+        batches
     }
 
     /// The number of values in the part that nothing discrete touches.
@@ -385,19 +410,39 @@ impl CouplingLayout {
     }
 
     /// Moves the columns (or rows) of `b`.
-    pub(crate) fn moved(&self, b: &[f32], moves: &[(u32, f32)], columns: bool, target: &mut Vec<f32>) {
-        target.clear();
+    pub(crate) fn moved(&self, b: &[f32], moves: &[Move], columns: bool, target: &mut Vec<f32>) {
+        target.resize(b.len(), 0.0);
         let width = self.cols * self.rest;
-        if columns {
-            for row in b.chunks_exact(width) {
-                for &(from, sign) in moves {
-                    let part = &row[from as usize * self.rest..(from as usize + 1) * self.rest];
-                    target.extend(part.iter().map(|w| w * sign));
-                }
+        let part = if columns { self.rest } else { width };
+        for_each_row(target, width, |i, target| {
+            let (row, moves) = if columns { (&b[i * width..(i + 1) * width], moves) } else { (b, &moves[i..=i]) };
+            for (target, &(from, sign)) in target.chunks_exact_mut(part).zip(moves) {
+                let part = &row[from as usize * part..(from as usize + 1) * part];
+                target.iter_mut().zip(part).for_each(|(t, w)| *t = w * sign);
             }
-        } else {
-            for &(from, sign) in moves {
-                target.extend(b[from as usize * width..(from as usize + 1) * width].iter().map(|w| w * sign));
+        });
+    }
+}
+
+impl CouplingLayout {
+    /// What the moves of the columns (or rows) of `b` change, and what of `a` it meets: both tensors without the entries that stay.
+    pub(crate) fn difference(
+        &self,
+        (a, b): (&[f32], &[f32]),
+        (before, after): (&[Move], &[Move]),
+        columns: bool,
+        (kept, change): (&mut Vec<f32>, &mut Vec<f32>),
+    ) {
+        kept.clear();
+        change.clear();
+        let changed: Vec<usize> = (0..after.len()).filter(|&i| before[i] != after[i]).collect();
+        let (width, part) = if columns { (self.cols * self.rest, self.rest) } else { (a.len().max(1), self.cols * self.rest) };
+        for (a, b) in a.chunks_exact(width).zip(b.chunks_exact(width)) {
+            for &i in &changed {
+                kept.extend_from_slice(&a[i * part..(i + 1) * part]);
+                let [(old, old_sign), (new, new_sign)] = [before[i], after[i]];
+                let [old, new] = [old, new].map(|from| &b[from as usize * part..(from as usize + 1) * part]);
+                change.extend(new.iter().zip(old).map(|(new, old)| new * new_sign - old * old_sign));
             }
         }
     }
@@ -405,14 +450,26 @@ impl CouplingLayout {
 
 /// `[rows, cols, rest] → [cols, rows, rest]`.
 fn transpose(source: &[f32], [rows, cols, rest]: [usize; 3], target: &mut Vec<f32>) {
-    target.clear();
     target.resize(source.len(), 0.0);
-    for (r, row) in source.chunks_exact(cols * rest).enumerate() {
-        for (c, part) in row.chunks_exact(rest).enumerate() {
-            target[(c * rows + r) * rest..(c * rows + r + 1) * rest].copy_from_slice(part);
+    for_each_row(target, rows * rest, |c, target| {
+        for (r, part) in target.chunks_exact_mut(rest).enumerate() {
+            part.copy_from_slice(&source[(r * cols + c) * rest..(r * cols + c + 1) * rest]);
         }
+    });
+}
+
+/// Fills the rows of a matrix, those of a large one on all cores.
+fn for_each_row(target: &mut [f32], width: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
+    if target.len() > PARALLEL_WORK {
+        let rows = target.par_chunks_exact_mut(width).enumerate().with_min_len(1 + PARALLEL_WORK / (4 * width));
+        rows.for_each(|(i, row)| fill(i, row));
+    } else {
+        target.chunks_exact_mut(width).enumerate().for_each(|(i, row)| fill(i, row));
     }
 }
+
+/// Tensors of more values than this are shared between threads.
+const PARALLEL_WORK: usize = 1 << 16;
 
 fn pick(values: &[f32], kept: Option<&[u32]>, target: &mut [f32]) {
     match kept {

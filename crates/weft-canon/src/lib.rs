@@ -31,6 +31,7 @@ mod linalg;
 mod matching;
 pub mod product;
 mod transform;
+mod update;
 
 pub use activations::{AlignBy, Observer};
 pub use assign::{Assigner, assign};

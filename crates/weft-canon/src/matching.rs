@@ -11,7 +11,9 @@
 use crate::element::{SpaceElement, random_permutation};
 use crate::error::{Result, check_len};
 use crate::layout::{CouplingLayout, Layout, SpaceLayout};
-use crate::{Assigner, Element, Group};
+use crate::update::{Choice, Memory, Workspace, update, value};
+use crate::{Element, Group};
+use rayon::prelude::*;
 use weft_core::Seed;
 
 /// How hard to look for the best match.
@@ -61,8 +63,7 @@ pub fn match_to(group: &Group, row: &[f32], anchor: &[f32], matching: &Matching,
         element = group.compose(&Element { spaces: matcher.best.clone() }, &element);
         group.apply_to(&element, row, &mut framed)?;
     }
-    let squared = anchor.iter().zip(&framed).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-    Ok((element, squared))
+    Ok((element, squared_distance(anchor, &framed)))
 }
 
 /// Chooses the signs that minimize `‖anchor − g·row‖²` in the spaces that `open` marks; permutations, and the signs of the other
@@ -78,6 +79,16 @@ pub(crate) fn match_signs(group: &Group, (row, anchor): (&[f32], &[f32]), held: 
     Element { spaces: matcher.best }
 }
 
+pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
+    const BLOCK: usize = 1 << 16;
+    let of_block = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+    let blocks: Vec<f64> = a.par_chunks(BLOCK).zip(b.par_chunks(BLOCK)).map(of_block).collect();
+    blocks.iter().sum()
+}
+
+/// Spaces that are solved at once are shared between threads if their units' inner products are more than this.
+const PARALLEL_ENTRIES: usize = 1 << 16;
+
 fn gains_of(layout: &Layout, a: &[f32], b: &[f32]) -> Vec<Vec<f32>> {
     let gains = |k: usize| {
         let gather = |row| {
@@ -89,22 +100,23 @@ fn gains_of(layout: &Layout, a: &[f32], b: &[f32]) -> Vec<Vec<f32>> {
         layout.spaces[k].fill_gains(&gather(a), &gather(b), &mut gains);
         gains
     };
-    (0..layout.spaces.len()).map(gains).collect()
+    (0..layout.spaces.len()).into_par_iter().map(gains).collect()
 }
 
 /// The element that sorts units by the norms of their weights, which permutations and signs leave alone.
 fn sorted_units(group: &Group, row: &[f32]) -> Result<Element> {
     check_len("row", row.len(), group.architecture().num_parameters())?;
     let mut element = group.identity();
-    for (space, part) in group.spaces().iter().zip(&mut element.spaces) {
+    group.spaces().par_iter().zip(&mut element.spaces).for_each(|(space, part)| {
         let (mut units, mut groups) = (vec![0.0_f64; space.size], vec![0.0_f64; space.size / space.members]);
         for axis in &space.axes {
             let spec = &group.architecture().tensors()[axis.tensor];
-            let rest: usize = spec.shape[axis.axis + 1..].iter().product();
-            for (i, &w) in row[spec.range()].iter().enumerate() {
-                let unit = i / rest % spec.shape[axis.axis] / axis.inner;
-                let target = if axis.grouped { &mut groups[unit] } else { &mut units[unit] };
-                *target += f64::from(w) * f64::from(w);
+            let part = spec.shape[axis.axis + 1..].iter().product::<usize>() * axis.inner;
+            let targets = if axis.grouped { &mut groups } else { &mut units };
+            for block in row[spec.range()].chunks_exact(targets.len() * part) {
+                for (target, part) in targets.iter_mut().zip(block.chunks_exact(part)) {
+                    *target += part.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
+                }
             }
         }
         let descending = |keys: &[f64], range: std::ops::Range<usize>| {
@@ -116,7 +128,7 @@ fn sorted_units(group: &Group, row: &[f32]) -> Result<Element> {
         let m = space.members;
         let inside = |g: u32| descending(&units, g as usize * m..(g as usize + 1) * m);
         part.permutation = descending(&groups, 0..groups.len()).into_iter().flat_map(inside).collect();
-    }
+    });
     Ok(element)
 }
 
@@ -180,14 +192,8 @@ pub(crate) struct Matcher {
     stale: Vec<bool>,
     /// The spaces of which signs alone are chosen, the others being known; all of everything if there are none.
     signs_of: Option<Vec<bool>>,
-    assigner: Assigner,
-    /// Column prices of each space's last assignment for the current problem.
-    prices: Vec<Vec<f64>>,
-    gain: Vec<f32>,
-    moves: Vec<(u32, f32)>,
-    moved: Vec<f32>,
-    scratch: [Vec<f32>; 2],
-    cost: Vec<f64>,
+    memories: Vec<Memory>,
+    workspace: Workspace,
     seen: Vec<u64>,
 }
 
@@ -197,8 +203,8 @@ impl Matcher {
         let mut best = f64::NEG_INFINITY;
         self.seen.clear();
         let num_spaces = problem.layout.spaces.len();
-        self.prices.resize(num_spaces, Vec::new());
-        self.prices.iter_mut().for_each(Vec::clear);
+        self.memories.resize_with(num_spaces, Memory::default);
+        self.memories.iter_mut().for_each(Memory::clear);
         self.reset(problem);
         self.best.clone_from(&self.state);
         for start in starts {
@@ -209,6 +215,7 @@ impl Matcher {
                     self.known.fill(true);
                 }
             }
+            self.memories.iter_mut().for_each(Memory::begin_ascent);
             self.stale.clear();
             self.stale.resize(num_spaces, true);
             if let Some(open) = &self.signs_of {
@@ -227,7 +234,7 @@ impl Matcher {
                     break;
                 }
             }
-            let value = self.value(problem);
+            let value = value(problem, &self.state);
             if value > best + 1e-9 * best.abs().min(f64::MAX) || best == f64::NEG_INFINITY {
                 best = value;
                 self.best.clone_from(&self.state);
@@ -238,25 +245,53 @@ impl Matcher {
 
     /// Solves for every stale space once; tells whether anything changed.
     fn sweep(&mut self, problem: &Problem<'_>, backward: bool) -> bool {
-        let num_spaces = problem.layout.spaces.len();
+        let batches = &problem.layout.batches;
+        let choice = if self.signs_of.is_some() { Choice::Signs } else { Choice::All };
         let mut changed = false;
-        for step in 0..num_spaces {
-            let k = if backward { num_spaces - 1 - step } else { step };
-            if std::mem::take(&mut self.stale[k]) && self.update(problem, k) {
-                changed = true;
-                for c in &problem.layout.couplings {
-                    let (out, into) = (c.out.space, c.into.space);
-                    if out == k || into == k {
-                        self.stale[out] |= out != k || into == k;
-                        self.stale[into] |= into != k || out == k;
-                    }
+        for step in 0..batches.len() {
+            let batch = batches[if backward { batches.len() - 1 - step } else { step }].clone();
+            let entries: usize = batch.clone().filter(|&k| self.stale[k]).map(|k| problem.layout.spaces[k].size.pow(2)).sum();
+            if batch.len() > 1 && entries > PARALLEL_ENTRIES {
+                let (stale, state, known) = (&self.stale, &self.state[..], &self.known[..]);
+                let memories = (batch.clone(), &mut self.memories[batch.clone()]).into_par_iter().filter(|(k, _)| stale[*k]);
+                let update = |workspace: &mut Workspace, (k, memory): (usize, &mut Memory)| {
+                    (k, update(problem, (k, choice), (state, known), memory, workspace))
+                };
+                let found: Vec<_> = memories.map_init(Workspace::default, update).collect();
+                for (k, found) in found {
+                    changed |= self.accept(problem, k, found);
                 }
-                if let Some(open) = &self.signs_of {
-                    self.stale.iter_mut().zip(open).for_each(|(stale, open)| *stale &= open);
+            } else {
+                for k in batch {
+                    if !self.stale[k] {
+                        continue;
+                    }
+                    let (state, known) = (&self.state[..], &self.known[..]);
+                    let found = update(problem, (k, choice), (state, known), &mut self.memories[k], &mut self.workspace);
+                    changed |= self.accept(problem, k, found);
                 }
             }
         }
         changed
+    }
+
+    /// Takes what an update of a space has found; tells whether anything changed.
+    fn accept(&mut self, problem: &Problem<'_>, k: usize, found: Option<SpaceElement>) -> bool {
+        self.stale[k] = false;
+        self.known[k] = true;
+        let Some(found) = found else { return false };
+        self.state[k] = found;
+        for c in &problem.layout.couplings {
+            let (out, into) = (c.out.space, c.into.space);
+            if out == k || into == k {
+                self.stale[out] |= out != k || into == k;
+                self.stale[into] |= into != k || out == k;
+            }
+        }
+        if let Some(open) = &self.signs_of {
+            self.stale.iter_mut().zip(open).for_each(|(stale, open)| *stale &= open);
+        }
+        true
     }
 
     fn reset(&mut self, problem: &Problem<'_>) {
@@ -272,175 +307,6 @@ impl Matcher {
         }
     }
 
-    /// Solves for one space with the others held; tells whether it changed.
-    fn update(&mut self, problem: &Problem<'_>, k: usize) -> bool {
-        self.fill_gain(problem, k);
-        let space = &problem.layout.spaces[k];
-        let mut found = space.identity();
-        let size = if self.signs_of.is_some() {
-            found.permutation.clone_from(&self.state[k].permutation);
-            self.choose_signs(space, &mut found)
-        } else if space.members == 1 {
-            self.assign_units(space, k, &mut found)
-        } else {
-            self.assign_groups(space, &mut found)
-        };
-        space.follow(&mut found);
-        if !std::mem::replace(&mut self.known[k], true) {
-            self.state[k] = found;
-            return true;
-        }
-        let (old, new) = (gain_of(space, &self.gain, &self.state[k]), gain_of(space, &self.gain, &found));
-        if new <= old + 1e-6 * size {
-            return false; // ties and rounding must not make the ascent run in circles
-        }
-        let tied = problem.layout.couplings.iter().any(|c| c.out.space == k && c.into.space == k);
-        let before = tied.then(|| (self.value(problem), self.state[k].clone()));
-        self.state[k] = found;
-        if let Some((value, part)) = before
-            && self.value(problem) <= value + 1e-6 * size
-        {
-            self.state[k] = part; // with both ends of a weight in one space the assignment is a linearization only
-            return false;
-        }
-        true
-    }
-
-    /// Chooses the signs of units that are assigned already; returns the size of the values at hand.
-    fn choose_signs(&self, space: &SpaceLayout, found: &mut SpaceElement) -> f64 {
-        let (n, m) = (space.size, space.members);
-        let mut size = 0.0;
-        for (s, segment) in space.segments.iter().enumerate() {
-            let Some((first, step)) = segment.sign else { continue };
-            let units = &self.gain[space.gain_range(s, false)];
-            for (a, members) in found.permutation.chunks_exact(m).enumerate() {
-                let mut all: f64 = members.iter().enumerate().map(|(i, &j)| f64::from(units[(a * m + i) * n + j as usize])).sum();
-                if m > 1 {
-                    all += f64::from(self.gain[space.gain_range(s, true)][a * (n / m) + members[0] as usize / m]);
-                }
-                found.scale[first + a * step] = if all < 0.0 { -1.0 } else { 1.0 };
-                size += all.abs();
-            }
-        }
-        size
-    }
-
-    /// Assigns units to units; returns the size of the values at hand.
-    fn assign_units(&mut self, space: &SpaceLayout, k: usize, found: &mut SpaceElement) -> f64 {
-        let n = space.size;
-        self.cost.clear();
-        self.cost.resize(n * n, 0.0);
-        for (s, segment) in space.segments.iter().enumerate() {
-            let gain = &self.gain[space.gain_range(s, false)];
-            let signed = segment.sign.is_some();
-            self.cost.iter_mut().zip(gain).for_each(|(c, &g)| *c -= f64::from(if signed { g.abs() } else { g }));
-        }
-        let prices = &mut self.prices[k];
-        if prices.is_empty() {
-            prices.resize(n, 0.0); // similar gains follow: the couplings move, the unit products stay
-        }
-        found.permutation.copy_from_slice(self.assigner.solve_from(prices, &self.cost, n));
-        for (s, segment) in space.segments.iter().enumerate() {
-            let Some((first, step)) = segment.sign else { continue };
-            let gain = &self.gain[space.gain_range(s, false)];
-            for (i, &j) in found.permutation.iter().enumerate() {
-                found.scale[first + i * step] = if gain[i * n + j as usize] < 0.0 { -1.0 } else { 1.0 };
-            }
-        }
-        found.permutation.iter().enumerate().map(|(i, &j)| self.cost[i * n + j as usize].abs()).sum()
-    }
-
-    /// Assigns groups to groups, and units to units within each pair of groups.
-    fn assign_groups(&mut self, space: &SpaceLayout, found: &mut SpaceElement) -> f64 {
-        let (n, m) = (space.size, space.members);
-        let groups = n / m;
-        let mut inner: Vec<Vec<u32>> = Vec::with_capacity(groups * groups);
-        let mut signs: Vec<Vec<f32>> = Vec::with_capacity(groups * groups);
-        let mut outer = vec![0.0; groups * groups];
-        let mut cost = vec![0.0; m * m];
-        for (a, b) in (0..groups * groups).map(|i| (i / groups, i % groups)) {
-            let unit = |s: usize, i: usize, j: usize| self.gain[space.gain_range(s, false).start + (a * m + i) * n + b * m + j];
-            let of_group = |s: usize| self.gain[space.gain_range(s, true).start + a * groups + b];
-            // A direction's sign is that of its key until the heads are paired, then that of everything.
-            let mut sign: Vec<f32> = (0..space.segments.len()).map(|s| if of_group(s) < 0.0 { -1.0 } else { 1.0 }).collect();
-            let mut pairs: Vec<u32> = Vec::new();
-            for _ in 0..3 {
-                for (at, c) in cost.iter_mut().enumerate() {
-                    let terms = space.segments.iter().enumerate().map(|(s, segment)| {
-                        let sign = if segment.sign.is_some() { sign[s] } else { 1.0 };
-                        f64::from(sign * unit(s, at / m, at % m))
-                    });
-                    *c = -terms.sum::<f64>();
-                }
-                pairs = self.assigner.solve(&cost, m).to_vec();
-                for (s, sign) in sign.iter_mut().enumerate() {
-                    let all = of_group(s) + pairs.iter().enumerate().map(|(i, &j)| unit(s, i, j as usize)).sum::<f32>();
-                    *sign = if all < 0.0 { -1.0 } else { 1.0 };
-                }
-            }
-            for (s, segment) in space.segments.iter().enumerate() {
-                let all = of_group(s) + pairs.iter().enumerate().map(|(i, &j)| unit(s, i, j as usize)).sum::<f32>();
-                outer[a * groups + b] -= f64::from(if segment.sign.is_some() { all.abs() } else { all });
-            }
-            inner.push(pairs);
-            signs.push(sign);
-        }
-        let chosen = self.assigner.solve(&outer, groups).to_vec();
-        for (a, &b) in chosen.iter().enumerate() {
-            let pair = a * groups + b as usize;
-            for (i, &j) in inner[pair].iter().enumerate() {
-                found.permutation[a * m + i] = b * m as u32 + j;
-            }
-            for (segment, &sign) in space.segments.iter().zip(&signs[pair]) {
-                if let Some((first, step)) = segment.sign {
-                    found.scale[first + a * step] = f64::from(sign);
-                }
-            }
-        }
-        chosen.iter().enumerate().map(|(a, &b)| outer[a * groups + b as usize].abs()).sum()
-    }
-
-    /// The inner products of units of space `k`, the known other spaces as they are.
-    fn fill_gain(&mut self, problem: &Problem<'_>, k: usize) {
-        self.gain.clear();
-        self.gain.extend_from_slice(&problem.gains[k]);
-        let spaces = &problem.layout.spaces;
-        for (c, &(a, b)) in problem.layout.couplings.iter().zip(problem.couplings) {
-            if c.out.space == k && self.known[c.into.space] {
-                c.into.moves(&spaces[c.into.space], &self.state[c.into.space], &mut self.moves);
-                c.moved(b, &self.moves, true, &mut self.moved);
-                c.add_gains((a, &self.moved), true, &spaces[k], &mut self.gain, &mut self.scratch);
-            }
-            if c.into.space == k && self.known[c.out.space] {
-                c.out.moves(&spaces[c.out.space], &self.state[c.out.space], &mut self.moves);
-                c.moved(b, &self.moves, false, &mut self.moved);
-                c.add_gains((a, &self.moved), false, &spaces[k], &mut self.gain, &mut self.scratch);
-            }
-        }
-    }
-
-    /// `⟨a, g·b⟩` at the current state.
-    fn value(&mut self, problem: &Problem<'_>) -> f64 {
-        let spaces = &problem.layout.spaces;
-        let own = self.state.iter().zip(spaces).zip(problem.gains).map(|((state, space), gain)| gain_of(space, gain, state));
-        let mut value: f64 = own.sum();
-        for (c, &(a, b)) in problem.layout.couplings.iter().zip(problem.couplings) {
-            let mut columns = Vec::new();
-            c.out.moves(&spaces[c.out.space], &self.state[c.out.space], &mut self.moves);
-            c.into.moves(&spaces[c.into.space], &self.state[c.into.space], &mut columns);
-            let width = c.cols * c.rest;
-            for (a, &(from, s)) in a.chunks_exact(width).zip(&self.moves) {
-                let b = &b[from as usize * width..(from as usize + 1) * width];
-                let dot = |(a, &(from, t)): (&[f32], &(u32, f32))| {
-                    let b = &b[from as usize * c.rest..(from as usize + 1) * c.rest];
-                    f64::from(t) * a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>()
-                };
-                value += f64::from(s) * a.chunks_exact(c.rest).zip(&columns).map(dot).sum::<f64>();
-            }
-        }
-        value
-    }
-
     /// A hash of the current state (FNV-1a).
     fn hash(&self) -> u64 {
         let words = self.state.iter().flat_map(|part| {
@@ -449,24 +315,4 @@ impl Matcher {
         });
         words.fold(0xcbf2_9ce4_8422_2325, |hash, word| (hash ^ word).wrapping_mul(0x0100_0000_01b3))
     }
-}
-
-/// The sum of the inner products that a state picks.
-pub(crate) fn gain_of(space: &SpaceLayout, gain: &[f32], state: &SpaceElement) -> f64 {
-    let (n, m) = (space.size, space.members);
-    let mut value = 0.0;
-    for (s, segment) in space.segments.iter().enumerate() {
-        let units = &gain[space.gain_range(s, false)];
-        let sign = |unit: usize| segment.sign.map_or(1.0, |(first, step)| state.scale[first + unit * step]);
-        for (i, &j) in state.permutation.iter().enumerate() {
-            value += f64::from(units[i * n + j as usize]) * sign(if m > 1 { i / m } else { i });
-        }
-        if m > 1 {
-            let groups = &gain[space.gain_range(s, true)];
-            for (a, from) in state.permutation.iter().step_by(m).enumerate() {
-                value += f64::from(groups[a * (n / m) + *from as usize / m]) * sign(a);
-            }
-        }
-    }
-    value
 }

@@ -60,10 +60,11 @@ pub fn multiply(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
         return;
     }
     if m > STRIPE && m * n * k > PARALLEL_WORK {
-        // Stripes of fixed height: who computes them changes nothing.
-        target.par_chunks_mut(STRIPE * n).enumerate().for_each(|(i, target)| {
+        // Stripes whose height depends on the shape alone: who computes them changes nothing. Each brings `b` in order for itself.
+        let height = if m >= 4 * STRIPE { 2 * STRIPE } else { STRIPE };
+        target.par_chunks_mut(height * n).enumerate().for_each(|(i, target)| {
             let rows = target.len() / n;
-            let stripe = View { data: &a.data[i * STRIPE * a.row_stride..], rows, ..a };
+            let stripe = View { data: &a.data[i * height * a.row_stride..], rows, ..a };
             multiply_here(target, stripe, b, add);
         });
         return;
@@ -72,8 +73,8 @@ pub fn multiply(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
 }
 
 /// Products of more multiplications than this are shared between threads.
-const PARALLEL_WORK: usize = 1 << 26;
-/// Rows of a stripe.
+const PARALLEL_WORK: usize = 1 << 23;
+/// Rows of a stripe; tall products have stripes of two.
 const STRIPE: usize = 128;
 
 fn multiply_here(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {

@@ -4,6 +4,7 @@ use crate::error::{Result, check_len};
 use crate::group::{Absorber, Fold, GaugeAxis, Hop, Sink};
 use crate::linalg::{Matrix, inverse_transpose};
 use crate::{Element, Error, Group, SpaceElement};
+use rayon::prelude::*;
 use weft_core::{Architecture, Seed};
 
 /// One step of a transformation.
@@ -216,10 +217,7 @@ impl Group {
     pub(crate) fn take(&self, step: &Step, row: &mut [f64]) -> Result<()> {
         let unknown = Error::Step { reason: "it names what the group does not have" };
         match step {
-            Step::Units(element) => {
-                let source = row.to_vec();
-                self.apply_to_f64(element, &source, row)
-            }
+            Step::Units(element) => self.apply_f64(element, row),
             Step::Fold(index, values) => {
                 let fold = self.folds().get(*index).ok_or(unknown)?;
                 check_len("values of a fold", values.len(), fold.num_values(self.architecture()))?;
@@ -274,23 +272,33 @@ pub(crate) fn multiply_axis(architecture: &Architecture, of: &GaugeAxis, size: u
     let spec = &architecture.tensors()[of.tensor];
     let values = &mut row[spec.range()];
     let rest: usize = spec.shape[of.axis + 1..].iter().product();
-    let (stride, before) = (rest * of.fine, spec.shape[..of.axis].iter().product::<usize>());
-    let block = size * stride;
-    let per_row = spec.shape[of.axis] * rest;
-    let mut column = vec![0.0; block];
-    for start in (0..before).map(|b| b * per_row) {
-        for (i, part) in values[start..start + per_row].chunks_exact_mut(block).enumerate() {
-            let matrix = &matrices[i / of.members * size * size..][..size * size];
-            column.fill(0.0);
-            for (out, weights) in column.chunks_exact_mut(stride).zip(matrix.chunks_exact(size)) {
-                for (source, w) in part.chunks_exact(stride).zip(weights) {
-                    out.iter_mut().zip(source).for_each(|(o, s)| *o += w * s);
-                }
+    let stride = rest * of.fine;
+    let (block, per_row) = (size * stride, spec.shape[of.axis] / (of.fine * size));
+    let multiply = |column: &mut Vec<f64>, (i, part): (usize, &mut [f64])| {
+        let matrix = &matrices[i % per_row / of.members * size * size..][..size * size];
+        column.clear();
+        column.resize(block, 0.0);
+        for (out, weights) in column.chunks_exact_mut(stride).zip(matrix.chunks_exact(size)) {
+            for (source, w) in part.chunks_exact(stride).zip(weights) {
+                out.iter_mut().zip(source).for_each(|(o, s)| *o += w * s);
             }
-            part.copy_from_slice(&column);
         }
+        part.copy_from_slice(column);
+    };
+    if values.len() * size > PARALLEL_WORK {
+        values
+            .par_chunks_exact_mut(block)
+            .enumerate()
+            .with_min_len(1 + PARALLEL_WORK / (8 * block * size))
+            .for_each_init(Vec::new, multiply);
+    } else {
+        let mut column = Vec::new();
+        values.chunks_exact_mut(block).enumerate().for_each(|part| multiply(&mut column, part));
     }
 }
+
+/// Products of more multiplications than this are shared between threads.
+const PARALLEL_WORK: usize = 1 << 20;
 
 fn apply_fold(architecture: &Architecture, fold: &Fold, values: &[f64], row: &mut [f64]) {
     let range = |t: usize| architecture.tensors()[t].range();

@@ -1,7 +1,9 @@
 //! Single cases: linear chains, dead units, runs, refusals, the data-weighted distance.
 
+use std::sync::Arc;
 use weft_canon::distance::{Quotient, QuotientOptions};
 use weft_canon::{AlignBy, Canonicalizer, Element, Error, Group, Matching, SpaceElement, balance};
+use weft_core::families::{Family, Vit};
 use weft_core::{Activation, Architecture, Node, Op, Population, Seed};
 use weft_testkit::{assert_close, assert_close_f64, forward, mlp, random_population, random_row};
 
@@ -219,6 +221,23 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
     let (one, three): ((Population, _, _), _) = (pool(1).install(work), pool(3).install(work));
     assert_eq!(one, three);
+}
+
+/// Wide enough for scales, inner products and spaces to be shared between threads.
+#[test]
+fn wide_networks_do_not_depend_on_the_number_of_threads() {
+    let vit = Vit { image: [1, 4, 4], patch: 2, d_model: 8, depth: 2, num_heads: 2, d_hidden: 300, num_classes: 2 };
+    for architecture in [mlp(&[4, 300, 300, 2], Activation::Relu), Arc::new(Family::Vit(vit).build("vit").unwrap())] {
+        let group = Group::derive(architecture);
+        let [anchor, row] = [1, 2].map(|i| random_row(group.architecture(), Seed::new(i)));
+        let work = || {
+            let matching = Matching { starts: 1, ..Matching::default() };
+            let canonicalizer = Canonicalizer::fit_anchor(group.clone(), &anchor, matching, Seed::new(0)).unwrap();
+            canonicalizer.canonicalize(&row).unwrap()
+        };
+        let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+        assert_eq!(pool(1).install(work), pool(3).install(work));
+    }
 }
 
 #[test]

@@ -67,7 +67,8 @@ fn files(dir: &Path, name: &'static str, architecture: Architecture, count: u64)
 /// Imports a folder into a new zoo, which lives as long as the answer.
 fn imported(files: &Files) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let mut zoo = Zoo::create(&dir.path().join("zoo"), "bench", Arc::new(files.architecture.clone()), None).expect("an empty folder");
+    let mut zoo =
+        Zoo::create(&dir.path().join("zoo"), "bench", Arc::new(files.architecture.clone()), None).expect("an empty folder");
     let report = import(&mut zoo, std::slice::from_ref(&files.folder), &ImportOptions::default(), &Monitor::silent());
     assert!(report.is_ok_and(|report| report.read > 0 && report.refused.is_empty()), "sound files");
     dir
@@ -77,7 +78,8 @@ fn throughput(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let one = files(dir.path(), "one file of 256 MiB", network(16, WIDTH), 1);
     let many = files(dir.path(), "64 files of 4 MiB", network(16, WIDTH / 8), 64);
-    let half = Files { name: "one file of 128 MiB, BF16", folder: dir.path().join("half"), bytes: one.bytes / 2, ..files_like(&one) };
+    let half =
+        Files { name: "one file of 128 MiB, BF16", folder: dir.path().join("half"), bytes: one.bytes / 2, ..files_like(&one) };
     std::fs::create_dir(&half.folder).expect("a temporary folder can be written to");
     halve(&one.folder.join("0.safetensors"), &half.folder.join("0.safetensors"));
     let mut group = criterion.benchmark_group("import");

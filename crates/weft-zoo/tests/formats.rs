@@ -105,7 +105,8 @@ fn an_mlp_is_inferred_from_a_checkpoint() {
     let inferred = infer().unwrap().architecture;
     assert_eq!(inferred.name(), "mlp-4-3-2");
     assert!(inferred.same_graph(&architecture()));
-    let tensors = [("layers.0.weight".to_owned(), vec![2, 2], &[0.0; 4][..]), ("layers.1.weight".to_owned(), vec![2, 3], &[0.0; 6])];
+    let tensors =
+        [("layers.0.weight".to_owned(), vec![2, 2], &[0.0; 4][..]), ("layers.1.weight".to_owned(), vec![2, 3], &[0.0; 6])];
     weft_zoo::write_tensors(&path, &tensors, &Metadata::new()).unwrap();
     let error = infer().unwrap_err().to_string();
     assert!(error.contains("layers.1.weight"), "{error}");

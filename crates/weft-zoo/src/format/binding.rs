@@ -1,7 +1,7 @@
 //! Bindings as JSON, so that a catalogue can keep the layout that a network came in and give it back in that.
 
-use crate::binding::{Binding, Part, Repeat, StoredTensor};
 use super::MAX_TEXT_BYTES;
+use crate::binding::{Binding, Part, Repeat, StoredTensor};
 use crate::{Error, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

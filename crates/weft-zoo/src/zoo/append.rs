@@ -162,11 +162,7 @@ enum Digests {
 pub(crate) type ReadTensor<'a> = dyn FnMut(usize, &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> + 'a;
 
 /// Refuses what is not finite, and compares the digests of the rest.
-fn sort_out(
-    (population, records): (&Population, &[Record]),
-    digests: Digests,
-    report: &mut Appended,
-) -> Result<Vec<usize>> {
+fn sort_out((population, records): (&Population, &[Record]), digests: Digests, report: &mut Appended) -> Result<Vec<usize>> {
     let mut rows = Vec::with_capacity(records.len());
     let mut recipes = BTreeMap::new();
     for (i, (weights, record)) in population.rows().zip(records).enumerate() {

@@ -25,8 +25,8 @@ mod split;
 mod stats;
 mod verify;
 
-pub(crate) use append::{ReadTensor, not_recordable};
 pub use append::{Appended, RefusedRecord};
+pub(crate) use append::{ReadTensor, not_recordable};
 pub use catalogue::Entry;
 pub use filter::Filter;
 pub use load::Purpose;

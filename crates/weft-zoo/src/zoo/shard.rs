@@ -1,10 +1,10 @@
 //! Population shards: every tensor of the architecture with a leading axis of networks, `[n, …shape]`.
 
+use super::ReadTensor;
 use crate::atomic::AtomicFile;
 use crate::mapped::Mapped;
 use crate::source::SourceDtype;
 use crate::tensors::{Metadata, encode_header, little_endian};
-use super::ReadTensor;
 use crate::{Error, Result, TensorFault};
 use std::path::{Path, PathBuf};
 use weft_core::{Architecture, Digest, Population, WeightsHasher};

@@ -163,7 +163,8 @@ fn models_with_weights_that_are_not_finite_are_quarantined() {
     assert_eq!((report.read, report.refused), (1, Vec::new()));
     let told: Vec<_> = report.quarantined.iter().map(|r| (r.path.file_name().unwrap().to_str().unwrap(), &*r.reason)).collect();
     // Transposed: the stored value 2 is the parameter's value 1.
-    let expected = [("inf.onnx", 0), ("nan.onnx", 1)].map(|(n, i)| (n, format!("tensor `layers.0.weight`: value {i} is not finite")));
+    let expected =
+        [("inf.onnx", 0), ("nan.onnx", 1)].map(|(n, i)| (n, format!("tensor `layers.0.weight`: value {i} is not finite")));
     assert_eq!(told, expected.iter().map(|(name, reason)| (*name, reason.as_str())).collect::<Vec<_>>());
     let entries = zoo.records(&Filter { with_quarantined: true, ..Filter::default() }).unwrap();
     let quarantined: Vec<_> = entries.iter().filter(|entry| entry.record().quarantine.is_some()).collect();

@@ -183,7 +183,7 @@ class WholeZoos(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
         with safe_open(ROOT / "goldens/onnx/openwakeword.safetensors", framework="numpy") as goldens:
-            self.inputs = goldens.get_tensor("inputs").astype(np.float32)[::4]
+            self.inputs = np.ascontiguousarray(goldens.get_tensor("inputs")[::4], np.float32)
         labels = ["--label", "phrase=file-stem", "--label", "language=folder:2"]
         # Two of the models are no wake words, so the import ends with status 1.
         arguments = [str(WEFT), "zoo", "import", str(NETWORKS), "-o", str(self.zoo), *labels, "--quiet"]

@@ -252,6 +252,35 @@ fn nothing_is_changed_before_all_is_examined() {
     assert_eq!(import(&mut zoo, &folder.path("in"), &ImportOptions::default()).read, 2, "what it is now, and its copy");
 }
 
+/// More bytes than are held at once: the network goes from its file into its shard, and is what was examined or not there.
+#[test]
+fn a_network_larger_than_a_block_goes_in_whole_or_not_at_all() {
+    let folder = Folder::new();
+    let wide = weft_core::Architecture::mlp("wide", &[4_100, 4_100, 2], weft_core::Activation::Relu).unwrap();
+    let mut row = weft_core::Seed::new(1).normals(wide.num_parameters());
+    let path = folder.path("in/wide.safetensors");
+    std::fs::create_dir(folder.path("in")).unwrap();
+    let write = |row: &[f32]| weft_zoo::write_checkpoint(&path, &wide, row, &BTreeMap::new()).unwrap();
+    write(&row);
+    let mut zoo = Zoo::create(&folder.path("zoo"), "wide", std::sync::Arc::new(wide.clone()), None).unwrap();
+    let examine = || weft_zoo::examine(None, &wide, &[folder.path("in")], &ImportOptions::default(), &Monitor::silent()).unwrap();
+    let (examined, last) = (examine(), row.len() - 1);
+    row[last] += 1.0;
+    write(&row);
+    let report = examined.store(&mut zoo, &Monitor::silent()).unwrap();
+    assert_eq!(report.read, 0);
+    assert_told(&folder.told(&report.refused), &[("in/wide.safetensors", "not those that were examined")]);
+    assert_eq!(std::fs::read_dir(folder.path("zoo/shards")).unwrap().count(), 0);
+
+    assert_eq!(examine().store(&mut zoo, &Monitor::silent()).unwrap().read, 1);
+    let entries = all(&zoo);
+    assert_eq!(entries[0].record().digest, weft_core::Digest::of_weights(&wide, &row));
+    assert!(zoo.load(&entries, Purpose::Evaluate).unwrap().row(0) == row);
+    assert!(zoo.verify(Unreferenced::Keep, &Monitor::silent()).unwrap().is_clean());
+    // The same again is known by its file.
+    assert_eq!(import(&mut zoo, &folder.path("in"), &ImportOptions::default()).skipped.len(), 1);
+}
+
 /// What no catalogue takes is refused before there is a zoo, not when one has been made for it.
 #[test]
 fn a_step_beyond_the_catalogue_is_refused_at_the_examination() {

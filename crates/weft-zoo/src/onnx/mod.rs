@@ -77,8 +77,8 @@ impl OnnxNetwork {
     /// The first weight that is NaN or infinite: its tensor, in the architecture's order, and its index there.
     #[must_use]
     pub fn first_non_finite(&self) -> Option<(&str, usize)> {
-        let tensors = self.parameters.iter().zip(self.architecture.tensors());
-        tensors.filter_map(|(parameter, spec)| Some((spec.name.as_str(), first_non_finite(parameter.floats()?)?))).next()
+        let mut tensors = self.parameters.iter().zip(self.architecture.tensors());
+        tensors.find_map(|(parameter, spec)| Some((spec.name.as_str(), first_non_finite(parameter.floats()?)?)))
     }
 
     /// The network, if all its weights are finite.

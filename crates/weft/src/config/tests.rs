@@ -185,5 +185,5 @@ fn shipped_recipes_are_those_of_the_head_to_heads() {
     let (runs, held_out, cnn) = recipe(include_str!("../../../../configs/h2-mnist-cnn.toml"), 55_000);
     assert_eq!((runs, held_out, cnn), (256, 64, h2));
     let (runs, held_out, h4) = recipe(include_str!("../../../../configs/h4-mnist-zoo-cnn.toml"), 55_000);
-    assert_eq!((runs, held_out, h4.kept_steps(55_000)), (896, 128, vec![8590]));
+    assert_eq!((runs, held_out, h4.kept_steps(55_000)), (448, 64, vec![3436]));
 }

@@ -157,21 +157,6 @@ class ExportedModels(unittest.TestCase):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
-# Stage 2 alone. The labels say nothing: canonicalization runs networks on the examples to prove that they stay what they are.
-RUN_FILE = """
-[run]
-name = "wake words"
-seed = 0
-output = "{folder}/run"
-[data.npz]
-path = "{folder}/examples.npz"
-[zoo.existing]
-path = "{folder}/zoo"
-[canonicalize]
-align = "{align}"
-"""
-
-
 @unittest.skipUnless(onnx, "onnx and onnxruntime are not installed")
 @unittest.skipUnless(WEFT.is_file(), f"{WEFT} is not built")
 @unittest.skipUnless(NETWORKS.is_dir(), "WEFT_DATA has no folder openwakeword")
@@ -211,16 +196,9 @@ class WholeZoos(unittest.TestCase):
             np.testing.assert_array_equal(run(original, self.inputs), run(model, self.inputs))
 
     def test_canonical_forms_do_what_the_originals_do(self):
-        examples = self.inputs.reshape(len(self.inputs), -1)
-        labels = np.zeros(len(examples), np.int64)
-        # Ten of the examples are the least of which a part can be kept for validation.
-        np.savez(self.folder / "examples.npz", x=examples, y=labels, x_test=examples, y_test=labels)
-        for align in ("mean", "anchor"):
-            run_file = self.folder / f"{align}.toml"
-            text = RUN_FILE.format(folder=self.folder, align=align).replace("/run", f"/{align}")
-            run_file.write_text(text)
-            program("canonicalize", run_file)
-            canonical = self.folder / align / "canonical/zoo"
+        for align in ("mean", "consistent", "anchor"):
+            canonical = self.folder / f"canonical-{align}"
+            program("zoo", "canonicalize", self.zoo, "-o", canonical, "--align", align)
             rows = listed(canonical)
             self.assertEqual(len(rows), 121)
             self.assertLess(max(row["max-deviation"] for row in rows.values()), 1e-4)

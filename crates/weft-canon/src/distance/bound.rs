@@ -5,7 +5,7 @@
 //! smallest when both sides are sorted. So the sorted projections and sorted residual norms of a network form one vector,
 //! and the Euclidean distance of two such vectors bounds the distance of their orbits: one matrix product for all pairs.
 //! Where units may flip, absolute values are sorted. A matrix between two hidden spaces enters through its sorted rows and
-//! columns (half each), which no permutation of the other space changes.
+//! columns (half each), sorted apart for each position of a kernel, which no permutation of the other space changes.
 //!
 //! **Groups.** References that resemble each other (snapshots of a run) share a small orthonormal basis. Inner products with
 //! a query are exact inside the basis and at most the product of the residual norms outside it; the sum of row maxima of
@@ -296,12 +296,19 @@ pub(super) fn sorted_couplings(quotient: &Quotient, mut couplings: &[f32]) -> Ve
         couplings = tail;
         let half = |w: &f32| w * std::f32::consts::FRAC_1_SQRT_2;
         let (mut by_row, mut by_column) = (Vec::with_capacity(tensor.len()), Vec::with_capacity(tensor.len()));
-        // Of a row unit all weights, of a column unit all weights: permuting the other end only rearranges them.
-        let (unit, block) = (tensor.len() / out.size, c.into.inner * c.rest);
-        tensor.chunks_exact(unit).for_each(|row| push_sorted(&mut by_row, row.iter().map(half), sign));
-        for j in 0..into.size {
-            let of_unit = tensor.chunks_exact(c.cols * c.rest).flat_map(|row| &row[j * block..(j + 1) * block]);
-            push_sorted(&mut by_column, of_unit.map(half), sign);
+        // Permuting the other end only rearranges a unit's weights, position by position: a kernel's stay in their places.
+        let (width, block) = (c.cols * c.rest, c.into.inner * c.rest);
+        let unit = tensor.len() / out.size;
+        for row in tensor.chunks_exact(unit) {
+            for (part, at) in row.chunks_exact(width).flat_map(|part| (0..block).map(move |at| (part, at))) {
+                push_sorted(&mut by_row, part.iter().skip(at).step_by(block).map(half), sign);
+            }
+        }
+        for column in 0..into.size {
+            for (inner, at) in (0..unit / width).flat_map(|inner| (0..block).map(move |at| (inner, at))) {
+                let of_unit = tensor[inner * width + column * block + at..].iter().step_by(unit);
+                push_sorted(&mut by_column, of_unit.map(half), sign);
+            }
         }
         extras.push(Extra { space: c.out.space, width: unit, values: by_row });
         extras.push(Extra { space: c.into.space, width: tensor.len() / into.size, values: by_column });

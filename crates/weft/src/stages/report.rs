@@ -60,8 +60,12 @@ fn zoo_facts(session: &Session, raw: &Zoo, entries: &[Entry]) -> ZooFacts {
     }
 }
 
-/// Widths of the linear maps and the activations, in short.
+/// Of a perceptron the widths and the activations, in short; of others the name.
 fn describe_architecture(architecture: &Architecture) -> String {
+    let of_perceptron = |op: &Op| matches!(op, Op::Input { .. } | Op::Linear { .. } | Op::Activation(_));
+    if !architecture.nodes().iter().all(|node| of_perceptron(&node.op)) {
+        return architecture.name().to_owned();
+    }
     let mut widths = vec![architecture.num_inputs().to_string()];
     let mut activations: Vec<Activation> = Vec::new();
     for (node, width) in architecture.nodes().iter().zip(architecture.widths()) {
@@ -148,5 +152,19 @@ fn provenance(session: &Session, done: &Done) -> Provenance {
         seeds: vec![fact("run", session.config.run.seed.to_string())],
         digests,
         config_toml: session.config.to_toml(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_core::families::{Family, ResNet};
+
+    #[test]
+    fn architectures_are_named_by_what_they_are() {
+        let mlp = Architecture::mlp("m", &[784, 16, 10], Activation::Relu).unwrap();
+        assert_eq!(describe_architecture(&mlp), "784-16-10, relu");
+        let resnet = Family::ResNet(ResNet::resnet18([3, 32, 32], 10)).build("resnet-18").unwrap();
+        assert_eq!(describe_architecture(&resnet), "resnet-18");
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 const MAX_SAMPLES: usize = 1 << 14;
 
 /// Runs networks of one architecture on data that it holds, always the same.
-pub trait Observer: Send + Sync {
+pub trait Observer: fmt::Debug + Send + Sync {
     /// The values of some nodes of one network, for each node `[b, width]`.
     ///
     /// # Errors
@@ -30,22 +30,13 @@ pub trait Observer: Send + Sync {
 }
 
 /// By what units of two networks count as the same.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub enum AlignBy {
     /// The inner products of their weights.
     #[default]
     Weights,
     /// The correlations of their values on data.
     Activations(Arc<dyn Observer>),
-}
-
-impl fmt::Debug for AlignBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Weights => "Weights",
-            Self::Activations(_) => "Activations",
-        })
-    }
 }
 
 /// What the units of one network do on data.

@@ -5,8 +5,9 @@ use crate::error::{Result, check_len};
 use crate::fix::{Fixed, Precision, fix};
 use crate::matching::squared_distance;
 use crate::transform::{Step, Transform};
-use crate::{AlignBy, Element, Error, Group, Matching, match_to};
+use crate::{AlignBy, Element, Error, Group, Matching, Observer, match_to};
 use rayon::prelude::*;
+use std::sync::Arc;
 use weft_core::{Population, Seed};
 
 /// A network in canonical form.
@@ -42,9 +43,8 @@ pub struct Canonicalizer {
     anchor: Vec<f32>,
     matching: Matching,
     seed: Seed,
-    by: AlignBy,
-    /// What the anchor's units do on the data, where that is what counts.
-    wanted: Option<Activations>,
+    /// Where units go by activations: who runs networks, and what the anchor's units do.
+    observed: Option<(Arc<dyn Observer>, Activations)>,
 }
 
 impl Canonicalizer {
@@ -54,7 +54,7 @@ impl Canonicalizer {
     /// [`Error::Length`] or [`Error::NotFinite`] if the anchor is no row of finite weights.
     pub fn new(group: Group, anchor: Vec<f32>, matching: Matching, seed: Seed) -> Result<Self> {
         check_row(&group, "anchor", &anchor)?;
-        Ok(Self { group, anchor, matching, seed, by: AlignBy::Weights, wanted: None })
+        Ok(Self { group, anchor, matching, seed, observed: None })
     }
 
     /// Aligns by something else than weights from now on.
@@ -62,23 +62,28 @@ impl Canonicalizer {
     /// # Errors
     /// [`Error::Observe`] if the anchor does not run on the data.
     pub fn aligned_by(mut self, by: AlignBy) -> Result<Self> {
-        self.by = by;
-        self.observe_anchor()?;
+        self.observed = match by {
+            AlignBy::Weights => None,
+            AlignBy::Activations(observer) => {
+                let wanted = Activations::of(&self.group, observer.as_ref(), &self.anchor)?;
+                Some((observer, wanted))
+            }
+        };
         Ok(self)
     }
 
-    fn observe_anchor(&mut self) -> Result<()> {
-        self.wanted = match &self.by {
-            AlignBy::Weights => None,
-            AlignBy::Activations(observer) => Some(Activations::of(&self.group, observer.as_ref(), &self.anchor)?),
-        };
+    fn move_anchor(&mut self, anchor: Vec<f32>) -> Result<()> {
+        self.anchor = anchor;
+        if let Some((observer, wanted)) = &mut self.observed {
+            *wanted = Activations::of(&self.group, observer.as_ref(), &self.anchor)?;
+        }
         Ok(())
     }
 
     /// The permutations and signs that align a network whose continuous symmetries are fixed, its squared distance then, and the
     /// number of units that nothing tells apart.
     fn align(&self, row: &[f32]) -> Result<(Element, f64, usize)> {
-        let (AlignBy::Activations(observer), Some(wanted)) = (&self.by, &self.wanted) else {
+        let Some((observer, wanted)) = &self.observed else {
             let (element, squared) = match_to(&self.group, row, &self.anchor, &self.matching, self.seed)?;
             return Ok((element, squared, 0));
         };
@@ -123,8 +128,7 @@ impl Canonicalizer {
             if elements == previous {
                 break;
             }
-            fitted.anchor = mean_of(&fitted.group, &rows, &elements)?;
-            fitted.observe_anchor()?;
+            fitted.move_anchor(mean_of(&fitted.group, &rows, &elements)?)?;
             previous = elements;
         }
         Ok((fitted, history))

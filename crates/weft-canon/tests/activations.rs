@@ -1,14 +1,18 @@
 //! Alignment by activations: one form an orbit, the function kept, and planted permutations found where weights mislead.
 
+mod shared;
+
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use shared::{deviation, inputs, wide, without_rotations};
 use std::error::Error;
 use std::sync::Arc;
-use weft_canon::{AlignBy, Canonicalizer, Group, Matching, Observer, Step, Transform};
-use weft_core::{Activation, Architecture, Op, Seed};
+use weft_canon::{AlignBy, Canonicalizer, Group, Matching, Observer, Step};
+use weft_core::{Activation, Architecture, Seed};
 use weft_testkit::{forward_f64, mlp, node_values, random_row, tiny_families};
 
 /// Runs networks in the reference implementation.
+#[derive(Debug)]
 struct Reference {
     architecture: Arc<Architecture>,
     inputs: Vec<f64>,
@@ -16,11 +20,7 @@ struct Reference {
 
 impl Reference {
     fn on_random(architecture: &Arc<Architecture>, n: usize, seed: Seed) -> Arc<Self> {
-        let len = n * architecture.num_inputs();
-        let inputs = match architecture.nodes()[0].op {
-            Op::InputIds { vocabulary, .. } => seed.indices(len, vocabulary).into_iter().map(f64::from).collect(),
-            _ => seed.normals(len).into_iter().map(f64::from).collect(),
-        };
+        let inputs = inputs(architecture, n, seed);
         Arc::new(Self { architecture: architecture.clone(), inputs })
     }
 }
@@ -30,19 +30,6 @@ impl Observer for Reference {
         let values = node_values(&self.architecture, &wide(row), &self.inputs);
         Ok(nodes.iter().map(|&node| values[node].iter().map(|&v| v as f32).collect()).collect())
     }
-}
-
-fn wide(row: &[f32]) -> Vec<f64> {
-    row.iter().map(|&w| f64::from(w)).collect()
-}
-
-fn deviation(a: &[f64], b: &[f64]) -> f64 {
-    let size = a.iter().fold(1e-30_f64, |m, x| m.max(x.abs()));
-    a.iter().zip(b).fold(0.0_f64, |m, (x, y)| m.max((x - y).abs())) / size
-}
-
-fn without_rotations(transform: Transform) -> Transform {
-    Transform { steps: transform.steps.into_iter().filter(|step| !matches!(step, Step::Rotation(..))).collect() }
 }
 
 #[test]

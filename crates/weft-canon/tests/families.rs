@@ -1,38 +1,19 @@
 //! Every family: the group keeps the function, nothing is forgotten, canonical forms are one per orbit and idempotent.
 
+mod shared;
+
 use faer::MatRef;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rayon::prelude::*;
+use shared::{deviation, inputs, wide, without_rotations};
 use std::sync::Arc;
-use weft_canon::{Canonicalizer, Fold, Group, Matching, Step, Transform};
+use weft_canon::{Canonicalizer, Fold, Group, Matching, Transform};
 use weft_core::{Activation, Architecture, Node, Op, Seed};
 use weft_testkit::{derivative, forward_f64, random_row, tiny_families};
 
 fn families() -> impl Strategy<Value = Arc<Architecture>> {
     prop::sample::select(tiny_families())
-}
-
-fn inputs(architecture: &Architecture, n: usize, seed: Seed) -> Vec<f64> {
-    let len = n * architecture.num_inputs();
-    match architecture.nodes()[0].op {
-        Op::InputIds { vocabulary, .. } => seed.indices(len, vocabulary).into_iter().map(f64::from).collect(),
-        _ => seed.normals(len).into_iter().map(f64::from).collect(),
-    }
-}
-
-fn wide(row: &[f32]) -> Vec<f64> {
-    row.iter().map(|&w| f64::from(w)).collect()
-}
-
-/// The largest difference over the largest value.
-fn deviation(a: &[f64], b: &[f64]) -> f64 {
-    let size = a.iter().fold(1e-30_f64, |m, x| m.max(x.abs()));
-    a.iter().zip(b).fold(0.0_f64, |m, (x, y)| m.max((x - y).abs())) / size
-}
-
-fn without_rotations(transform: Transform) -> Transform {
-    Transform { steps: transform.steps.into_iter().filter(|step| !matches!(step, Step::Rotation(..))).collect() }
 }
 
 proptest! {

@@ -78,9 +78,9 @@ impl Canonicalization<'_> {
             }
             Align::Mean => {
                 let rows: Vec<&[f32]> = finals.rows().collect();
-                let iterations = self.config.iterations;
-                let (fitted, history) = Canonicalizer::fit_mean(group.clone(), &rows, iterations, self.by()?, seed)?;
-                let fitted = Canonicalizer::new(group, fitted.anchor().to_vec(), matching, seed)?.aligned_by(self.by()?)?;
+                let (iterations, by) = (self.config.iterations, self.by()?);
+                let (fitted, history) = Canonicalizer::fit_mean(group.clone(), &rows, iterations, by.clone(), seed)?;
+                let fitted = Canonicalizer::new(group, fitted.anchor().to_vec(), matching, seed)?.aligned_by(by)?;
                 Ok(Some((fitted, history)))
             }
         }
@@ -206,4 +206,9 @@ fn chunks_of_runs(entries: Vec<Entry>, room: usize) -> Vec<Vec<(Entry, u32)>> {
         chunk.extend(run.into_iter().map(|entry| (entry, number as u32)));
     }
     chunks
+}
+
+/// The distance of two networks as they are.
+pub(crate) fn distance(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt()
 }

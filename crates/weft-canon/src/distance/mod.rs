@@ -13,6 +13,7 @@ mod bound;
 mod pair;
 mod prepare;
 mod search;
+mod tight;
 
 pub use prepare::Prepared;
 

@@ -96,6 +96,19 @@ impl Drop for Derived {
 }
 
 impl Zoo {
+    /// Writes a new zoo of the same architecture that names this one as its parent; what `fill` makes of it is what it returns.
+    ///
+    /// The zoo is in its place once `fill` has succeeded and not before: a failure, or a killed process, leaves none.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`] if something is there, what cannot be written, or what `fill` returns.
+    pub fn derive<T, E: From<Error>>(&self, path: &Path, name: &str, fill: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        let mut derived = Derived::begin(path, name, self.architecture.clone(), &[self.digest()?])?;
+        let done = fill(derived.zoo.as_mut().expect("a zoo that is begun is there until it is finished"))?;
+        derived.finish()?;
+        Ok(done)
+    }
+
     /// Takes over a whole shard: a second name of the same file where the file system has such, else a copy.
     fn share(&mut self, source: &Self, digest: Digest, mut members: Vec<(Entry, Record)>) -> Result<()> {
         let (from, to) = (source.shard_path(&digest), self.shard_path(&digest));

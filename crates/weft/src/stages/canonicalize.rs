@@ -11,7 +11,7 @@
 
 use super::{Done, Session, estimate, write_json};
 use crate::cache::{Completed, Running};
-use crate::canonical::{Canonicalization, Gathered};
+use crate::canonical::{Canonicalization, Gathered, distance};
 use crate::report::data::{self, BeforeAfter};
 use crate::run::Stage;
 use crate::structure::{self, ZooStructure};
@@ -130,8 +130,4 @@ fn write_elements(folder: &Path, anchor: Option<&[f32]>, transforms: &[Transform
     let code = codes.concat();
     let tensors = [("lengths".to_owned(), vec![lengths.len()], lengths.as_slice()), ("code".to_owned(), vec![code.len()], &code)];
     Ok(weft_zoo::write_tensors(&folder.join("elements.safetensors"), &tensors, &none)?)
-}
-
-fn distance(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt()
 }

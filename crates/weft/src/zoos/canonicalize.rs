@@ -1,11 +1,11 @@
 //! A zoo's networks in canonical form, without a run file.
 
-use crate::canonical::Canonicalization;
+use crate::canonical::{Canonicalization, distance};
 use crate::config::{Align, By, CanonicalizeConfig};
 use crate::{Error, Result, stages, structure};
 use serde::Serialize;
 use std::path::PathBuf;
-use weft_canon::Group;
+use weft_canon::{Canonicalizer, Group};
 use weft_core::{Monitor, Population, Seed};
 use weft_eval::Estimate;
 use weft_zoo::Zoo;
@@ -73,28 +73,16 @@ pub fn canonicalize(request: &Canonicalize, monitor: &Monitor) -> Result<Canonic
     let seed = Seed::new(request.seed);
     let job = Canonicalization { raw: &raw, config: &config, dataset: dataset.as_ref(), seed, monitor };
     let group = Group::derive(raw.architecture().clone());
-    let (finals, _) = job.finals()?;
-    let fitted = job.fit(group.clone(), &finals)?;
-    job.check_stop()?;
-    let canonicalizer = fitted.as_ref().map(|(canonicalizer, _)| canonicalizer);
-
     let name = format!("{}, canonical", raw.name());
-    let mut zoo = Zoo::create(&request.output, &name, raw.architecture().clone(), Some(raw.digest()?))?;
-    let done = job.transform(canonicalizer, &mut zoo);
-    drop(zoo);
-    if done.is_err() {
-        std::fs::remove_dir_all(&request.output).map_err(Error::io("remove", &request.output))?;
-    }
-    let done = done?;
-    let pairs = weft_eval::structure::pairs(finals.len(), PAIRS, seed);
-    let distance = match canonicalizer {
-        Some(canonicalizer) if !pairs.is_empty() => {
-            let runs: Vec<u32> = (0..finals.len() as u32).collect();
-            let canonical = canonicalizer.canonicalize_population(&finals, &runs)?.networks;
-            Some([distances(&finals, &pairs), distances(&canonical, &pairs)])
-        }
-        _ => None,
-    };
+    let (done, distance) = raw.derive(&request.output, &name, |zoo| {
+        let (finals, _) = job.finals()?;
+        let fitted = job.fit(group.clone(), &finals)?;
+        job.check_stop()?;
+        let canonicalizer = fitted.as_ref().map(|(canonicalizer, _)| canonicalizer);
+        let done = job.transform(canonicalizer, zoo)?;
+        let distance = canonicalizer.map(|canonicalizer| distances(&finals, canonicalizer, seed)).transpose()?.flatten();
+        Ok::<_, Error>((done, distance))
+    })?;
     Ok(CanonicalizeView {
         zoo: request.output.clone(),
         group: group.to_string(),
@@ -107,13 +95,21 @@ pub fn canonicalize(request: &Canonicalize, monitor: &Monitor) -> Result<Canonic
     })
 }
 
-fn distances(networks: &Population, pairs: &[[usize; 2]]) -> Estimate {
-    let square = |row: &mut dyn Iterator<Item = f32>| row.map(|w| f64::from(w).powi(2)).sum::<f64>();
-    let between = |&[a, b]: &[usize; 2]| {
-        let (a, b) = (networks.row(a), networks.row(b));
-        let norms = square(&mut a.iter().copied()) + square(&mut b.iter().copied());
-        let apart = square(&mut a.iter().zip(b).map(|(a, b)| a - b));
-        (2.0 * apart / norms.max(f64::MIN_POSITIVE)).sqrt()
+/// The relative distances of pairs of training runs, before and after.
+fn distances(finals: &Population, canonicalizer: &Canonicalizer, seed: Seed) -> Result<Option<[Estimate; 2]>> {
+    let pairs = weft_eval::structure::pairs(finals.len(), PAIRS, seed);
+    if pairs.is_empty() {
+        return Ok(None);
+    }
+    let runs: Vec<u32> = (0..finals.len() as u32).collect();
+    let canonical = canonicalizer.canonicalize_population(finals, &runs)?.networks;
+    let estimate = |networks: &Population| {
+        let norm = |row: &[f32]| row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
+        let relative = |&[a, b]: &[usize; 2]| {
+            let (a, b) = (networks.row(a), networks.row(b));
+            distance(a, b) / (0.5 * (norm(a) + norm(b))).max(f64::MIN_POSITIVE).sqrt()
+        };
+        stages::estimate(&pairs.iter().map(relative).collect::<Vec<_>>())
     };
-    stages::estimate(&pairs.iter().map(between).collect::<Vec<_>>())
+    Ok(Some([estimate(finals), estimate(&canonical)]))
 }

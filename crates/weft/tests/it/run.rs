@@ -130,6 +130,11 @@ fn a_zoo_goes_into_canonical_form_without_a_run_file() {
     let taken = request(zoo, "once", Align::Anchor, By::Weights, None).unwrap_err();
     assert_eq!(taken.kind(), Kind::Conflict, "{taken}");
     assert_eq!(digests(&once.zoo).len(), 12, "a refused command leaves the zoo that is there");
+    let own = folder.join("own/notes.txt");
+    std::fs::create_dir(folder.join("own")).unwrap();
+    std::fs::write(&own, "mine").unwrap();
+    let foreign = request(zoo, "own", Align::Anchor, By::Weights, None).unwrap_err();
+    assert_eq!((foreign.kind(), std::fs::read_to_string(own).unwrap().as_str()), (Kind::Conflict, "mine"), "{foreign}");
 }
 
 #[test]

@@ -102,9 +102,10 @@ impl Zoo {
     ///
     /// # Errors
     /// [`Error::Occupied`] if something is there, what cannot be written, or what `fill` returns.
+    #[expect(clippy::missing_panics_doc, reason = "a zoo that is begun is there until it is finished")]
     pub fn derive<T, E: From<Error>>(&self, path: &Path, name: &str, fill: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         let mut derived = Derived::begin(path, name, self.architecture.clone(), &[self.digest()?])?;
-        let done = fill(derived.zoo.as_mut().expect("a zoo that is begun is there until it is finished"))?;
+        let done = fill(derived.zoo.as_mut().expect("the zoo was just begun"))?;
         derived.finish()?;
         Ok(done)
     }

@@ -3,7 +3,12 @@
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use weft_ops::backend::Slot;
 use weft_ops::tensor::FlatOptimizer;
+
+/// What is kept of an optimizer.
+const OPTIMIZER: [(&str, Slot); 4] =
+    [("theta", Slot::Theta), ("average", Slot::Average), ("first-moment", Slot::First), ("second-moment", Slot::Second)];
 
 /// Named tensors with metadata; the façade writes it as one safetensors file.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -30,22 +35,23 @@ impl Artifact {
     }
 
     /// Adds the whole state of an optimizer.
-    #[must_use]
-    pub(crate) fn with_optimizer(self, optimizer: &FlatOptimizer) -> Self {
-        self.with_vector("theta", &optimizer.theta)
-            .with_vector("average", &optimizer.average)
-            .with_vector("first-moment", &optimizer.first)
-            .with_vector("second-moment", &optimizer.second)
-            .with_text("step", optimizer.step)
+    pub(crate) fn with_optimizer(mut self, optimizer: &FlatOptimizer) -> Result<Self> {
+        for (name, slot) in OPTIMIZER {
+            self = self.with_vector(name, &optimizer.parameters().read(slot)?);
+        }
+        Ok(self.with_text("step", optimizer.step))
     }
 
-    /// Restores an optimizer of as many parameters; on an error it is left as it was.
+    /// Restores an optimizer of as many parameters; what the state lacks is found before anything changes.
     pub(crate) fn restore_optimizer(&self, optimizer: &mut FlatOptimizer) -> Result<()> {
-        let vector = |name| self.vector(name, optimizer.theta.len());
-        let [theta, average, first, second] =
-            [vector("theta")?, vector("average")?, vector("first-moment")?, vector("second-moment")?];
-        optimizer.step = self.text("step")?;
-        (optimizer.theta, optimizer.average, optimizer.first, optimizer.second) = (theta, average, first, second);
+        let len = optimizer.parameters().len();
+        let vectors = OPTIMIZER.map(|(name, slot)| Ok((slot, self.vector(name, len)?)));
+        let vectors = vectors.into_iter().collect::<Result<Vec<_>>>()?;
+        let step = self.text("step")?;
+        for (slot, values) in vectors {
+            optimizer.parameters().write(slot, &values)?;
+        }
+        optimizer.step = step;
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use weft_codec::Codec;
 use weft_core::{Architecture, Condition, Field, FieldKind, Monitor, Population, Schedule, Schema, Seed};
 use weft_net::Device;
-use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, ResidualMlp, ResidualMlpConfig};
+use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Parameters, Precision, ResidualMlp, ResidualMlpConfig};
 
 /// Frequencies of the time embedding.
 const TIME_FREQUENCIES: usize = 32;
@@ -121,7 +121,8 @@ impl FlowTrainer {
         }
         let k = data.code_len();
         let network = config.network(k, &schema);
-        let optimizer = FlatOptimizer::new(config.optimizer(), network.initial(seed.fork("network")));
+        let optimizer =
+            FlatOptimizer::new(config.optimizer(), &network.initial(seed.fork("network")), device.candle(), Precision::Single)?;
         let spread = Spread::of(&data.final_codes, k);
         let codes = Tensor::from_vec(spread.normalize(&data.codes), (data.codes.len() / k, k), device.candle())?;
         Ok(Self { config, network, optimizer, schema, spread, codes, encoded, data, device: device.clone(), seed })
@@ -139,9 +140,11 @@ impl FlowTrainer {
     }
 
     /// The whole state of training, to be saved.
-    #[must_use]
-    pub fn save(&self) -> Artifact {
-        Artifact::default().with_optimizer(&self.optimizer).with_text("fingerprint", self.fingerprint())
+    ///
+    /// # Errors
+    /// If it cannot be read from the device.
+    pub fn save(&self) -> Result<Artifact> {
+        Ok(Artifact::default().with_optimizer(&self.optimizer)?.with_text("fingerprint", self.fingerprint()))
     }
 
     /// Steps taken.
@@ -181,7 +184,7 @@ impl FlowTrainer {
         let residual_std = if self.config.residual_noise { residual_std(&self.data)? } else { Vec::new() };
         Ok(Flow {
             network: self.network,
-            theta: self.optimizer.average,
+            theta: self.optimizer.average()?,
             schema: self.schema,
             spread: self.spread,
             codec: self.data.codec.clone(),
@@ -205,23 +208,20 @@ impl FlowTrainer {
         let t = Tensor::from_slice(&times, (b, 1), device)?;
         let x_t = (noise.broadcast_mul(&t.affine(-1.0, 1.0)?)? + data.broadcast_mul(&t)?)?;
         let conditioning = self.conditioning(&chosen, &times, seed.fork("drop"))?;
-        let theta = self.optimizer.variable(device)?;
         let (skips, scales): (Vec<f32>, Vec<f32>) = times.iter().map(|&t| precondition(t)).unzip();
         let linear = x_t.broadcast_mul(&Tensor::from_vec(skips, (b, 1), device)?)?;
-        let learned =
-            self.network.forward(&x_t, &conditioning, &theta)?.broadcast_mul(&Tensor::from_vec(scales, (b, 1), device)?)?;
+        let learned = self.network.forward(&x_t, &conditioning, self.optimizer.parameters())?.broadcast_mul(&Tensor::from_vec(
+            scales,
+            (b, 1),
+            device,
+        )?)?;
         let loss = ((linear + learned)? - (data - noise)?)?.sqr()?.mean_all()?;
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        if !value.is_finite() {
-            return Err(Error::Diverged { step });
-        }
-        let gradients = loss.backward()?;
+        loss.backward()?;
         let schedule = Schedule::Cosine { warmup_steps: self.config.warmup_steps };
-        let rate = self.config.learning_rate * schedule.factor(step, self.config.steps);
-        if let Some(gradient) = gradients.get(&theta) {
-            self.optimizer.update(gradient, rate)?;
-        }
-        Ok(value)
+        self.optimizer.update(self.config.learning_rate * schedule.factor(step, self.config.steps))?;
+        // Read last: a GPU then works on the whole step while this waits.
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        if value.is_finite() { Ok(value) } else { Err(Error::Diverged { step }) }
     }
 
     /// Time embedding and conditions of a training batch, some dropped.
@@ -394,7 +394,7 @@ impl Flow {
         let encoded = self.schema.encode(condition)?;
         let device = self.device.candle();
         let k = self.codec.code_len();
-        let theta = Tensor::from_slice(&self.theta, self.theta.len(), device)?;
+        let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
         let noise: Vec<f32> = (0..n as u64).flat_map(|i| seed.index(i).fork("noise").normals(k)).collect();
         let noise = Tensor::from_vec(noise, (n, k), device)?;
         let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && encoded.iter().any(|&v| v != 0.0);

@@ -4,6 +4,7 @@
 //!   baselines that a claim of novelty has to beat, and proposals for the refiner like any other.
 //! - [`flow`]: conditional flow matching on codes, with the samplers of [`sampler`].
 //! - [`refine`]: the function-aware refiner, usable behind every generator.
+//! - [`workload`]: pieces of training to measure a machine by.
 //!
 //! A generator knows no zoo: it is fitted on a [`TrainingSet`] of codes, weights and conditions.
 //!
@@ -16,6 +17,7 @@ pub mod refine;
 pub mod sampler;
 mod training_set;
 pub mod trivial;
+pub mod workload;
 
 pub use artifact::Artifact;
 pub use error::{Error, Result};

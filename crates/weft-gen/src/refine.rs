@@ -23,7 +23,7 @@ use std::sync::Arc;
 use weft_codec::{Codec, Decoder};
 use weft_core::{Condition, Monitor, Population, Schedule, Seed};
 use weft_net::{Device, Ensemble, PopulationLoss};
-use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, ResidualMlp, ResidualMlpConfig};
+use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Parameters, Precision, ResidualMlp, ResidualMlpConfig};
 
 /// Random signs of an example and of a sample; odd, so that a majority always exists.
 const SIGNS: usize = 63;
@@ -153,8 +153,10 @@ impl RefinerTrainer {
         });
         let optimizer = FlatOptimizer::new(
             FlatOptimizerConfig { weight_decay: 0.0, clip_norm: 1.0, ema_decay: 0.99 },
-            network.initial(seed.fork("network")),
-        );
+            &network.initial(seed.fork("network")),
+            device.candle(),
+            Precision::Single,
+        )?;
         let pool = proposal.sample(config.pool, condition, seed.fork("pool"))?;
         let pool_codes = data.codec.encode(pool.data())?;
         let levels = Levels::new(final_losses(&data.finals, &loss, seed.fork("levels")));
@@ -187,9 +189,11 @@ impl RefinerTrainer {
     }
 
     /// The state of training, to be saved; the proposal's pool follows from the seed.
-    #[must_use]
-    pub fn save(&self) -> Artifact {
-        Artifact::default().with_optimizer(&self.optimizer).with_text("fingerprint", self.fingerprint())
+    ///
+    /// # Errors
+    /// If it cannot be read from the device.
+    pub fn save(&self) -> Result<Artifact> {
+        Ok(Artifact::default().with_optimizer(&self.optimizer)?.with_text("fingerprint", self.fingerprint()))
     }
 
     /// Continues from a saved state.
@@ -220,16 +224,18 @@ impl RefinerTrainer {
     }
 
     /// Ends training; the refiner uses the moving average of the parameters.
-    #[must_use]
-    pub fn finish(self) -> Refiner {
-        Refiner {
+    ///
+    /// # Errors
+    /// If the parameters cannot be read from the device.
+    pub fn finish(self) -> Result<Refiner> {
+        Ok(Refiner {
             network: self.network,
-            theta: self.optimizer.average,
+            theta: self.optimizer.average()?,
             levels: self.levels,
             own_data: self.config.own_data,
             codec: self.data.codec.clone(),
             device: self.device,
-        }
+        })
     }
 
     /// Floating-point operations of the whole training: networks forward and backward, and the refiner's own.
@@ -258,8 +264,7 @@ impl RefinerTrainer {
         let codes = Tensor::from_vec(codes, (n, k), device)?;
         let rows = Tensor::from_vec(rows, (n, self.pool.dim()), device)?;
         let conditioning = conditioning(&self.levels, &sample_signs, &levels, config.own_data, device)?;
-        let theta = self.optimizer.variable(device)?;
-        let shift = self.network.forward(&codes, &conditioning, &theta)?;
+        let shift = self.network.forward(&codes, &conditioning, self.optimizer.parameters())?;
         let refined = (rows + decode_shift(&shift, &self.decode)?)?;
         let examples = self.draw_examples(seed.fork("examples"), &sample_signs);
         let task = self.task(&refined, &examples, &levels, seed.fork("shell"))?;
@@ -267,16 +272,12 @@ impl RefinerTrainer {
         if config.repulsion > 0.0 {
             loss = (loss + (self.repulsion(&refined, seed.fork("fixed"))? * config.repulsion)?)?;
         }
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        if !value.is_finite() {
-            return Err(Error::Diverged { step });
-        }
-        let gradients = loss.backward()?;
+        loss.backward()?;
         let rate = config.learning_rate * Schedule::Cosine { warmup_steps: 100.min(config.steps / 10) }.factor(step, config.steps);
-        if let Some(gradient) = gradients.get(&theta) {
-            self.optimizer.update(gradient, rate)?;
-        }
-        Ok(value)
+        self.optimizer.update(rate)?;
+        // Read last: a GPU then works on the whole step while this waits.
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        if value.is_finite() { Ok(value) } else { Err(Error::Diverged { step }) }
     }
 
     /// The task loss of each sample, `[n]`: cross-entropy, hinged or not, and the shell.
@@ -348,7 +349,7 @@ impl Refiner {
         let sample_signs = signs(seed.fork("signs"), n);
         let levels = draw_levels(&self.levels, seed.fork("levels"), n);
         let conditioning = conditioning(&self.levels, &sample_signs, &levels, self.own_data, device)?;
-        let theta = Tensor::from_slice(&self.theta, self.theta.len(), device)?;
+        let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
         let shift = self.network.forward(&codes, &conditioning, &theta)?;
         let shift = decode_shift(&shift, &decode_tensor(&self.codec, &self.device)?)?.flatten_all()?.to_vec1::<f32>()?;
         let mut refined = proposals.clone();

@@ -13,6 +13,7 @@
 //! store a linear weight as `[i, o]`, so that the outputs of one input lie side by side; checkpoints have
 //! `[o, i]`, and the conversion is the caller's (`weft-net`).
 
+pub mod backend;
 mod error;
 pub mod kernels;
 pub mod tensor;

@@ -17,8 +17,8 @@ fn a_resumed_run_is_the_uninterrupted_run() {
     let whole = train_flow(flow_trainer(), 20);
     let first = train_flow(flow_trainer(), 7);
     assert_eq!(first.step(), 7);
-    let resumed = train_flow(resume(&first.save()), 20);
-    assert_eq!(resumed.save(), whole.save());
+    let resumed = train_flow(resume(&first.save().unwrap()), 20);
+    assert_eq!(resumed.save().unwrap(), whole.save().unwrap());
     let (a, b) = [whole, resumed].map(|t| t.finish(heun(8, 1.0)).expect("the codec knows its rows")).into();
     let samples = |flow: &Flow| flow.sample(6, &Condition::unknown(), Seed::new(1)).expect("an unknown condition is fine");
     assert_eq!(samples(&a), samples(&b));
@@ -38,14 +38,14 @@ fn an_interrupt_comes_after_a_whole_step() {
     let error = trainer.advance(20, &Monitor::new(&sink, &stop)).expect_err("the monitor asked for a stop");
     assert!(matches!(error, Error::Interrupted), "{error}");
     assert_eq!(trainer.step(), 5);
-    assert_eq!(train_flow(resume(&trainer.save()), 20).save(), train_flow(flow_trainer(), 20).save());
+    assert_eq!(train_flow(resume(&trainer.save().unwrap()), 20).save().unwrap(), train_flow(flow_trainer(), 20).save().unwrap());
 }
 
 #[test]
 fn the_number_of_threads_does_not_matter() {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of a few threads");
-        pool.install(|| train_flow(flow_trainer(), 4).save())
+        pool.install(|| train_flow(flow_trainer(), 4).save().unwrap())
     };
     assert_eq!(run(1), run(3));
 }

@@ -64,7 +64,7 @@ fn flow_in_training() {
         let config = flow_config(&["accuracy", "step"]);
         FlowTrainer::resume(config, random_set(), Seed::new(7), &Device::cpu(), saved).map(drop)
     };
-    let saved = train_flow(flow_trainer(), 2).save();
+    let saved = train_flow(flow_trainer(), 2).save().expect("the CPU gives its state");
     check(&saved, training_damages(), resume);
     let of_another =
         |config: FlowConfig, seed: u64| FlowTrainer::resume(config, random_set(), Seed::new(seed), &Device::cpu(), &saved);
@@ -111,7 +111,7 @@ fn trained_flow() {
 #[test]
 fn refiner_in_training() {
     let data = trained_set(Some(22));
-    let saved = train_refiner(refiner_trainer(refiner_config(), &data), 2).save();
+    let saved = train_refiner(refiner_trainer(refiner_config(), &data), 2).save().expect("the CPU gives its state");
     let restore = |saved: &Artifact| refiner_trainer(refiner_config(), &data).restore(saved);
     check(&saved, training_damages(), restore);
     let mut other = refiner_trainer(RefinerConfig { hinge: true, ..refiner_config() }, &data);
@@ -123,7 +123,7 @@ fn refiner_in_training() {
 #[test]
 fn trained_refiner() {
     let data = trained_set(Some(22));
-    let saved = train_refiner(refiner_trainer(refiner_config(), &data), 2).finish().save();
+    let saved = train_refiner(refiner_trainer(refiner_config(), &data), 2).finish().expect("the CPU gives its state").save();
     let load = |saved: &Artifact| Refiner::load(saved, data.codec.clone(), &Device::cpu()).map(drop);
     let damages = vec![
         tensor("theta", |v| v.truncate(v.len() - 1)),

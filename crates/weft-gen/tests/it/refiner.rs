@@ -20,7 +20,7 @@ fn mean_loss(networks: &Population, part: Part) -> f64 {
 
 fn trained(config: RefinerConfig, data: &TrainingSet) -> Refiner {
     let steps = config.steps;
-    train_refiner(refiner_trainer(config, data), steps).finish()
+    train_refiner(refiner_trainer(config, data), steps).finish().expect("the CPU gives its state")
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn mends_noisy_proposals_through_either_codec() {
 fn an_untrained_refiner_changes_nothing() {
     let data = trained_set(Some(22));
     let proposals = proposals(&data);
-    let refiner = refiner_trainer(refiner_config(), &data).finish();
+    let refiner = refiner_trainer(refiner_config(), &data).finish().expect("the CPU gives its state");
     assert_eq!(refiner.apply(&proposals, Seed::new(1)).expect("networks of the architecture"), proposals);
 }
 
@@ -72,11 +72,11 @@ fn a_restored_run_is_the_uninterrupted_run() {
     let first = train_refiner(refiner_trainer(config.clone(), &data), 8);
     assert_eq!(first.step(), 8);
     let mut second = refiner_trainer(config, &data);
-    second.restore(&first.save()).expect("a state of this configuration");
+    second.restore(&first.save().expect("the CPU gives its state")).expect("a state of this configuration");
     assert_eq!(second.step(), 8);
     let resumed = train_refiner(second, 20);
-    assert_eq!(resumed.save(), whole.save());
-    assert_eq!(resumed.finish().save(), whole.finish().save());
+    assert_eq!(resumed.save().unwrap(), whole.save().unwrap());
+    assert_eq!(resumed.finish().unwrap().save(), whole.finish().unwrap().save());
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn the_number_of_threads_does_not_matter() {
     let config = RefinerConfig { hinge: true, shell: 0.5, repulsion: 0.2, own_data: true, ..refiner_config() };
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of a few threads");
-        pool.install(|| train_refiner(refiner_trainer(config.clone(), &data), 4).save())
+        pool.install(|| train_refiner(refiner_trainer(config.clone(), &data), 4).save().unwrap())
     };
     assert_eq!(run(1), run(3));
 }
@@ -122,7 +122,7 @@ fn a_refined_generator_is_a_generator() {
 #[test]
 fn every_term_changes_what_is_learned() {
     let data = trained_set(Some(22));
-    let theta = |config: RefinerConfig| vector(&train_refiner(refiner_trainer(config, &data), 5).save(), "theta");
+    let theta = |config: RefinerConfig| vector(&train_refiner(refiner_trainer(config, &data), 5).save().unwrap(), "theta");
     let base = refiner_config();
     let plain = theta(base.clone());
     assert!(plain == theta(base.clone()), "the same settings give another refiner");
@@ -143,7 +143,11 @@ fn terms_pull_where_they_should() {
     let proposals = noisy(&data, 0.1).sample(48, &Condition::unknown(), Seed::new(78)).expect("copies of training networks");
     let refine = |config: RefinerConfig| {
         let trainer = refiner_of_copies(RefinerConfig { steps: 200, ..config }, &data, 0.1);
-        train_refiner(trainer, 200).finish().apply(&proposals, Seed::new(1)).expect("networks of the architecture")
+        train_refiner(trainer, 200)
+            .finish()
+            .expect("the CPU gives its state")
+            .apply(&proposals, Seed::new(1))
+            .expect("networks of the architecture")
     };
     let base = refiner_config();
     let plain = refine(base.clone());

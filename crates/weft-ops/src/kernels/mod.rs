@@ -28,6 +28,7 @@ pub use norm::{
 };
 pub use optimizer::{OptimizerKernel, OptimizerState};
 pub use pool::{PoolShape, Pooling, pool_backward, pool_forward};
+pub(crate) use product::product;
 pub use product::{MatrixView, Target, product_f32, product_f64};
 pub use sparse::{SparseRows, sparse_backward, sparse_forward};
 

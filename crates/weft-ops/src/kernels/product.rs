@@ -1,4 +1,4 @@
-//! Matrix products of strided views in `f32` and `f64`, on the calling thread.
+//! Matrix products of strided views in `f32` and `f64`, on the calling thread unless the backend asks for all.
 //!
 //! The `gemm` crate sums along the inner axis in an order that the shapes alone decide, so a caller that shares out
 //! fixed blocks of a product gets the same result at any number of threads.
@@ -22,6 +22,19 @@ impl<'a, T> MatrixView<'a, T> {
     pub fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
         assert_eq!(data.len(), rows * columns, "the data are not [rows, columns]");
         Self { data, rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// A row-major matrix whose rows start `row_stride` values apart.
+    ///
+    /// # Panics
+    /// If the last row does not lie inside the data.
+    #[must_use]
+    pub fn strided(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(
+            columns <= row_stride && (rows == 0 || (rows - 1) * row_stride + columns <= data.len()),
+            "rows lie outside the data"
+        );
+        Self { data, rows, columns, row_stride, column_stride: 1 }
     }
 
     /// The transpose.
@@ -61,7 +74,7 @@ impl<'a, T> Target<'a, T> {
 /// # Panics
 /// If the shapes do not fit.
 pub fn product_f32(target: Target<'_, f32>, a: MatrixView<'_, f32>, b: MatrixView<'_, f32>, add: bool) {
-    product(target, a, b, (0.0, 1.0), add);
+    product(target, a, b, (0.0, 1.0), add, gemm::Parallelism::None);
 }
 
 /// Writes `a·b` to the target, or adds it.
@@ -72,10 +85,18 @@ pub fn product_f32(target: Target<'_, f32>, a: MatrixView<'_, f32>, b: MatrixVie
 /// # Panics
 /// If the shapes do not fit.
 pub fn product_f64(target: Target<'_, f64>, a: MatrixView<'_, f64>, b: MatrixView<'_, f64>, add: bool) {
-    product(target, a, b, (0.0, 1.0), add);
+    product(target, a, b, (0.0, 1.0), add, gemm::Parallelism::None);
 }
 
-fn product<T: Copy + 'static>(target: Target<'_, T>, a: MatrixView<'_, T>, b: MatrixView<'_, T>, (zero, one): (T, T), add: bool) {
+/// Products on one thread or on all; `T` is `f32` or `f64`.
+pub(crate) fn product<T: Copy + 'static>(
+    target: Target<'_, T>,
+    a: MatrixView<'_, T>,
+    b: MatrixView<'_, T>,
+    (zero, one): (T, T),
+    add: bool,
+    parallelism: gemm::Parallelism,
+) {
     assert_eq!(a.columns, b.rows, "inner lengths agree");
     let (m, n, k) = (a.rows, b.columns, a.columns);
     if m == 0 || n == 0 {
@@ -89,8 +110,8 @@ fn product<T: Copy + 'static>(target: Target<'_, T>, a: MatrixView<'_, T>, b: Ma
         }
         return;
     }
-    // SAFETY: a view holds rows·columns values and its strides are those of a row-major matrix or its transpose, so that every index
-    // (r, c) lies inside; the assertion above bounds the target, which is exclusively borrowed; no side is empty.
+    // SAFETY: a view's constructors check that its rows lie inside its data, and it is that matrix or its transpose, so that every
+    // index (r, c) lies inside; the assertion above bounds the target, which is exclusively borrowed; no side is empty.
     // `T` is `f32` or `f64`, which `gemm` knows.
     unsafe {
         gemm::gemm(
@@ -112,7 +133,7 @@ fn product<T: Copy + 'static>(target: Target<'_, T>, a: MatrixView<'_, T>, b: Ma
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            parallelism,
         );
     }
 }

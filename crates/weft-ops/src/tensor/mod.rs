@@ -3,11 +3,15 @@
 //! Parameters of a network are one flat vector, so that its optimizer, its moving average and its file are each
 //! one pass over one slice.
 
-#![expect(clippy::inline_always, reason = "vector code must inline into the function that is compiled for the vector unit")]
-
+mod network;
+mod on_tensors;
 mod optimizer;
+mod parameters;
 mod residual;
-mod residual_cpu;
+mod transformer;
 
+pub use network::{Network, Pass, Ran, run};
 pub use optimizer::{FlatOptimizer, FlatOptimizerConfig};
+pub use parameters::{Parameters, Precision};
 pub use residual::{ResidualMlp, ResidualMlpConfig};
+pub use transformer::{Transformer, TransformerConfig};

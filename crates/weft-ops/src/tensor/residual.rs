@@ -4,11 +4,14 @@
 //!
 //! Shape legend: `b` rows, `i` inputs, `c` conditioning features, `w` width, `o` outputs.
 
-use super::residual_cpu::{Pass, Saved};
-use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Storage, Tensor};
-use std::ops::Range;
-use std::sync::Mutex;
-use weft_core::Seed;
+use super::network::{Network, Pass, Ran, linear_backward, run};
+use super::parameters::Parameters;
+use crate::backend::{Backend, Batch, Linear, Norm, NormKind};
+use candle_core::Tensor;
+use weft_core::{Activation, Seed};
+
+/// Added to the variance in layer norm.
+const EPSILON: f64 = 1e-5;
 
 /// The sizes of a [`ResidualMlp`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,31 +28,22 @@ pub struct ResidualMlpConfig {
     pub outputs: usize,
 }
 
-/// A linear map's place in the flat parameters: weight `[in, out]`, then bias `[out]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Affine {
-    pub(super) weight: Range<usize>,
-    pub(super) bias: Range<usize>,
-    pub(super) dims: [usize; 2],
-}
-
 /// A residual block's place in the flat parameters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Block {
-    pub(super) gain: Range<usize>,
-    pub(super) shift: Range<usize>,
-    pub(super) up: Affine,
-    pub(super) down: Affine,
+#[derive(Debug, Clone, PartialEq)]
+struct Block {
+    norm: Norm,
+    up: Linear,
+    down: Linear,
 }
 
 /// The network's layout; its parameters are a flat vector that the caller owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ResidualMlp {
     config: ResidualMlpConfig,
-    pub(super) condition: [Affine; 2],
-    pub(super) input: Affine,
-    pub(super) blocks: Vec<Block>,
-    pub(super) output: Affine,
+    condition: [Linear; 2],
+    input: Linear,
+    blocks: Vec<Block>,
+    output: Linear,
     num_parameters: usize,
 }
 
@@ -60,16 +54,25 @@ impl ResidualMlp {
         let mut at = 0;
         let mut take = |len: usize| {
             at += len;
-            at - len..at
+            at - len
         };
-        let mut affine =
-            |fan_in: usize, fan_out: usize| Affine { weight: take(fan_in * fan_out), bias: take(fan_out), dims: [fan_in, fan_out] };
+        let mut affine = |inputs: usize, outputs: usize| Linear {
+            weight: take(inputs * outputs),
+            bias: Some(take(outputs)),
+            inputs,
+            outputs,
+            input_major: true,
+        };
         let w = config.width;
         let condition = [affine(config.conditioning, w), affine(w, w)];
         let input = affine(config.inputs, w);
-        let pairs: Vec<[Affine; 2]> = (0..config.blocks).map(|_| [affine(w, w), affine(w, w)]).collect();
+        let pairs: Vec<[Linear; 2]> = (0..config.blocks).map(|_| [affine(w, w), affine(w, w)]).collect();
         let output = affine(w, config.outputs);
-        let blocks = pairs.into_iter().map(|[up, down]| Block { gain: take(w), shift: take(w), up, down }).collect();
+        let mut norm = || {
+            let (gain, bias) = (Some(take(w)), Some(take(w)));
+            Norm { kind: NormKind::Layer, width: w, epsilon: EPSILON, gain, bias }
+        };
+        let blocks = pairs.into_iter().map(|[up, down]| Block { norm: norm(), up, down }).collect();
         Self { config, condition, input, blocks, output, num_parameters: at }
     }
 
@@ -97,13 +100,13 @@ impl ResidualMlp {
         let mut theta = vec![0.0; self.num_parameters];
         let inner = self.blocks.iter().flat_map(|b| [&b.up, &b.down]);
         for (i, affine) in self.condition.iter().chain([&self.input]).chain(inner).enumerate() {
-            let bound = 1.0 / (affine.dims[0].max(1) as f32).sqrt();
-            let range = affine.weight.start..affine.bias.end;
+            let bound = 1.0 / (affine.inputs.max(1) as f32).sqrt();
+            let range = affine.weight..affine.weight + (affine.inputs + 1) * affine.outputs;
             let draws = seed.index(i as u64).uniforms(range.len());
             theta[range].iter_mut().zip(draws).for_each(|(t, u)| *t = (2.0 * u - 1.0) * bound);
         }
-        for block in &self.blocks {
-            theta[block.gain.clone()].fill(1.0);
+        for gain in self.blocks.iter().filter_map(|block| block.norm.gain) {
+            theta[gain..gain + self.config.width].fill(1.0);
         }
         theta
     }
@@ -111,166 +114,170 @@ impl ResidualMlp {
     /// Runs the network.
     ///
     /// # Shapes
-    /// `x` `[b, i]`, `condition` `[b, c]`, `theta` `[num_parameters]` → `[b, o]`; differentiable in `x` and `theta`.
+    /// `x` `[b, i]`, `condition` `[b, c]` → `[b, o]`; differentiable in all of them and in the parameters.
     ///
     /// # Errors
     /// If the shapes do not fit or a tensor operation fails.
-    pub fn forward(&self, x: &Tensor, condition: &Tensor, theta: &Tensor) -> crate::Result<Tensor> {
-        if x.device().is_cpu() {
-            let op = Fused { network: self.clone(), saved: Mutex::new(None) };
-            return Ok(x.contiguous()?.apply_op3(&condition.contiguous()?, theta, op)?);
-        }
-        Ok(self.composed(x, condition, theta)?)
+    pub fn forward(&self, x: &Tensor, condition: &Tensor, parameters: &Parameters) -> crate::Result<Tensor> {
+        run(self, x, Some(condition), parameters)
+    }
+}
+
+/// What the backward pass needs of the forward pass.
+pub struct Saved<B: Backend> {
+    condition: [B::Buffer; 2],
+    embedding: B::Buffer,
+    blocks: Vec<SavedBlock<B>>,
+    last: B::Buffer,
+}
+
+struct SavedBlock<B: Backend> {
+    /// What came in.
+    residual: B::Buffer,
+    statistics: B::Wide,
+    normal: B::Buffer,
+    /// Before and after the activation.
+    hidden: [B::Buffer; 2],
+}
+
+impl Network for ResidualMlp {
+    type Saved<B: Backend + 'static> = Saved<B>;
+
+    fn num_parameters(&self) -> usize {
+        self.num_parameters
     }
 
-    /// The same through candle's own operations.
-    pub(super) fn composed(&self, x: &Tensor, condition: &Tensor, theta: &Tensor) -> candle_core::Result<Tensor> {
-        let slice = |range: &Range<usize>| theta.narrow(0, range.start, range.len());
-        let affine =
-            |x: &Tensor, a: &Affine| x.matmul(&slice(&a.weight)?.reshape((a.dims[0], a.dims[1]))?)?.broadcast_add(&slice(&a.bias)?);
-        let e = affine(&affine(condition, &self.condition[0])?.silu()?, &self.condition[1])?;
-        let mut h = (affine(x, &self.input)? + &e)?;
+    fn features(&self) -> [usize; 2] {
+        [self.config.inputs, self.config.outputs]
+    }
+
+    fn conditioning(&self) -> Option<[usize; 2]> {
+        Some([self.config.conditioning, 1])
+    }
+
+    fn rows_at_once(&self) -> usize {
+        1
+    }
+
+    fn forward<B: Backend + 'static>(
+        &self,
+        pass: Pass<'_, B>,
+        x: B::View<'_>,
+        condition: Option<B::View<'_>>,
+    ) -> crate::Result<Ran<B, Self>> {
+        let Pass { backend, theta, rows, keep } = pass;
+        let Some(condition) = condition else { return Err(missing_condition()) };
+        let batch = Batch::one(rows);
+        let [first, second] = &self.condition;
+        let (before, after) = backend.linear_activated((first, Activation::Silu), batch, condition, theta)?;
+        let embedding = backend.linear(second, batch, backend.view(&after), theta)?;
+        let e = backend.view(&embedding);
+        let (mut h, _) = backend.linear_residual((&self.input, rows), x, theta, e, None)?;
+        let mut blocks = Vec::new();
         for block in &self.blocks {
-            let s = (&h + &e)?;
-            let centred = s.broadcast_sub(&s.mean_keepdim(1)?)?;
-            let variance = centred.sqr()?.mean_keepdim(1)?;
-            let normal = centred.broadcast_div(&(variance + f64::from(super::residual_cpu::EPSILON))?.sqrt()?)?;
-            let normal = normal.broadcast_mul(&slice(&block.gain)?)?.broadcast_add(&slice(&block.shift)?)?;
-            h = (&h + affine(&affine(&normal, &block.up)?.silu()?, &block.down)?)?;
+            let (normal, statistics) = backend.norm(&block.norm, backend.view(&h), Some(e), theta, None)?;
+            let (hidden, active) = backend.linear_activated((&block.up, Activation::Silu), batch, backend.view(&normal), theta)?;
+            let (next, _) = backend.linear_residual((&block.down, rows), backend.view(&active), theta, backend.view(&h), None)?;
+            let residual = std::mem::replace(&mut h, next);
+            if keep {
+                blocks.push(SavedBlock { residual, statistics, normal, hidden: [hidden, active] });
+            }
         }
-        affine(&h, &self.output)
-    }
-}
-
-/// The whole network as one operation, forward and backward by hand.
-struct Fused {
-    network: ResidualMlp,
-    saved: Mutex<Option<Saved>>,
-}
-
-impl CustomOp3 for Fused {
-    fn name(&self) -> &'static str {
-        "residual-mlp"
+        let y = backend.linear(&self.output, batch, backend.view(&h), theta)?;
+        Ok((y, keep.then_some(Saved { condition: [before, after], embedding, blocks, last: h })))
     }
 
-    fn cpu_fwd(
+    fn backward<B: Backend + 'static>(
         &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (x, condition, theta) = (contiguous(s1, l1)?, contiguous(s2, l2)?, contiguous(s3, l3)?);
-        let config = self.network.config;
-        let rows = l1.shape().dims2()?.0;
-        if x.len() != rows * config.inputs
-            || condition.len() != rows * config.conditioning
-            || theta.len() != self.network.num_parameters
-        {
-            candle_core::bail!("residual-mlp: shapes {:?}, {:?}, {:?} do not fit {config:?}", l1.shape(), l2.shape(), l3.shape());
+        pass: Pass<'_, B>,
+        (x, condition): (B::View<'_>, Option<B::View<'_>>),
+        saved: Saved<B>,
+        dy: B::View<'_>,
+        gradient: &mut B::Wide,
+    ) -> crate::Result<(B::Buffer, Option<B::Buffer>)> {
+        let Pass { backend, theta, rows, .. } = pass;
+        let Some(condition) = condition else { return Err(missing_condition()) };
+        let width = self.config.width;
+        let mut dh = linear_backward(&self.output, pass, backend.view(&saved.last), dy, gradient)?;
+        let mut de = backend.zeros(rows * width)?;
+        let e = backend.view(&saved.embedding);
+        for (block, saved) in self.blocks.iter().zip(saved.blocks).rev() {
+            let [hidden, active] = &saved.hidden;
+            let mut d_hidden = linear_backward(&block.down, pass, backend.view(active), backend.view(&dh), gradient)?;
+            backend.activate_backward(Activation::Silu, backend.view(hidden), &mut d_hidden)?;
+            let d_normal = linear_backward(&block.up, pass, backend.view(&saved.normal), backend.view(&d_hidden), gradient)?;
+            let mut d_sum = backend.zeros(rows * width)?;
+            let inputs = (backend.view(&saved.residual), Some(e));
+            backend.norm_backward(
+                &block.norm,
+                inputs,
+                &saved.statistics,
+                theta,
+                None,
+                backend.view(&d_normal),
+                &mut d_sum,
+                gradient,
+            )?;
+            backend.add(&mut dh, backend.view(&d_sum))?;
+            backend.add(&mut de, backend.view(&d_sum))?;
         }
-        let (y, saved) = Pass { network: &self.network, theta, rows }.forward(x, condition);
-        *self.saved.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(saved);
-        Ok((CpuStorage::F32(y), Shape::from((rows, config.outputs))))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        condition: &Tensor,
-        theta: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let rows = x.dim(0)?;
-        let (x_in, dy) = (x.contiguous()?, dy.contiguous()?);
-        let (dx, d_theta) = with_values([&x_in, condition, theta, &dy], |[x, condition, theta, dy]| {
-            let pass = Pass { network: &self.network, theta, rows };
-            let saved = self.saved.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            let saved = saved.unwrap_or_else(|| pass.forward(x, condition).1);
-            pass.backward(x, condition, saved, dy)
-        })?;
-        let dx = Tensor::from_vec(dx, x.shape(), x.device())?;
-        Ok((Some(dx), None, Some(Tensor::from_vec(d_theta, theta.shape(), theta.device())?)))
+        backend.add(&mut de, backend.view(&dh))?;
+        let dx = linear_backward(&self.input, pass, x, backend.view(&dh), gradient)?;
+        let [before, after] = &saved.condition;
+        let mut d_after = linear_backward(&self.condition[1], pass, backend.view(after), backend.view(&de), gradient)?;
+        backend.activate_backward(Activation::Silu, backend.view(before), &mut d_after)?;
+        let d_condition = linear_backward(&self.condition[0], pass, condition, backend.view(&d_after), gradient)?;
+        Ok((dx, Some(d_condition)))
     }
 }
 
-/// Lends the values of contiguous CPU tensors without a copy.
-fn with_values<T>(tensors: [&Tensor; 4], work: impl FnOnce([&[f32]; 4]) -> T) -> candle_core::Result<T> {
-    let guards = tensors.map(Tensor::storage_and_layout);
-    let mut values = [[].as_slice(); 4];
-    for (slot, (storage, layout)) in values.iter_mut().zip(&guards) {
-        let Storage::Cpu(storage) = &**storage else { candle_core::bail!("residual-mlp: a tensor is not on the CPU") };
-        *slot = contiguous(storage, layout)?;
-    }
-    Ok(work(values))
-}
-
-fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => candle_core::bail!("residual-mlp reads contiguous tensors"),
-    }
+fn missing_condition() -> crate::Error {
+    candle_core::Error::Msg("the network takes a condition".to_owned()).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use crate::backend::Slot;
+    use crate::tensor::Precision;
+    use candle_core::Device;
 
-    fn case() -> (ResidualMlp, Tensor, Tensor, Var) {
+    fn case() -> (ResidualMlp, Tensor, Tensor) {
         let network = ResidualMlp::new(ResidualMlpConfig { inputs: 5, conditioning: 3, width: 24, blocks: 2, outputs: 4 });
         let tensor = |seed: u64, shape: (usize, usize)| {
             Tensor::from_vec(Seed::new(seed).normals(shape.0 * shape.1), shape, &Device::Cpu).unwrap()
         };
-        let mut theta = network.initial(Seed::new(1));
-        theta.iter_mut().zip(Seed::new(2).normals(network.num_parameters())).for_each(|(t, n)| *t += 0.1 * n);
-        let len = theta.len();
-        let theta = Var::from_tensor(&Tensor::from_vec(theta, len, &Device::Cpu).unwrap()).unwrap();
-        (network, tensor(3, (7, 5)), tensor(4, (7, 3)), theta)
-    }
-
-    #[test]
-    fn fused_equals_composed_forward_and_backward() {
-        let (network, x, c, theta) = case();
-        let x = Var::from_tensor(&x).unwrap();
-        let weights = Tensor::from_vec(Seed::new(9).normals(28), (7, 4), &Device::Cpu).unwrap();
-        let gradients = |y: Tensor| {
-            let g = (y * &weights).unwrap().sum_all().unwrap().backward().unwrap();
-            [&x, &theta].map(|v| g.get(v).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap())
-        };
-        let fused = network.forward(&x, &c, &theta).unwrap();
-        let composed = network.composed(&x, &c, &theta).unwrap();
-        let worst = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert!(worst(&flat(&fused), &flat(&composed)) < 2e-5);
-        let ([fx, ft], [cx, ct]) = (gradients(fused), gradients(composed));
-        assert!(worst(&fx, &cx) < 1e-4, "dx {}", worst(&fx, &cx));
-        assert!(worst(&ft, &ct) < 2e-4, "dtheta {}", worst(&ft, &ct));
-        assert!(ft.iter().filter(|g| **g != 0.0).count() > ft.len() / 2);
+        (network, tensor(3, (70, 5)), tensor(4, (70, 3)))
     }
 
     #[test]
     fn same_bits_at_any_thread_count() {
-        let (network, x, c, theta) = case();
+        let (network, x, c) = case();
+        let mut theta = network.initial(Seed::new(1));
+        theta.iter_mut().zip(Seed::new(2).normals(network.num_parameters())).for_each(|(t, n)| *t += 0.1 * n);
         let run = |threads| {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-                let y = network.forward(&x, &c, &theta).unwrap();
-                let g = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-                g.get(&theta).unwrap().to_vec1::<f32>().unwrap()
+                let parameters = Parameters::new(&theta, &Device::Cpu, Precision::Single).unwrap();
+                let y = network.forward(&x, &c, &parameters).unwrap();
+                y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                parameters.read(Slot::Gradient).unwrap()
             })
         };
-        assert_eq!(run(1), run(2));
+        let gradient = run(1);
+        assert!(gradient.iter().filter(|g| **g != 0.0).count() > gradient.len() / 2);
+        assert_eq!(gradient, run(2));
     }
 
     #[test]
     fn starts_at_zero_and_refuses_misfits() {
-        let (network, x, c, _) = case();
-        let theta = Tensor::new(network.initial(Seed::new(1)), &Device::Cpu).unwrap();
+        let (network, x, c) = case();
+        let theta = Parameters::frozen(&network.initial(Seed::new(1)), &Device::Cpu, Precision::Single).unwrap();
         let y = network.forward(&x, &c, &theta).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(y, [0.0; 28]);
+        assert_eq!(y, [0.0; 280]);
         assert!(network.forward(&c, &x, &theta).is_err());
+        let y = network.forward(&x, &c, &theta).unwrap();
+        assert!(y.sum_all().unwrap().backward().is_err(), "nothing is kept for a backward pass");
+        let short = Parameters::frozen(&[0.0; 3], &Device::Cpu, Precision::Single).unwrap();
+        assert!(network.forward(&x, &c, &short).unwrap_err().to_string().contains("tensor"));
     }
 }

@@ -101,7 +101,7 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
             },
             |trainer: RefinerTrainer| {
                 let flops = trainer.flops();
-                Ok((trainer.finish().save(), flops))
+                Ok((trainer.finish()?.save(), flops))
             },
         )?);
     }
@@ -131,7 +131,7 @@ fn conditions(session: &Session, set: &TrainingSet) -> Vec<String> {
 trait Trainer: Sized {
     fn step(&self) -> u64;
     fn advance(&mut self, until: u64, monitor: &Monitor) -> weft_gen::Result<f64>;
-    fn save(&self) -> Artifact;
+    fn save(&self) -> weft_gen::Result<Artifact>;
 }
 
 impl Trainer for FlowTrainer {
@@ -143,7 +143,7 @@ impl Trainer for FlowTrainer {
         self.advance(until, monitor)
     }
 
-    fn save(&self) -> Artifact {
+    fn save(&self) -> weft_gen::Result<Artifact> {
         self.save()
     }
 }
@@ -157,7 +157,7 @@ impl Trainer for RefinerTrainer {
         self.advance(until, monitor)
     }
 
-    fn save(&self) -> Artifact {
+    fn save(&self) -> weft_gen::Result<Artifact> {
         self.save()
     }
 }
@@ -221,7 +221,7 @@ impl Job<'_> {
             training.secs = before + since.elapsed().as_secs_f64();
             let text =
                 serde_json::to_string(training).map_err(|e| Error::Damaged { path: state.to_owned(), reason: e.to_string() })?;
-            models::write_artifact(state, &trainer.save().with_text("training", text))
+            models::write_artifact(state, &trainer.save()?.with_text("training", text))
         };
         while trainer.step() < self.steps {
             let step = trainer.step();

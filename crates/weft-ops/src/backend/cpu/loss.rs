@@ -1,0 +1,46 @@
+//! Softmax cross-entropy of a population.
+
+use super::{Real, vectorized};
+use rayon::prelude::*;
+
+/// Mean losses and their gradients; see [`Backend::cross_entropy`](super::Backend::cross_entropy).
+pub(super) fn cross_entropy<T: Real>(
+    classes: usize,
+    logits: &[T],
+    labels: &[u32],
+    losses: &mut [T],
+    gradient: &mut [T],
+) -> crate::Result<()> {
+    if let Some(&label) = labels.iter().find(|&&label| label as usize >= classes) {
+        return Err(candle_core::Error::Msg(format!("label {label} of {classes} classes")).into());
+    }
+    let rows = labels.len() / losses.len().max(1);
+    let share = T::ONE / T::from_f64(rows as f64);
+    let networks = losses.par_iter_mut().zip(gradient.par_chunks_mut(rows * classes)).enumerate();
+    networks.for_each(|(n, (loss, gradient))| {
+        let (logits, labels) = (&logits[n * rows * classes..][..rows * classes], &labels[n * rows..][..rows]);
+        *loss = vectorized(
+            #[inline(always)]
+            || {
+                let mut total = T::ZERO;
+                for ((z, d), &label) in logits.chunks_exact(classes).zip(gradient.chunks_exact_mut(classes)).zip(labels) {
+                    let max = z.iter().fold(z[0], |max, &z| max.max(z));
+                    let mut sum = T::ZERO;
+                    d.iter_mut().zip(z).for_each(|(d, &z)| *d = (z - max).exp());
+                    for &d in d.iter() {
+                        sum += d;
+                    }
+                    let label = label as usize;
+                    total += sum.ln() - (z[label] - max);
+                    let factor = share / sum;
+                    for d in d.iter_mut() {
+                        *d *= factor;
+                    }
+                    d[label] -= share;
+                }
+                total * share
+            },
+        );
+    });
+    Ok(())
+}

@@ -1,0 +1,401 @@
+//! The CPU: products on all cores, and one pass over memory for everything between them.
+//!
+//! Rows are shared out in blocks of a fixed size and sums over rows are taken block by block, so that no result depends on the number
+//! of threads.
+
+#![expect(clippy::inline_always, reason = "vector code must inline into the function that is compiled for the vector unit")]
+
+mod attention;
+mod linear;
+mod loss;
+mod norm;
+mod parameters;
+mod pool;
+mod real;
+
+pub use parameters::CpuParameters;
+pub use pool::Pooled;
+pub use real::Real;
+
+use super::{Attention, Backend, Batch, Columns, Linear, Norm, OptimizerStep, Slot};
+use pool::Pool;
+use pulp::Arch;
+use rayon::prelude::*;
+use weft_core::Activation;
+
+/// Rows of a task.
+const ROWS: usize = 32;
+
+/// Values of a task where rows do not matter.
+const VALUES: usize = 1 << 13;
+
+/// The CPU, computing in `f32` or `f64`.
+#[derive(Debug, Clone, Default)]
+pub struct Cpu<T> {
+    pool: Pool<T>,
+}
+
+impl<T: Real> Cpu<T> {
+    /// The CPU.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { pool: Pool::default() }
+    }
+
+    /// A buffer whose values are to be written.
+    fn buffer(&self, len: usize) -> Pooled<T> {
+        self.pool.take(len)
+    }
+
+    /// A buffer of values from elsewhere.
+    #[must_use]
+    pub fn from_slice(&self, values: &[T]) -> Pooled<T> {
+        let mut buffer = self.buffer(values.len());
+        buffer.copy_from_slice(values);
+        buffer
+    }
+}
+
+/// Runs a closure compiled for the widest vector unit of the machine.
+#[inline(always)]
+fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+    Arch::new().dispatch(work)
+}
+
+impl<T: Real> Backend for Cpu<T> {
+    type Buffer = Pooled<T>;
+    type Wide = Pooled<T>;
+    type View<'a> = &'a [T];
+    type Indices<'a> = &'a [u32];
+    type Parameters = CpuParameters<T>;
+
+    fn view<'a>(&self, buffer: &'a Self::Buffer) -> &'a [T] {
+        buffer
+    }
+
+    fn zeros(&self, len: usize) -> crate::Result<Pooled<T>> {
+        let mut buffer = self.buffer(len);
+        buffer.fill(T::ZERO);
+        Ok(buffer)
+    }
+
+    fn linear(&self, map: &Linear, batch: Batch, x: &[T], theta: &[T]) -> crate::Result<Pooled<T>> {
+        let mut y = self.buffer(batch.networks * batch.rows * map.outputs);
+        linear::forward(map, batch, x, theta, &mut y);
+        linear::finish_rows(
+            map,
+            batch,
+            theta,
+            &mut y,
+            #[inline(always)]
+            |_, row, bias| add_bias(row, bias),
+        );
+        Ok(y)
+    }
+
+    fn linear_activated(
+        &self,
+        (map, activation): (&Linear, Activation),
+        batch: Batch,
+        x: &[T],
+        theta: &[T],
+    ) -> crate::Result<(Pooled<T>, Pooled<T>)> {
+        let mut before = self.buffer(batch.networks * batch.rows * map.outputs);
+        let mut after = self.buffer(before.len());
+        linear::forward(map, batch, x, theta, &mut before);
+        linear::finish_rows_into(
+            map,
+            batch,
+            theta,
+            (&mut before, &mut after),
+            #[inline(always)]
+            |row, after, bias| {
+                add_bias(row, bias);
+                real::activate(activation, row, after);
+            },
+        );
+        Ok((before, after))
+    }
+
+    fn linear_residual(
+        &self,
+        (map, rows): (&Linear, usize),
+        x: &[T],
+        theta: &[T],
+        residual: &[T],
+        gate: Option<(&[T], Columns)>,
+    ) -> crate::Result<(Pooled<T>, Option<Pooled<T>>)> {
+        let width = map.outputs;
+        let batch = Batch::one(rows);
+        let mut y = self.buffer(rows * width);
+        let Some((gate, columns)) = gate else {
+            linear::forward(map, batch, x, theta, &mut y);
+            linear::finish_rows(
+                map,
+                batch,
+                theta,
+                &mut y,
+                #[inline(always)]
+                |r, row, bias| {
+                    add_bias(row, bias);
+                    row.iter_mut().zip(&residual[r * width..]).for_each(|(y, &r)| *y += r);
+                },
+            );
+            return Ok((y, None));
+        };
+        let mut branch = self.buffer(rows * width);
+        linear::forward(map, batch, x, theta, &mut branch);
+        linear::finish_rows(
+            map,
+            batch,
+            theta,
+            &mut branch,
+            #[inline(always)]
+            |_, row, bias| add_bias(row, bias),
+        );
+        let rows = y.par_chunks_mut(width).zip(branch.par_chunks(width)).enumerate().with_min_len(ROWS);
+        rows.for_each(|(r, (y, branch))| {
+            let gate = &gate[r / columns.rows_per_group * columns.columns + columns.first..][..width];
+            let residual = &residual[r * width..][..width];
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (((y, &b), &g), &r) in y.iter_mut().zip(branch).zip(gate).zip(residual) {
+                        *y = g.mul_add(b, r);
+                    }
+                },
+            );
+        });
+        Ok((y, Some(branch)))
+    }
+
+    fn gate_backward(
+        &self,
+        (columns, width): (Columns, usize),
+        dy: &[T],
+        branch: &[T],
+        modulation: &[T],
+        d_modulation: &mut Pooled<T>,
+    ) -> crate::Result<Pooled<T>> {
+        let mut d_branch = self.buffer(dy.len());
+        let group = columns.rows_per_group * width;
+        let modulations = modulation.par_chunks(columns.columns).zip(d_modulation.par_chunks_mut(columns.columns));
+        let rows = d_branch.par_chunks_mut(group).zip(dy.par_chunks(group).zip(branch.par_chunks(group)));
+        rows.zip(modulations).for_each(|((d_branch, (dy, branch)), (gate, d_gate))| {
+            let (gate, d_gate) = (&gate[columns.first..][..width], &mut d_gate[columns.first..][..width]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    d_gate.fill(T::ZERO);
+                    let rows = d_branch.chunks_exact_mut(width).zip(dy.chunks_exact(width).zip(branch.chunks_exact(width)));
+                    for (d_branch, (dy, branch)) in rows {
+                        for (((((db, &d), &b), &g), dg), _) in
+                            d_branch.iter_mut().zip(dy).zip(branch).zip(gate).zip(&mut *d_gate).zip(0..)
+                        {
+                            *db = d * g;
+                            *dg = d.mul_add(b, *dg);
+                        }
+                    }
+                },
+            );
+        });
+        Ok(d_branch)
+    }
+
+    fn linear_backward(
+        &self,
+        (map, wants_dx): (&Linear, bool),
+        batch: Batch,
+        x: &[T],
+        theta: &[T],
+        dy: &[T],
+        gradient: &mut Pooled<T>,
+    ) -> crate::Result<Option<Pooled<T>>> {
+        linear::backward_parameters(map, batch, x, dy, gradient);
+        if !wants_dx {
+            return Ok(None);
+        }
+        let mut dx = self.buffer(batch.networks * batch.rows * map.inputs);
+        linear::backward_input(map, batch, theta, dy, &mut dx);
+        Ok(Some(dx))
+    }
+
+    fn activate(&self, activation: Activation, x: &[T]) -> crate::Result<Pooled<T>> {
+        let mut y = self.buffer(x.len());
+        let tasks = y.par_chunks_mut(VALUES).zip(x.par_chunks(VALUES));
+        tasks.for_each(|(y, x)| {
+            vectorized(
+                #[inline(always)]
+                || real::activate(activation, x, y),
+            );
+        });
+        Ok(y)
+    }
+
+    fn activate_backward(&self, activation: Activation, x: &[T], dy: &mut Pooled<T>) -> crate::Result<()> {
+        assert_eq!(x.len(), dy.len(), "gradient of another length");
+        let tasks = dy.par_chunks_mut(VALUES).zip(x.par_chunks(VALUES));
+        tasks.for_each(|(dy, x)| {
+            vectorized(
+                #[inline(always)]
+                || real::activate_backward(activation, x, dy),
+            );
+        });
+        Ok(())
+    }
+
+    fn gated(&self, activation: Activation, width: usize, x: &[T]) -> crate::Result<Pooled<T>> {
+        let mut y = self.buffer(x.len() / 2);
+        let rows = y.par_chunks_mut(width).zip(x.par_chunks(2 * width)).with_min_len(ROWS);
+        rows.for_each(|(y, x)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let (gate, up) = x.split_at(width);
+                    real::activate(activation, gate, y);
+                    y.iter_mut().zip(up).for_each(|(y, &u)| *y *= u);
+                },
+            );
+        });
+        Ok(y)
+    }
+
+    fn gated_backward(&self, activation: Activation, width: usize, x: &[T], dy: &[T]) -> crate::Result<Pooled<T>> {
+        let mut dx = self.buffer(x.len());
+        let rows = dx.par_chunks_mut(2 * width).zip(x.par_chunks(2 * width).zip(dy.par_chunks(width))).with_min_len(ROWS);
+        rows.for_each(|(dx, (x, dy))| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let (gate, up) = x.split_at(width);
+                    let (d_gate, d_up) = dx.split_at_mut(width);
+                    real::activate(activation, gate, d_up);
+                    for ((((dg, du), &u), &d), _) in d_gate.iter_mut().zip(d_up).zip(up).zip(dy).zip(0..) {
+                        *du *= d;
+                        *dg = d * u;
+                    }
+                    real::activate_backward(activation, gate, d_gate);
+                },
+            );
+        });
+        Ok(dx)
+    }
+
+    fn norm(
+        &self,
+        norm: &Norm,
+        x: &[T],
+        add: Option<&[T]>,
+        theta: &[T],
+        modulation: Option<(&[T], Columns)>,
+    ) -> crate::Result<(Pooled<T>, Pooled<T>)> {
+        let mut y = self.buffer(x.len());
+        let mut statistics = self.buffer(x.len() / norm.width * 2);
+        norm::forward(norm, (x, add), theta, modulation, (&mut y, &mut statistics));
+        Ok((y, statistics))
+    }
+
+    fn norm_backward(
+        &self,
+        norm: &Norm,
+        inputs: (&[T], Option<&[T]>),
+        statistics: &Pooled<T>,
+        theta: &[T],
+        modulation: Option<(&[T], Columns, &mut Pooled<T>)>,
+        dy: &[T],
+        dx: &mut Pooled<T>,
+        gradient: &mut Pooled<T>,
+    ) -> crate::Result<()> {
+        let modulation = modulation.map(|(values, columns, d)| (values, columns, &mut **d));
+        norm::Backward { norm, inputs, statistics, theta, dy }.run(modulation, dx, gradient);
+        Ok(())
+    }
+
+    fn attention(&self, attention: &Attention, packed: &[T]) -> crate::Result<(Pooled<T>, Pooled<T>)> {
+        let rows = attention.sequences * attention.tokens;
+        let mut y = self.buffer(rows * attention.width());
+        let mut log_sums = self.buffer(rows * attention.heads);
+        attention::forward(attention, packed, &mut y, &mut log_sums);
+        Ok((y, log_sums))
+    }
+
+    fn attention_backward(
+        &self,
+        attention: &Attention,
+        packed: &[T],
+        (y, log_sums): (&[T], &Pooled<T>),
+        dy: &[T],
+    ) -> crate::Result<Pooled<T>> {
+        let mut d_packed = self.buffer(packed.len());
+        attention::backward(attention, packed, (y, log_sums), dy, &mut d_packed);
+        Ok(d_packed)
+    }
+
+    fn add(&self, y: &mut Pooled<T>, x: &[T]) -> crate::Result<()> {
+        assert_eq!(y.len(), x.len(), "summands of two lengths");
+        y.par_chunks_mut(VALUES).zip(x.par_chunks(VALUES)).for_each(|(y, x)| add_bias(y, x));
+        Ok(())
+    }
+
+    fn add_repeated(&self, y: &mut Pooled<T>, (theta, offset, len): (&[T], usize, usize)) -> crate::Result<()> {
+        let row = &theta[offset..][..len];
+        y.par_chunks_mut(len).for_each(|y| add_bias(y, row));
+        Ok(())
+    }
+
+    fn add_repeated_backward(&self, dy: &[T], (offset, len): (usize, usize), gradient: &mut Pooled<T>) -> crate::Result<()> {
+        let tasks = gradient[offset..][..len].par_chunks_mut(VALUES).enumerate();
+        tasks.for_each(|(task, gradient)| {
+            dy.chunks_exact(len).for_each(|dy| add_bias(gradient, &dy[task * VALUES..][..gradient.len()]));
+        });
+        Ok(())
+    }
+
+    fn cross_entropy(
+        &self,
+        [networks, classes]: [usize; 2],
+        logits: &[T],
+        labels: &[u32],
+    ) -> crate::Result<(Pooled<T>, Pooled<T>)> {
+        let mut losses = self.buffer(networks);
+        let mut gradient = self.buffer(logits.len());
+        loss::cross_entropy(classes, logits, labels, &mut losses, &mut gradient)?;
+        Ok((losses, gradient))
+    }
+
+    fn parameters(&self, theta: &[f32], trained: bool) -> crate::Result<CpuParameters<T>> {
+        Ok(CpuParameters::new(self, theta, trained))
+    }
+
+    fn theta<'a>(&self, parameters: &'a CpuParameters<T>) -> &'a [T] {
+        parameters.theta()
+    }
+
+    fn theta_and_gradient<'a>(&self, parameters: &'a mut CpuParameters<T>) -> (&'a [T], &'a mut Pooled<T>) {
+        parameters.theta_and_gradient()
+    }
+
+    fn read(&self, parameters: &CpuParameters<T>, slot: Slot) -> crate::Result<Vec<f32>> {
+        Ok(parameters.slot(slot).iter().map(|v| v.to_f32()).collect())
+    }
+
+    fn write(&self, parameters: &mut CpuParameters<T>, slot: Slot, values: &[f32]) -> crate::Result<()> {
+        parameters.slot_mut(slot).iter_mut().zip(values).for_each(|(slot, &v)| *slot = T::from_f32(v));
+        Ok(())
+    }
+
+    fn optimizer_step(&self, parameters: &mut CpuParameters<T>, step: &OptimizerStep) -> crate::Result<()> {
+        parameters.step(step);
+        Ok(())
+    }
+
+    fn gradient_norm(&self, parameters: &CpuParameters<T>) -> crate::Result<f64> {
+        Ok(parameters.norm())
+    }
+}
+
+/// `y + x`, in `y`.
+#[inline(always)]
+fn add_bias<T: Real>(y: &mut [T], x: &[T]) {
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y += x);
+}

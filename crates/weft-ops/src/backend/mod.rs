@@ -1,0 +1,416 @@
+//! Fused operations on buffers of one device: what a network's forward and backward pass are written in.
+//!
+//! A network ([`Network`](crate::tensor::Network)) is written once against [`Backend`] and runs on each of them: on the CPU in `f32`, in
+//! `f64` where its gradients are checked, and on a GPU in `f32` or `bf16` (sums, statistics and gradients of parameters are `f32` then).
+//!
+//! All parameters of a network are one flat vector, and those of a population one vector a network behind the other, so that a
+//! parameter is an offset and the optimizer's step one pass. Gradients of parameters are *added* to one vector of the same
+//! layout, straight from the products that compute them.
+//!
+//! Shape legend: `n` networks, `r` rows (examples, or their tokens), `i` and `o` features, `g` groups of rows that share a modulation,
+//! `b` sequences of `t` tokens, `h` heads of `k` features.
+
+mod cpu;
+
+pub use cpu::{Cpu, CpuParameters, Pooled, Real};
+
+use weft_core::{Activation, Optimizer};
+
+/// A linear map of a population: `y[n] = x[n]·W[n]ᵀ + b[n]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Linear {
+    /// Where a network's weight starts among its parameters.
+    pub weight: usize,
+    /// Where its bias starts, if it has one.
+    pub bias: Option<usize>,
+    /// `i`.
+    pub inputs: usize,
+    /// `o`.
+    pub outputs: usize,
+    /// Whether the weight is stored `[i, o]`; otherwise it is `[o, i]`, as in a checkpoint.
+    pub input_major: bool,
+}
+
+/// How many networks run over how many rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// `n`.
+    pub networks: usize,
+    /// `r`, of each network.
+    pub rows: usize,
+    /// Parameters of a network, the distance from one to the next.
+    pub stride: usize,
+    /// Whether all networks read the same rows.
+    pub shared: bool,
+}
+
+impl Batch {
+    /// One network.
+    #[must_use]
+    pub fn one(rows: usize) -> Self {
+        Self { networks: 1, rows, stride: 0, shared: false }
+    }
+}
+
+/// Which statistics a norm takes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// Mean and standard deviation.
+    Layer,
+    /// The root of the mean square.
+    Rms,
+}
+
+/// A norm over the features of each row, with a gain and a shift that are parameters, and those of a modulation.
+///
+/// `y = (n·γ + β)·(1 + scale) + shift` with `n` the normalized row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Norm {
+    /// What is taken out.
+    pub kind: NormKind,
+    /// Features.
+    pub width: usize,
+    /// Added to the variance.
+    pub epsilon: f64,
+    /// Where the gain starts among the parameters.
+    pub gain: Option<usize>,
+    /// Where the shift starts.
+    pub bias: Option<usize>,
+}
+
+/// Columns of a buffer of modulations, `[g, columns]`, that belong to one norm or one residual branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Columns {
+    /// Columns of the buffer.
+    pub columns: usize,
+    /// The first column of the shift; the scale lies behind it. Of a gate: its first column.
+    pub first: usize,
+    /// Rows that share a modulation.
+    pub rows_per_group: usize,
+}
+
+/// Attention over packed rows `[b·t, (h + 2·kv)·k]`: queries, then keys, then values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attention {
+    /// `b`.
+    pub sequences: usize,
+    /// `t`.
+    pub tokens: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides the query heads.
+    pub kv_heads: usize,
+    /// `k`.
+    pub head_dim: usize,
+    /// Whether a token sees only itself and those before it.
+    pub causal: bool,
+}
+
+impl Attention {
+    /// Features of a packed row.
+    #[must_use]
+    pub fn packed(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Features of an output row.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// `1/√k`, which scores are multiplied by.
+    #[must_use]
+    pub fn scale(&self) -> f64 {
+        1.0 / (self.head_dim as f64).sqrt()
+    }
+}
+
+/// One step of an optimizer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OptimizerStep {
+    /// The rule.
+    pub optimizer: Optimizer,
+    /// Weight decay: added to the gradient (SGD, Adam) or decoupled (`AdamW`).
+    pub weight_decay: f64,
+    /// The learning rate of this step.
+    pub learning_rate: f64,
+    /// The gradient is scaled down to this norm if it is longer.
+    pub clip_norm: Option<f64>,
+    /// How much of the moving average is kept.
+    pub average_decay: f64,
+    /// The number of this step, from 1.
+    pub step: u64,
+}
+
+/// A vector that an optimizer keeps for the parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The parameters themselves.
+    Theta,
+    /// Their exponential moving average.
+    Average,
+    /// First moments (of SGD, the velocity).
+    First,
+    /// Second moments.
+    Second,
+    /// The gradient summed so far.
+    Gradient,
+}
+
+/// A device's buffers and the operations on them.
+///
+/// Lengths are checked; a mismatch is a panic, since shapes are checked where data enter a network. Operations on a GPU
+/// are queued; an error may belong to an earlier one.
+pub trait Backend: std::fmt::Debug + Send + Sync {
+    /// Values that a network passes on, in the precision of its computation.
+    type Buffer: Send + Sync;
+    /// Values of higher precision: statistics, and gradients of parameters. On the CPU, the same.
+    type Wide: Send + Sync;
+    /// A borrowed part of a buffer.
+    type View<'a>: Copy;
+    /// Borrowed whole numbers.
+    type Indices<'a>: Copy;
+    /// Parameters with their gradient, moments and moving average.
+    type Parameters: Send + Sync;
+
+    /// Borrows a buffer.
+    fn view<'a>(&self, buffer: &'a Self::Buffer) -> Self::View<'a>;
+
+    /// A buffer of zeros.
+    ///
+    /// # Errors
+    /// If memory is not to be had.
+    fn zeros(&self, len: usize) -> crate::Result<Self::Buffer>;
+
+    /// A linear map; see [`Linear`].
+    ///
+    /// # Shapes
+    /// `x` `[n, r, i]`, or `[r, i]` if shared → `[n, r, o]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn linear(&self, map: &Linear, batch: Batch, x: Self::View<'_>, theta: Self::View<'_>) -> crate::Result<Self::Buffer>;
+
+    /// A linear map and an activation: the values before and after it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn linear_activated(
+        &self,
+        map_activation: (&Linear, Activation),
+        batch: Batch,
+        x: Self::View<'_>,
+        theta: Self::View<'_>,
+    ) -> crate::Result<(Self::Buffer, Self::Buffer)>;
+
+    /// A linear map at the end of a residual branch of one network: `residual + gate·(x·Wᵀ + b)`. With a gate, the branch is returned
+    /// too, for [`Backend::gate_backward`].
+    ///
+    /// # Shapes
+    /// `residual` `[r, o]`; the gate's columns of a buffer of modulations `[g, columns]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn linear_residual(
+        &self,
+        map_rows: (&Linear, usize),
+        x: Self::View<'_>,
+        theta: Self::View<'_>,
+        residual: Self::View<'_>,
+        gate: Option<(Self::View<'_>, Columns)>,
+    ) -> crate::Result<(Self::Buffer, Option<Self::Buffer>)>;
+
+    /// The gradient behind a gate: returns that of the branch, and writes that of the gate's columns.
+    ///
+    /// # Shapes
+    /// `dy` and `branch` `[r, o]`, `modulation` and `d_modulation` `[g, columns]` → `[r, o]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn gate_backward(
+        &self,
+        columns_width: (Columns, usize),
+        dy: Self::View<'_>,
+        branch: Self::View<'_>,
+        modulation: Self::View<'_>,
+        d_modulation: &mut Self::Buffer,
+    ) -> crate::Result<Self::Buffer>;
+
+    /// Adds the gradients of weight and bias, and returns that of `x` if it is wanted (of each network, also where rows are shared).
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn linear_backward(
+        &self,
+        map_wants_dx: (&Linear, bool),
+        batch: Batch,
+        x: Self::View<'_>,
+        theta: Self::View<'_>,
+        dy: Self::View<'_>,
+        gradient: &mut Self::Wide,
+    ) -> crate::Result<Option<Self::Buffer>>;
+
+    /// An activation on its own.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn activate(&self, activation: Activation, x: Self::View<'_>) -> crate::Result<Self::Buffer>;
+
+    /// Multiplies `dy` by the activation's derivative at `x`, the values before it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn activate_backward(&self, activation: Activation, x: Self::View<'_>, dy: &mut Self::Buffer) -> crate::Result<()>;
+
+    /// A gated activation: `a(x[..w])·x[w..]` of rows of `2w`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn gated(&self, activation: Activation, width: usize, x: Self::View<'_>) -> crate::Result<Self::Buffer>;
+
+    /// Its gradient.
+    ///
+    /// # Shapes
+    /// `x` `[r, 2w]`, `dy` `[r, w]` → `[r, 2w]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn gated_backward(
+        &self,
+        activation: Activation,
+        width: usize,
+        x: Self::View<'_>,
+        dy: Self::View<'_>,
+    ) -> crate::Result<Self::Buffer>;
+
+    /// A norm, and for each row its mean (0 for [`NormKind::Rms`]) and `1/σ`.
+    ///
+    /// # Shapes
+    /// `x` `[r, w]`; `add`, if given, is added to it first → `[r, w]` and `[r, 2]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn norm(
+        &self,
+        norm: &Norm,
+        x: Self::View<'_>,
+        add: Option<Self::View<'_>>,
+        theta: Self::View<'_>,
+        modulation: Option<(Self::View<'_>, Columns)>,
+    ) -> crate::Result<(Self::Buffer, Self::Wide)>;
+
+    /// The gradient of a norm: added to `dx`, those of gain and shift to `gradient`; those of a modulation are written to its columns.
+    ///
+    /// # Shapes
+    /// As for [`Backend::norm`]; `modulation` also carries the buffer of its gradient.
+    ///
+    /// # Errors
+    /// If the device fails.
+    #[expect(clippy::too_many_arguments, reason = "a norm has as many inputs")]
+    fn norm_backward(
+        &self,
+        norm: &Norm,
+        inputs: (Self::View<'_>, Option<Self::View<'_>>),
+        statistics: &Self::Wide,
+        theta: Self::View<'_>,
+        modulation: Option<(Self::View<'_>, Columns, &mut Self::Buffer)>,
+        dy: Self::View<'_>,
+        dx: &mut Self::Buffer,
+        gradient: &mut Self::Wide,
+    ) -> crate::Result<()>;
+
+    /// Softmax attention without a matrix of tokens × tokens in memory, and for each sequence, head and token the logarithm of its sum
+    /// of exponentials.
+    ///
+    /// # Shapes
+    /// `packed` `[b·t, (h + 2·kv)·k]` → `[b·t, h·k]` and `[b, h, t]`.
+    ///
+    /// # References
+    /// Dao et al., *`FlashAttention`* (2022), algorithms 1 and 4.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn attention(&self, attention: &Attention, packed: Self::View<'_>) -> crate::Result<(Self::Buffer, Self::Wide)>;
+
+    /// The gradient of attention with respect to the packed rows.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn attention_backward(
+        &self,
+        attention: &Attention,
+        packed: Self::View<'_>,
+        outputs: (Self::View<'_>, &Self::Wide),
+        dy: Self::View<'_>,
+    ) -> crate::Result<Self::Buffer>;
+
+    /// `y + x`, in `y`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn add(&self, y: &mut Self::Buffer, x: Self::View<'_>) -> crate::Result<()>;
+
+    /// Adds to `y` a part of the parameters that repeats along it, `[r, w] + [p, w]`: learned positions. The part is the parameters, its
+    /// first place and its length.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn add_repeated(&self, y: &mut Self::Buffer, part: (Self::View<'_>, usize, usize)) -> crate::Result<()>;
+
+    /// Adds to `gradient[offset..]` the sum of `dy` over its repetitions of `len` values.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn add_repeated_backward(&self, dy: Self::View<'_>, part: (usize, usize), gradient: &mut Self::Wide) -> crate::Result<()>;
+
+    /// The mean cross-entropy of each network, in nats, and its gradient with respect to the logits; the sizes are `n` and `c`.
+    ///
+    /// # Shapes
+    /// `logits` `[n, r, c]`, `labels` `[n, r]` below `c` → `[n]` and `[n, r, c]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn cross_entropy(
+        &self,
+        sizes: [usize; 2],
+        logits: Self::View<'_>,
+        labels: Self::Indices<'_>,
+    ) -> crate::Result<(Self::Buffer, Self::Buffer)>;
+
+    /// Puts parameters on the device; if they are to be trained, with a gradient and moments of 0 (otherwise these have no values).
+    ///
+    /// # Errors
+    /// If memory is not to be had.
+    fn parameters(&self, theta: &[f32], trained: bool) -> crate::Result<Self::Parameters>;
+
+    /// The parameters in the precision of the computation.
+    fn theta<'a>(&self, parameters: &'a Self::Parameters) -> Self::View<'a>;
+
+    /// The same, and the gradient to be added to.
+    fn theta_and_gradient<'a>(&self, parameters: &'a mut Self::Parameters) -> (Self::View<'a>, &'a mut Self::Wide);
+
+    /// Copies a vector out.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn read(&self, parameters: &Self::Parameters, slot: Slot) -> crate::Result<Vec<f32>>;
+
+    /// Copies a vector in.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn write(&self, parameters: &mut Self::Parameters, slot: Slot, values: &[f32]) -> crate::Result<()>;
+
+    /// Takes one step in one pass over all vectors (one more if the gradient is clipped), and sets the gradient to 0.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn optimizer_step(&self, parameters: &mut Self::Parameters, step: &OptimizerStep) -> crate::Result<()>;
+
+    /// The norm that the gradient had at the last step, before clipping; not a number if it was not to be clipped.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn gradient_norm(&self, parameters: &Self::Parameters) -> crate::Result<f64>;
+}

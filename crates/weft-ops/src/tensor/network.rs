@@ -1,0 +1,259 @@
+//! Whole networks as one differentiable operation each: candle sees inputs and outputs, and nothing in between costs a tensor.
+
+use super::on_tensors::OnTensors;
+use super::parameters::{Held, Parameters, Visit, VisitMut};
+use crate::backend::{Backend, Batch, Linear};
+use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Shape, Storage, Tensor};
+use std::any::Any;
+use std::sync::{Mutex, PoisonError};
+
+/// A network whose passes are written against [`Backend`].
+pub trait Network: std::fmt::Debug + Clone + Send + Sync + 'static {
+    /// What the backward pass needs of the forward pass.
+    type Saved<B: Backend + 'static>: Send + Sync + 'static;
+
+    /// The length of the flat parameter vector.
+    fn num_parameters(&self) -> usize;
+
+    /// Features of an input row and of an output row.
+    fn features(&self) -> [usize; 2];
+
+    /// Features of a conditioning row and how many input rows share it; none if the network takes no condition.
+    fn conditioning(&self) -> Option<[usize; 2]>;
+
+    /// The number of rows must be a multiple of this (the tokens of a sequence).
+    fn rows_at_once(&self) -> usize;
+
+    /// Runs the network over rows; `saved` is left empty where nothing is trained.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn forward<B: Backend + 'static>(
+        &self,
+        pass: Pass<'_, B>,
+        x: B::View<'_>,
+        condition: Option<B::View<'_>>,
+    ) -> crate::Result<Ran<B, Self>>;
+
+    /// Adds the gradient of the parameters, and returns that of the inputs and of the condition.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn backward<B: Backend + 'static>(
+        &self,
+        pass: Pass<'_, B>,
+        inputs: (B::View<'_>, Option<B::View<'_>>),
+        saved: Self::Saved<B>,
+        dy: B::View<'_>,
+        gradient: &mut B::Wide,
+    ) -> crate::Result<(B::Buffer, Option<B::Buffer>)>;
+}
+
+/// Outputs of a forward pass, and what it kept.
+pub type Ran<B, N> = (<B as Backend>::Buffer, Option<<N as Network>::Saved<B>>);
+
+/// Where and over how many rows a network runs.
+#[derive(Debug)]
+pub struct Pass<'a, B: Backend> {
+    /// The device.
+    pub backend: &'a B,
+    /// All parameters.
+    pub theta: B::View<'a>,
+    /// Rows.
+    pub rows: usize,
+    /// Whether a backward pass may follow.
+    pub keep: bool,
+}
+
+impl<B: Backend> Clone for Pass<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for Pass<'_, B> {}
+
+/// Runs a network on tensors.
+///
+/// # Shapes
+/// `x` `[…, i]`, `condition` `[…/rows that share it, c]` → `[…, o]`, in the type of `x`; differentiable in all of them and in the
+/// parameters, whose gradient is added to that of `parameters`.
+///
+/// # Errors
+/// If the shapes do not fit or a tensor operation fails.
+pub fn run<N: Network>(network: &N, x: &Tensor, condition: Option<&Tensor>, parameters: &Parameters) -> crate::Result<Tensor> {
+    let fail = |what: String| Err(candle_core::Error::Msg(what).into());
+    let [inputs, _] = network.features();
+    let rows = x.elem_count() / inputs.max(1);
+    if x.dims().last() != Some(&inputs) || rows == 0 || !rows.is_multiple_of(network.rows_at_once()) {
+        return fail(format!("inputs {:?} for rows of {inputs} values, {} at once", x.shape(), network.rows_at_once()));
+    }
+    if parameters.len() != network.num_parameters() {
+        return fail(format!("{} parameters, expected {}", parameters.len(), network.num_parameters()));
+    }
+    let expected = network.conditioning().map(|[features, rows_per_group]| [rows / rows_per_group, features]);
+    let got = condition.map(Tensor::dims);
+    if got != expected.as_ref().map(<[usize; 2]>::as_slice) {
+        return fail(format!("a condition of shape {got:?}, expected {expected:?}"));
+    }
+    let dtype = parameters.precision().dtype();
+    let inputs = x.to_dtype(dtype)?.contiguous()?;
+    let condition = match condition {
+        Some(condition) => condition.to_dtype(dtype)?.contiguous()?,
+        None => parameters.handle().clone(),
+    };
+    let (x_in, given) = (inputs.storage_and_layout(), condition.storage_and_layout());
+    let forward =
+        Forward { network, rows, x: (&x_in.0, x_in.1), condition: expected.is_some().then_some((&*given.0, given.1)), parameters };
+    let (y, saved) = parameters.visit(forward)?;
+    drop((x_in, given));
+    let op = Op { network: network.clone(), parameters: parameters.clone(), ready: Mutex::new(Some(y)), saved: Mutex::new(saved) };
+    Ok(inputs.apply_op3(&condition, parameters.handle(), op)?.to_dtype(x.dtype())?)
+}
+
+/// What a forward pass kept, of whatever backend.
+type Kept = Option<Box<dyn Any + Send + Sync>>;
+
+struct Forward<'a, N: Network> {
+    network: &'a N,
+    rows: usize,
+    x: (&'a Storage, &'a Layout),
+    condition: Option<(&'a Storage, &'a Layout)>,
+    parameters: &'a Parameters,
+}
+
+impl<N: Network> Visit<(Storage, Kept)> for Forward<'_, N> {
+    fn visit<B: OnTensors>(self, held: &Held<B>) -> crate::Result<(Storage, Kept)> {
+        let backend = &held.backend;
+        let pass = Pass { backend, theta: backend.theta(&held.parameters), rows: self.rows, keep: self.parameters.is_trained() };
+        let x = backend.lend(self.x.0, self.x.1)?;
+        let condition = self.condition.map(|(storage, layout)| backend.lend(storage, layout)).transpose()?;
+        let (y, saved) = self.network.forward(pass, x, condition)?;
+        Ok((backend.storage(y), saved.map(|saved| Box::new(saved) as Box<dyn Any + Send + Sync>)))
+    }
+}
+
+/// The gradients of inputs and condition.
+struct Backward<'a, N: Network> {
+    network: &'a N,
+    saved: Box<dyn Any + Send + Sync>,
+    rows: usize,
+    x: (&'a Storage, &'a Layout),
+    condition: Option<(&'a Storage, &'a Layout)>,
+    dy: (&'a Storage, &'a Layout),
+}
+
+impl<N: Network> VisitMut<[Option<Storage>; 2]> for Backward<'_, N> {
+    fn visit<B: OnTensors>(self, held: &mut Held<B>) -> crate::Result<[Option<Storage>; 2]> {
+        let backend = &held.backend;
+        let (theta, gradient) = backend.theta_and_gradient(&mut held.parameters);
+        let pass = Pass { backend, theta, rows: self.rows, keep: true };
+        let saved = self.saved.downcast::<N::Saved<B>>();
+        let saved = saved.map_err(|_| candle_core::Error::Msg("a pass of another device".to_owned()))?;
+        let x = backend.lend(self.x.0, self.x.1)?;
+        let condition = self.condition.map(|(storage, layout)| backend.lend(storage, layout)).transpose()?;
+        let dy = backend.lend(self.dy.0, self.dy.1)?;
+        let (dx, d_condition) = self.network.backward(pass, (x, condition), *saved, dy, gradient)?;
+        Ok([Some(backend.storage(dx)), d_condition.map(|d| backend.storage(d))])
+    }
+}
+
+/// A pass that has been made, as an operation.
+struct Op<N: Network> {
+    network: N,
+    parameters: Parameters,
+    ready: Mutex<Option<Storage>>,
+    saved: Mutex<Kept>,
+}
+
+impl<N: Network> Op<N> {
+    /// The outputs, and their shape.
+    fn take(&self, x: &Layout) -> candle_core::Result<(Storage, Shape)> {
+        let mut dims = x.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = self.network.features()[1];
+        }
+        match self.ready.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(ready) => Ok((ready, Shape::from(dims))),
+            None => candle_core::bail!("a pass is taken once"),
+        }
+    }
+}
+
+impl<N: Network> CustomOp3 for Op<N> {
+    fn name(&self) -> &'static str {
+        "network"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        x: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        match self.take(x)? {
+            (Storage::Cpu(y), shape) => Ok((y, shape)),
+            _ => candle_core::bail!("the parameters are on another device than the inputs"),
+        }
+    }
+
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        x: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        match self.take(x)? {
+            (Storage::Cuda(y), shape) => Ok((y, shape)),
+            _ => candle_core::bail!("the parameters are on another device than the inputs"),
+        }
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        condition: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(saved) = saved else { candle_core::bail!("a backward pass of a network that is not trained, or a second one") };
+        let dy = dy.contiguous()?;
+        let (x_in, given, dy_in) = (x.storage_and_layout(), condition.storage_and_layout(), dy.storage_and_layout());
+        let backward = Backward {
+            network: &self.network,
+            saved,
+            rows: x.elem_count() / self.network.features()[0],
+            x: (&x_in.0, x_in.1),
+            condition: self.network.conditioning().map(|_| (&*given.0, given.1)),
+            dy: (&dy_in.0, dy_in.1),
+        };
+        let [dx, d_condition] = self.parameters.visit_mut(backward).map_err(candle_core::Error::wrap)?;
+        let tensor = |storage: Option<Storage>, of: &Tensor| storage.map(|storage| tensor_of(storage, of.shape()));
+        Ok((tensor(dx, x), tensor(d_condition, condition), None))
+    }
+}
+
+/// A tensor of its own of a storage.
+fn tensor_of(storage: Storage, shape: &Shape) -> Tensor {
+    Tensor::from_storage(storage, shape.clone(), candle_core::op::BackpropOp::none(), false)
+}
+
+/// A linear map backwards, with the gradient of its input.
+pub(super) fn linear_backward<B: Backend>(
+    map: &Linear,
+    pass: Pass<'_, B>,
+    x: B::View<'_>,
+    dy: B::View<'_>,
+    gradient: &mut B::Wide,
+) -> crate::Result<B::Buffer> {
+    let dx = pass.backend.linear_backward((map, true), Batch::one(pass.rows), x, pass.theta, dy, gradient)?;
+    dx.ok_or_else(|| candle_core::Error::Msg("a gradient that was asked for is missing".to_owned()).into())
+}

@@ -14,6 +14,7 @@ mod cpu;
 
 pub use cpu::{Cpu, CpuParameters, Pooled, Real};
 
+use crate::kernels::{ConvShape, PoolShape, Pooling};
 use weft_core::{Activation, Optimizer};
 
 /// A linear map of a population: `y[n] = x[n]·W[n]ᵀ + b[n]`.
@@ -124,6 +125,15 @@ impl Attention {
     pub fn scale(&self) -> f64 {
         1.0 / (self.head_dim as f64).sqrt()
     }
+}
+
+/// How many images there are, and their channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageSizes {
+    /// Images.
+    pub images: usize,
+    /// `c`.
+    pub channels: usize,
 }
 
 /// One step of an optimizer.
@@ -377,6 +387,63 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
         logits: Self::View<'_>,
         labels: Self::Indices<'_>,
     ) -> crate::Result<(Self::Buffer, Self::Buffer)>;
+
+    /// The window of each output of a convolution as a row, so that the convolution is a linear map of rows. Pixels are rows of channels
+    /// here, but a window's values are in a checkpoint's order: channel, then place.
+    ///
+    /// # Shapes
+    /// `x` `[images, h, w, c]` → `[images, h', w', c·k·k]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn patches(&self, shape: &ConvShape, images: usize, x: Self::View<'_>) -> crate::Result<Self::Buffer>;
+
+    /// Its gradient: each pixel sums what its windows got.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn patches_backward(&self, shape: &ConvShape, images: usize, dy: Self::View<'_>) -> crate::Result<Self::Buffer>;
+
+    /// A pool over windows.
+    ///
+    /// # Shapes
+    /// `x` `[images, h, w, c]` → `[images, h', w', c]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn pool(
+        &self,
+        pool: (Pooling, &PoolShape),
+        sizes: ImageSizes,
+        x: Self::View<'_>,
+    ) -> crate::Result<Self::Buffer>;
+
+    /// Its gradient; of equal greatest values, the first gets it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn pool_backward(
+        &self,
+        pool: (Pooling, &PoolShape),
+        sizes: ImageSizes,
+        x: Self::View<'_>,
+        dy: Self::View<'_>,
+    ) -> crate::Result<Self::Buffer>;
+
+    /// Transposes each of a number of matrices: from channels first to channels last, and back.
+    ///
+    /// # Shapes
+    /// `x` `[matrices, rows, columns]` → `[matrices, columns, rows]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn transpose(&self, sizes: [usize; 3], x: Self::View<'_>) -> crate::Result<Self::Buffer>;
+
+    /// A buffer of zeros of higher precision.
+    ///
+    /// # Errors
+    /// If memory is not to be had.
+    fn zeros_wide(&self, len: usize) -> crate::Result<Self::Wide>;
 
     /// Puts parameters on the device; if they are to be trained, with a gradient and moments of 0 (otherwise these have no values).
     ///

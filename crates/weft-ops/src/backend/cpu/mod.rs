@@ -6,6 +6,7 @@
 #![expect(clippy::inline_always, reason = "vector code must inline into the function that is compiled for the vector unit")]
 
 mod attention;
+mod images;
 mod linear;
 mod loss;
 mod norm;
@@ -17,7 +18,8 @@ pub use parameters::CpuParameters;
 pub use pool::Pooled;
 pub use real::Real;
 
-use super::{Attention, Backend, Batch, Columns, Linear, Norm, OptimizerStep, Slot};
+use super::{Attention, Backend, Batch, Columns, ImageSizes, Linear, Norm, OptimizerStep, Slot};
+use crate::kernels::{ConvShape, PoolShape, Pooling};
 use pool::Pool;
 use pulp::Arch;
 use rayon::prelude::*;
@@ -361,6 +363,44 @@ impl<T: Real> Backend for Cpu<T> {
         let mut gradient = self.buffer(logits.len());
         loss::cross_entropy(classes, logits, labels, &mut losses, &mut gradient)?;
         Ok((losses, gradient))
+    }
+
+    fn patches(&self, shape: &ConvShape, images: usize, x: &[T]) -> crate::Result<Pooled<T>> {
+        let mut y = self.buffer(images * shape.size_out().iter().product::<usize>() * shape.taps());
+        images::patches(shape, x, &mut y);
+        Ok(y)
+    }
+
+    fn patches_backward(&self, shape: &ConvShape, images: usize, dy: &[T]) -> crate::Result<Pooled<T>> {
+        let mut dx = self.zeros(images * shape.channels[0] * shape.size[0] * shape.size[1])?;
+        images::patches_backward(shape, dy, &mut dx);
+        Ok(dx)
+    }
+
+    fn pool(&self, pool: (Pooling, &PoolShape), sizes: ImageSizes, x: &[T]) -> crate::Result<Pooled<T>> {
+        let mut y = self.buffer(sizes.images * sizes.channels * pool.1.size_out().iter().product::<usize>());
+        images::pool(pool, sizes.channels, x, &mut y);
+        Ok(y)
+    }
+
+    fn pool_backward(&self, pool: (Pooling, &PoolShape), sizes: ImageSizes, x: &[T], dy: &[T]) -> crate::Result<Pooled<T>> {
+        let mut dx = self.zeros(x.len())?;
+        images::pool_backward(pool, sizes.channels, (x, dy), &mut dx);
+        Ok(dx)
+    }
+
+    fn transpose(&self, [matrices, rows, columns]: [usize; 3], x: &[T]) -> crate::Result<Pooled<T>> {
+        let mut y = self.buffer(matrices * rows * columns);
+        y.par_chunks_mut(rows * columns).zip(x.par_chunks(rows * columns)).for_each(|(y, x)| {
+            for (r, x) in x.chunks_exact(columns).enumerate() {
+                y[r..].iter_mut().step_by(rows).zip(x).for_each(|(y, &x)| *y = x);
+            }
+        });
+        Ok(y)
+    }
+
+    fn zeros_wide(&self, len: usize) -> crate::Result<Pooled<T>> {
+        self.zeros(len)
     }
 
     fn parameters(&self, theta: &[f32], trained: bool) -> crate::Result<CpuParameters<T>> {

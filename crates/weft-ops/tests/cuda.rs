@@ -101,7 +101,9 @@ fn linear_on<T: CudaReal>(pair: &Pair<T>) {
     for (case, (networks, rows, inputs, outputs, before)) in shapes.into_iter().enumerate() {
         for (shared, input_major, biased) in [(false, false, true), (true, true, true), (false, true, false), (true, false, false)]
         {
-            let stride = before + inputs * outputs + outputs + 2;
+            // Biases of a population start at multiples of 16 bytes, or anywhere.
+            let stride: usize = before + inputs * outputs + outputs + 2;
+            let stride = if before % 8 == 0 { stride.next_multiple_of(8) } else { stride };
             let map = Linear { weight: before, bias: biased.then_some(before + inputs * outputs), inputs, outputs, input_major };
             let batch = Batch { networks, rows, stride, shared };
             let x = pair.values(case as u64, rows * inputs * if shared { 1 } else { networks });
@@ -216,12 +218,13 @@ fn pointwise() {
 fn norms_on<T: CudaReal>(pair: &Pair<T>) {
     for kind in [NormKind::Layer, NormKind::Rms] {
         for (rows, width, rows_per_group) in
-            [(6, 24, 2), (30, 33, 10), (1000, 256, 250), (12, 1030, 12), (9, 2048, 1), (2000, 8, 1000)]
+            [(6, 24, 2), (30, 33, 10), (1000, 256, 250), (12, 1030, 12), (9, 2048, 1), (2000, 8, 1000), (16, 768, 8)]
         {
             for (summed, affine, modulated) in
                 [(false, true, false), (true, false, true), (true, true, true), (false, false, false)]
             {
-                let parameters = affine.then_some([3, 3 + width]);
+                // The shift behind the gain, or before it.
+                let parameters = affine.then_some(if kind == NormKind::Layer { [3, 3 + width] } else { [3 + width, 3] });
                 let norm = Norm { kind, width, epsilon: 1e-5, gain: parameters.map(|p| p[0]), bias: parameters.map(|p| p[1]) };
                 let (x, add, theta) = (pair.values(1, rows * width), pair.values(2, rows * width), pair.values(3, 4 + 2 * width));
                 let columns = Columns { columns: 2 * width + 5, first: 3, rows_per_group };
@@ -314,6 +317,13 @@ fn losses_on<T: CudaReal>(pair: &Pair<T>) {
         pair.compare(&format!("loss {networks}×{rows}×{classes}"), &loss, &cpu_loss);
         pair.compare(&format!("gradient {networks}×{rows}×{classes}"), &gradient, &cpu_gradient);
     }
+    let labels = pair.gpu.indices(&[1, 9, 0, 2]).unwrap();
+    let (loss, _) = pair.gpu.cross_entropy([2, 3], pair.values(1, 12).view(), DeviceView::from(&labels)).unwrap();
+    let loss = pair.gpu.to_vec(&loss).unwrap();
+    assert!(
+        loss[0].to_f32().is_nan() && loss[1].to_f32().is_finite(),
+        "a label that is no class makes its own network's loss no number"
+    );
 }
 
 #[test]

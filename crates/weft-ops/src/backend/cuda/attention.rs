@@ -1,7 +1,8 @@
 //! Attention: blocks of rows of one head, which meet the other side tile by tile.
 //!
 //! # References
-//! Dao et al., *FlashAttention* (2022); Dao, *FlashAttention-2* (2023), whose sharing out of rows to warps this is.
+//! Dao et al., "`FlashAttention`: Fast and Memory-Efficient Exact Attention with IO-Awareness" (2022), algorithms 1 and 4; Dao,
+//! "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning" (2023), section 3.
 
 use super::super::Attention;
 use super::Cuda;
@@ -15,7 +16,7 @@ struct Tiles {
     tile: usize,
 }
 
-/// The constants of attention_bf16.cu and attention_f32.cu.
+/// The constants of `attention_bf16.cu` and `attention_f32.cu`.
 fn tiles<T: CudaReal>(head_dim: usize) -> Tiles {
     if T::BF16 { Tiles { block: 64, tile: if head_dim == 128 { 32 } else { 64 } } } else { Tiles { block: 32, tile: 16 } }
 }

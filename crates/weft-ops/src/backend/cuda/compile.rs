@@ -9,6 +9,7 @@ use candle_core::cuda_backend::cudarc::nvrtc::{Ptx, result, sys};
 use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A module's source, with the values of its `WEFT_` constants.
 pub(super) struct Source<'a> {
@@ -66,10 +67,11 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 
 /// Writes beside and renames, so that no other process reads half a file.
 fn write(path: &Path, code: &[u8]) -> std::io::Result<()> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let beside = path.with_extension(format!("{}.tmp", std::process::id()));
+    let beside = path.with_extension(format!("{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
     let file = [blake3::hash(code).as_bytes().as_slice(), code].concat();
     std::fs::write(&beside, file).and_then(|()| std::fs::rename(&beside, path)).inspect_err(|_| {
         let _ = std::fs::remove_file(&beside);

@@ -1,6 +1,7 @@
 //! A GPU's stream, products and kernels, shared by all that computes on one of candle's devices.
 
 use super::compile::Source;
+use super::multiply::Products;
 use super::view::{Arg, CudaReal, PerType, address};
 use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, sys as cublas};
@@ -21,6 +22,7 @@ static DEVICES: Mutex<Vec<(DeviceId, Arc<Device>)>> = Mutex::new(Vec::new());
 pub(super) struct Device {
     pub(super) stream: Arc<CudaStream>,
     pub(super) blas: Arc<CudaBlas>,
+    pub(super) products: Products,
     /// Multiprocessors.
     pub(super) processors: usize,
     /// The greatest shared memory of a block.
@@ -28,7 +30,7 @@ pub(super) struct Device {
     ordinal: usize,
     capability: (i32, i32),
     kernels: PerType,
-    _workspace: CudaSlice<u8>,
+    workspace: CudaSlice<u8>,
 }
 
 /// Blocks and threads of a launch.
@@ -91,7 +93,8 @@ impl Device {
             ordinal,
             capability: context.compute_capability().w()?,
             kernels: PerType::default(),
-            _workspace: workspace,
+            products: Products::new()?,
+            workspace,
             stream,
             blas,
         })
@@ -109,6 +112,11 @@ impl Device {
         }
         let kernels = Arc::new(Kernels::load::<T>(self)?);
         Ok(slot.get_or_init(|| kernels).clone())
+    }
+
+    /// What products may use on the side: its address and bytes.
+    pub(super) fn workspace(&self) -> (u64, usize) {
+        (address(&self.workspace), WORKSPACE_BYTES)
     }
 
     /// Memory whose values are all to be written.

@@ -1,11 +1,13 @@
 //! The ends of linear maps: bias and activation, or bias, gate and residual, in one kernel behind the product.
 
 use super::super::{Batch, Columns, Linear};
+use super::Cuda;
 use super::device::Grid;
 use super::pointwise::{code, packs};
-use super::product::check_parameters;
+use super::product::{Outputs, check_parameters};
+use super::reduce::Tiling;
 use super::view::{Arg, CudaReal, View};
-use super::{Cuda, reduce};
+
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use weft_core::Activation;
 
@@ -23,14 +25,14 @@ impl<T: CudaReal> Cuda<T> {
         map: &Linear,
         batch: Batch,
         theta: View<'_, T>,
-        y: &mut CudaSlice<T>,
+        y: &mut Outputs<T>,
         activated: Option<(Activation, &mut CudaSlice<T>)>,
     ) -> crate::Result<()> {
-        if map.bias.is_none() && activated.is_none() {
+        if y.biased && activated.is_none() {
             return Ok(());
         }
-        let len = y.len();
-        let bias = map.bias.map(|bias| {
+        let len = y.values.len();
+        let bias = map.bias.filter(|_| !y.biased).map(|bias| {
             check_parameters(batch, bias, map.outputs, theta.len());
             theta.part(bias, map.outputs)
         });
@@ -41,7 +43,7 @@ impl<T: CudaReal> Cuda<T> {
         // Buffers of our own start at a multiple of 16 bytes.
         let (packs, wide) = packs::<T>(len, map.outputs, &[])?;
         let arguments = [
-            y.into(),
+            (&mut y.values).into(),
             out,
             bias.into(),
             batch.stride.into(),
@@ -58,15 +60,16 @@ impl<T: CudaReal> Cuda<T> {
     pub(super) fn finish_residual(
         &self,
         map: &Linear,
-        mut branch: CudaSlice<T>,
+        branch: Outputs<T>,
         theta: View<'_, T>,
         residual: View<'_, T>,
         gate: Option<(View<'_, T>, Columns)>,
     ) -> crate::Result<(CudaSlice<T>, Option<CudaSlice<T>>)> {
         let width = map.outputs;
+        let Outputs { values: mut branch, biased } = branch;
         let len = branch.len();
         assert_eq!(residual.len(), len, "residual of another length");
-        let bias = map.bias.map(|bias| theta.part(bias, width));
+        let bias = map.bias.filter(|_| !biased).map(|bias| theta.part(bias, width));
         let mut gated = None;
         let (mut columns, mut group) = (0, 1);
         if let Some((modulation, of)) = gate {
@@ -108,8 +111,8 @@ impl<T: CudaReal> Cuda<T> {
         let groups = rows / columns.rows_per_group;
         let d_branch = self.buffer(dy.len())?;
         let (_, wide) = packs::<T>(dy.len(), width, &[dy.address(), branch.address()])?;
-        let tiles = reduce::tiles::<T>(width, wide);
-        let chunks = self.chunks(columns.rows_per_group, groups * tiles);
+        let tiling = Tiling::of_rows::<T>(width, wide);
+        let chunks = self.chunks(columns.rows_per_group, groups, tiling);
         let partial = self.device.uninit::<f32>(groups * chunks * width)?;
         let gate = modulation.part(columns.first, width);
         let arguments = [
@@ -124,8 +127,7 @@ impl<T: CudaReal> Cuda<T> {
             (&partial).into(),
             wide.into(),
         ];
-        let grid = Grid { blocks: [groups * chunks, tiles], threads: [32, 8], shared_bytes: 0 };
-        self.device.launch(&self.kernels.gate_backward, grid, arguments)?;
+        self.device.launch(&self.kernels.gate_backward, tiling.grid(groups * chunks), arguments)?;
         let first = super::view::address(d_modulation) + (columns.first * size_of::<T>()) as u64;
         let total = groups * width;
         let arguments = [(&partial).into(), width.into(), chunks.into(), first.into(), columns.columns.into(), total.into()];

@@ -1,6 +1,6 @@
 //! A GPU, through CUDA: products by cuBLAS, everything between them by kernels of our own that pass over memory once.
 //!
-//! Kernels are compiled at run time for the GPU that is there ([`compile`]) and launched on the stream of candle's device, so that
+//! Kernels are compiled at run time for the GPU that is there (`compile.rs`) and launched on the stream of candle's device, so that
 //! tensors and buffers are used in the order in which calls are made. Sums are `f32` and taken in a fixed order: no result depends
 //! on the run. In `bf16`, products multiply on the tensor cores and add in `f32`, and gradients of weights are added to an `f32`
 //! vector by the product itself.
@@ -10,6 +10,7 @@ mod compile;
 mod device;
 mod linear;
 mod loss;
+mod multiply;
 mod norm;
 mod parameters;
 mod pointwise;
@@ -102,7 +103,7 @@ impl<T: CudaReal> Backend for Cuda<T> {
     fn linear(&self, map: &Linear, batch: Batch, x: View<'_, T>, theta: View<'_, T>) -> crate::Result<CudaSlice<T>> {
         let mut y = self.product_forward(map, batch, x, theta)?;
         self.finish(map, batch, theta, &mut y, None)?;
-        Ok(y)
+        Ok(y.values)
     }
 
     fn linear_activated(
@@ -113,9 +114,9 @@ impl<T: CudaReal> Backend for Cuda<T> {
         theta: View<'_, T>,
     ) -> crate::Result<(CudaSlice<T>, CudaSlice<T>)> {
         let mut before = self.product_forward(map, batch, x, theta)?;
-        let mut after = self.buffer(before.len())?;
+        let mut after = self.buffer(before.values.len())?;
         self.finish(map, batch, theta, &mut before, Some((activation, &mut after)))?;
-        Ok((before, after))
+        Ok((before.values, after))
     }
 
     fn linear_residual(
@@ -126,6 +127,11 @@ impl<T: CudaReal> Backend for Cuda<T> {
         residual: View<'_, T>,
         gate: Option<(View<'_, T>, Columns)>,
     ) -> crate::Result<(CudaSlice<T>, Option<CudaSlice<T>>)> {
+        if gate.is_none()
+            && let Some(y) = self.product_residual(map, rows, (x, theta), residual)?
+        {
+            return Ok((y, None));
+        }
         let branch = self.product_forward(map, Batch::one(rows), x, theta)?;
         self.finish_residual(map, branch, theta, residual, gate)
     }

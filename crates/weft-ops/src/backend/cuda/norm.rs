@@ -112,7 +112,7 @@ impl<T: CudaReal> Backward<'_, T> {
         let (modulation, columns, group_rows) = modulation_of(norm, rows, modulation);
         let groups = rows / group_rows;
         let sums = modulation.is_some() || norm.gain.is_some() || norm.bias.is_some();
-        let chunks = (8 * cuda.device.processors / groups).clamp(1, group_rows.div_ceil(CHUNK_ROWS));
+        let chunks = (4 * cuda.device.processors / groups).clamp(1, group_rows.div_ceil(CHUNK_ROWS));
         let partial = if sums { Some(cuda.device.uninit(groups * chunks * 2 * norm.width)?) } else { None };
         let plan = Plan { modulation, columns, groups, chunks, partial };
         self.inputs(cuda, &plan, group_rows, dx)?;
@@ -126,15 +126,23 @@ impl<T: CudaReal> Backward<'_, T> {
             Some(_) => (groups, chunks * 2 * norm.width),
             None => (chunks, 2 * norm.width),
         };
-        for (parameter, first) in [(norm.bias, 0), (norm.gain, norm.width)] {
-            let Some(parameter) = parameter else { continue };
-            let columns = Partial { values: partial, first, row_stride, rows, columns: norm.width };
-            cuda.add_partial_sums(&columns, gradient, parameter)?;
+        let sum = |first, columns| Partial { values: partial, first, row_stride, rows, columns };
+        match (norm.gain, norm.bias) {
+            (Some(gain), Some(bias)) if bias == gain + norm.width => {
+                return cuda.add_partial_sums(&sum(0, 2 * norm.width), gradient, gain);
+            }
+            _ => {}
+        }
+        if let Some(gain) = norm.gain {
+            cuda.add_partial_sums(&sum(0, norm.width), gradient, gain)?;
+        }
+        if let Some(bias) = norm.bias {
+            cuda.add_partial_sums(&sum(norm.width, norm.width), gradient, bias)?;
         }
         Ok(())
     }
 
-    /// Adds to `dx`, and sums `dy` and `dy·n` over chunks.
+    /// Adds to `dx`, and sums `dy·n` and `dy` over chunks.
     fn inputs(&self, cuda: &Cuda<T>, plan: &Plan<'_, T>, group_rows: usize, dx: &mut CudaSlice<T>) -> crate::Result<()> {
         let (x, add) = self.inputs;
         let width = self.norm.width;

@@ -1,55 +1,69 @@
-//! Matrix products by cuBLAS: of a linear map, its input's gradient and its weight's, for one network or a population.
+//! The products of a linear map: its outputs, its input's gradient and its weight's, for one network or a population.
 //!
 //! cuBLAS counts columns first; a row-major `[r, c]` is its `c × r` matrix. The comments below name matrices its way.
 
 use super::super::{Batch, Linear};
 use super::Cuda;
+use super::multiply::{Product, Side, Target};
 use super::view::{CudaReal, View, address};
-use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::cublas::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 
-/// A side of a product: where it starts, the distance of its columns, that of networks, and whether it is transposed.
-#[derive(Clone, Copy)]
-struct Side {
-    address: u64,
-    leading: usize,
-    stride: usize,
-    transposed: bool,
-}
-
-/// Where a product goes.
-#[derive(Clone, Copy)]
-struct Target {
-    address: u64,
-    leading: usize,
-    stride: usize,
-    kind: sys::cudaDataType,
-    /// Whether it is added to what is there.
-    add: bool,
-}
-
-impl Side {
-    fn operation(self) -> sys::cublasOperation_t {
-        if self.transposed { sys::cublasOperation_t::CUBLAS_OP_T } else { sys::cublasOperation_t::CUBLAS_OP_N }
-    }
+/// Outputs of a linear map, and whether the bias is in them.
+pub(super) struct Outputs<T> {
+    pub(super) values: CudaSlice<T>,
+    pub(super) biased: bool,
 }
 
 impl<T: CudaReal> Cuda<T> {
-    /// `x·Wᵀ`, without the bias.
+    /// `x·Wᵀ + b`, the bias in the same kernel where its address allows it.
     pub(super) fn product_forward(
         &self,
         map: &Linear,
         batch: Batch,
         x: View<'_, T>,
         theta: View<'_, T>,
-    ) -> crate::Result<CudaSlice<T>> {
+    ) -> crate::Result<Outputs<T>> {
+        let values = self.buffer(batch.networks * batch.rows * map.outputs)?;
+        let bias = Self::bias(map, batch, theta);
+        let mut biased = bias.is_some() && self.product_into(map, batch, (x, theta), &values, (None, bias))?;
+        if !biased {
+            self.product_into(map, batch, (x, theta), &values, (None, None))?;
+            biased = map.bias.is_none();
+        }
+        Ok(Outputs { values, biased })
+    }
+
+    /// `residual + x·Wᵀ + b` of one network in one kernel, where that can be.
+    pub(super) fn product_residual(
+        &self,
+        map: &Linear,
+        rows: usize,
+        (x, theta): (View<'_, T>, View<'_, T>),
+        residual: View<'_, T>,
+    ) -> crate::Result<Option<CudaSlice<T>>> {
+        assert_eq!(residual.len(), rows * map.outputs, "residual of another length");
+        let batch = Batch::one(rows);
+        let bias = Self::bias(map, batch, theta);
+        if bias.is_none() && map.bias.is_some() {
+            return Ok(None);
+        }
+        let values = self.buffer(rows * map.outputs)?;
+        let queued = self.product_into(map, batch, (x, theta), &values, (Some(residual.address()), bias))?;
+        Ok(queued.then_some(values))
+    }
+
+    fn product_into(
+        &self,
+        map: &Linear,
+        batch: Batch,
+        (x, theta): (View<'_, T>, View<'_, T>),
+        y: &CudaSlice<T>,
+        (addend, bias): (Option<u64>, Option<(u64, usize)>),
+    ) -> crate::Result<bool> {
         let (rows, inputs, outputs) = (batch.rows, map.inputs, map.outputs);
-        let y = self.buffer(batch.networks * rows * outputs)?;
-        let weight = self.weight(map, batch, theta, !map.input_major);
-        let target = Target { address: address(&y), leading: outputs, stride: rows * outputs, kind: T::KIND, add: false };
-        self.multiply([outputs, rows, inputs], batch.networks, weight, input(map, batch, x, false), target)?;
-        Ok(y)
+        let weight = weight(map, batch, theta, !map.input_major);
+        let target = Target { address: address(y), leading: outputs, stride: rows * outputs, bf16: T::BF16, addend, bias };
+        self.multiply([outputs, rows, inputs], batch, [weight, input(map, batch, x, false)], target)
     }
 
     /// `dy·W`.
@@ -62,9 +76,10 @@ impl<T: CudaReal> Cuda<T> {
     ) -> crate::Result<CudaSlice<T>> {
         let (rows, inputs, outputs) = (batch.rows, map.inputs, map.outputs);
         let dx = self.buffer(batch.networks * rows * inputs)?;
-        let weight = self.weight(map, batch, theta, map.input_major);
-        let target = Target { address: address(&dx), leading: inputs, stride: rows * inputs, kind: T::KIND, add: false };
-        self.multiply([inputs, rows, outputs], batch.networks, weight, output(map, batch, dy, false), target)?;
+        let weight = weight(map, batch, theta, map.input_major);
+        let target =
+            Target { address: address(&dx), leading: inputs, stride: rows * inputs, bf16: T::BF16, addend: None, bias: None };
+        self.multiply([inputs, rows, outputs], batch, [weight, output(map, batch, dy, false)], target)?;
         Ok(dx)
     }
 
@@ -79,19 +94,15 @@ impl<T: CudaReal> Cuda<T> {
     ) -> crate::Result<()> {
         let (rows, inputs, outputs) = (batch.rows, map.inputs, map.outputs);
         check_parameters(batch, map.weight, inputs * outputs, gradient.len());
-        let target = Target {
-            address: address(gradient) + (map.weight * size_of::<f32>()) as u64,
-            leading: if map.input_major { outputs } else { inputs },
-            stride: batch.stride,
-            kind: f32::KIND,
-            add: true,
-        };
+        let first = address(gradient) + (map.weight * size_of::<f32>()) as u64;
+        let leading = if map.input_major { outputs } else { inputs };
+        let target = Target { address: first, leading, stride: batch.stride, bf16: false, addend: Some(first), bias: None };
         if map.input_major {
-            let (dy, x) = (output(map, batch, dy, false), input(map, batch, x, true));
-            self.multiply([outputs, inputs, rows], batch.networks, dy, x, target)?;
+            let sides = [output(map, batch, dy, false), input(map, batch, x, true)];
+            self.multiply([outputs, inputs, rows], batch, sides, target)?;
         } else {
-            let (x, dy) = (input(map, batch, x, false), output(map, batch, dy, true));
-            self.multiply([inputs, outputs, rows], batch.networks, x, dy, target)?;
+            let sides = [input(map, batch, x, false), output(map, batch, dy, true)];
+            self.multiply([inputs, outputs, rows], batch, sides, target)?;
         }
         if let Some(bias) = map.bias {
             self.add_column_sums(dy, (batch.networks, outputs), gradient, (bias, batch.stride))?;
@@ -99,90 +110,25 @@ impl<T: CudaReal> Cuda<T> {
         Ok(())
     }
 
-    /// The weight as an `i × o` matrix where it is stored `[o, i]`, else as an `o × i` one.
-    fn weight(&self, map: &Linear, batch: Batch, theta: View<'_, T>, transposed: bool) -> Side {
-        check_parameters(batch, map.weight, map.inputs * map.outputs, theta.len());
-        Side {
-            address: theta.part(map.weight, map.inputs * map.outputs).address(),
-            leading: if map.input_major { map.outputs } else { map.inputs },
-            stride: batch.stride,
-            transposed,
-        }
+    fn multiply(&self, size: [usize; 3], batch: Batch, sides: [Side; 2], target: Target) -> crate::Result<bool> {
+        self.device.multiply(&Product { size, networks: batch.networks, bf16: T::BF16, sides, target })
     }
 
-    /// `target = a·b`, `m × n` with an inner length of `k`.
-    fn multiply(&self, [m, n, k]: [usize; 3], networks: usize, a: Side, b: Side, target: Target) -> crate::Result<()> {
-        if networks * m * n * k == 0 {
-            return Ok(());
-        }
-        let size = |value: usize| i32::try_from(value).map_err(candle_core::Error::from);
-        let ([m, n, k], networks) = ([size(m)?, size(n)?, size(k)?], size(networks)?);
-        let [lda, ldb, ldc] = [size(a.leading)?, size(b.leading)?, size(target.leading)?];
-        let (one, beta) = (1.0f32, if target.add { 1.0f32 } else { 0.0 });
-        let (one, beta) = ((&raw const one).cast(), (&raw const beta).cast());
-        let (left, right, to) = (a.address as *const _, b.address as *const _, target.address as *mut _);
-        let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
-        let algorithm = sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT;
-        let handle = *self.device.blas.handle();
-        self.device.stream.context().bind_to_thread().w()?;
-        if networks == 1 {
-            // SAFETY: callers check that all three matrices lie inside what they borrow (`input`, `output` and `check_parameters`); the
-            // factors are on this frame and read before the call returns, as cuBLAS reads them from the host.
-            let queued = unsafe {
-                result::gemm_ex(
-                    handle,
-                    a.operation(),
-                    b.operation(),
-                    m,
-                    n,
-                    k,
-                    one,
-                    left,
-                    T::KIND,
-                    lda,
-                    right,
-                    T::KIND,
-                    ldb,
-                    beta,
-                    to,
-                    target.kind,
-                    ldc,
-                    compute,
-                    algorithm,
-                )
-            };
-            return Ok(queued.w()?);
-        }
-        // SAFETY: as above, for each network; strides are those of the checked lengths.
-        let queued = unsafe {
-            result::gemm_strided_batched_ex(
-                handle,
-                a.operation(),
-                b.operation(),
-                m,
-                n,
-                k,
-                one,
-                left,
-                T::KIND,
-                lda,
-                a.stride as i64,
-                right,
-                T::KIND,
-                ldb,
-                b.stride as i64,
-                beta,
-                to,
-                target.kind,
-                ldc,
-                target.stride as i64,
-                networks,
-                compute,
-                algorithm,
-            )
-        };
-        Ok(queued.w()?)
+    /// The bias of each network, if all start at a multiple of 16 bytes.
+    fn bias(map: &Linear, batch: Batch, theta: View<'_, T>) -> Option<(u64, usize)> {
+        let first = map.bias?;
+        check_parameters(batch, first, map.outputs, theta.len());
+        let address = theta.part(first, map.outputs).address();
+        let aligned = address.is_multiple_of(16) && (batch.networks == 1 || batch.stride.is_multiple_of(T::WIDE));
+        aligned.then_some((address, batch.stride))
     }
+}
+
+/// The weight as an `i × o` matrix where it is stored `[o, i]`, else as an `o × i` one.
+fn weight<T>(map: &Linear, batch: Batch, theta: View<'_, T>, transposed: bool) -> Side {
+    check_parameters(batch, map.weight, map.inputs * map.outputs, theta.len());
+    let address = theta.part(map.weight, map.inputs * map.outputs).address();
+    Side { address, leading: if map.input_major { map.outputs } else { map.inputs }, stride: batch.stride, transposed }
 }
 
 /// Inputs as an `i × r` matrix.

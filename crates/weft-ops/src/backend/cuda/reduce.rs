@@ -6,12 +6,32 @@ use super::pointwise::packs;
 use super::view::{CudaReal, View, address};
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 
-/// Rows that are not worth another chunk.
-const CHUNK_ROWS: usize = 64;
+/// Rows that each thread of a chunk has at least.
+const THREAD_ROWS: usize = 8;
 
-/// Blocks of 32 packs that cover the columns.
-pub(super) fn tiles<T: CudaReal>(columns: usize, wide: bool) -> usize {
-    columns.div_ceil(32 * if wide { T::WIDE } else { 1 })
+/// How columns are shared out: blocks of so many packs of them, times as many rows as make 256 threads.
+#[derive(Clone, Copy)]
+pub(super) struct Tiling {
+    lanes: usize,
+    /// Blocks that cover the columns.
+    pub(super) tiles: usize,
+}
+
+impl Tiling {
+    pub(super) fn new(columns: usize, of_pack: usize) -> Self {
+        let packs = columns / of_pack;
+        let lanes = packs.next_power_of_two().min(32);
+        Self { lanes, tiles: packs.div_ceil(lanes) }
+    }
+
+    /// The same for rows of a buffer, whose packs are of 16 bytes or of one value.
+    pub(super) fn of_rows<T: CudaReal>(columns: usize, wide: bool) -> Self {
+        Self::new(columns, if wide { T::WIDE } else { 1 })
+    }
+
+    pub(super) fn grid(self, blocks: usize) -> Grid {
+        Grid { blocks: [blocks, self.tiles], threads: [self.lanes, 256 / self.lanes], shared_bytes: 0 }
+    }
 }
 
 /// A matrix of `f32` on the device, whose columns are summed.
@@ -25,9 +45,10 @@ pub(super) struct Partial<'a> {
 }
 
 impl<T: CudaReal> Cuda<T> {
-    /// Into how many chunks rows are cut, so that `blocks` blocks a chunk keep the GPU busy.
-    pub(super) fn chunks(&self, rows: usize, blocks: usize) -> usize {
-        (4 * self.device.processors / blocks.max(1)).clamp(1, rows.div_ceil(CHUNK_ROWS).max(1))
+    /// Into how many chunks the rows of each of `matrices` are cut, so that the GPU is busy.
+    pub(super) fn chunks(&self, rows: usize, matrices: usize, tiling: Tiling) -> usize {
+        let most = rows.div_ceil(THREAD_ROWS * 256 / tiling.lanes).max(1);
+        (4 * self.device.processors / (matrices * tiling.tiles).max(1)).clamp(1, most)
     }
 
     /// Adds the sums over rows of `x` `[n, r, columns]` to `gradient[n·stride + first..]`.
@@ -42,8 +63,8 @@ impl<T: CudaReal> Cuda<T> {
         assert_eq!(x.len(), networks * rows * columns, "whole rows");
         assert!((networks - 1) * stride + first + columns <= gradient.len(), "gradient {first} + {columns} lies outside");
         let (_, wide) = packs::<T>(x.len(), columns, &[x.address()])?;
-        let tiles = tiles::<T>(columns, wide);
-        let chunks = self.chunks(rows, networks * tiles);
+        let tiling = Tiling::of_rows::<T>(columns, wide);
+        let chunks = self.chunks(rows, networks, tiling);
         let to = address(gradient) + (first * size_of::<f32>()) as u64;
         let partial = if chunks > 1 { Some(self.device.uninit::<f32>(networks * chunks * columns)?) } else { None };
         let arguments = [
@@ -58,8 +79,7 @@ impl<T: CudaReal> Cuda<T> {
             partial.is_none().into(),
             wide.into(),
         ];
-        let grid = Grid { blocks: [networks * chunks, tiles], threads: [32, 8], shared_bytes: 0 };
-        self.device.launch(&self.kernels.column_sum, grid, arguments)?;
+        self.device.launch(&self.kernels.column_sum, tiling.grid(networks * chunks), arguments)?;
         let Some(partial) = partial else { return Ok(()) };
         let arguments = [
             (&partial).into(),
@@ -72,8 +92,7 @@ impl<T: CudaReal> Cuda<T> {
             stride.into(),
             true.into(),
         ];
-        let grid = Grid { blocks: [networks, columns.div_ceil(32)], threads: [32, 8], shared_bytes: 0 };
-        self.device.launch(&self.kernels.column_sum_wide, grid, arguments)
+        self.device.launch(&self.kernels.column_sum_wide, Tiling::new(columns, 1).grid(networks), arguments)
     }
 
     /// Adds the sums over a matrix's rows to `gradient[first..]`.
@@ -83,10 +102,9 @@ impl<T: CudaReal> Cuda<T> {
         assert!(first + columns <= gradient.len(), "gradient {first} + {columns} lies outside");
         let bytes = size_of::<f32>();
         let (from, to) = (address(values) + (column * bytes) as u64, address(gradient) + (first * bytes) as u64);
-        let tiles = columns.div_ceil(32);
-        let chunks = self.chunks(rows, tiles);
+        let tiling = Tiling::new(columns, 1);
+        let chunks = self.chunks(rows, 1, tiling);
         let sums = if chunks > 1 { Some(self.device.uninit::<f32>(chunks * columns)?) } else { None };
-        let grid = |chunks| Grid { blocks: [chunks, tiles], threads: [32, 8], shared_bytes: 0 };
         let arguments = [
             from.into(),
             row_stride.into(),
@@ -98,7 +116,7 @@ impl<T: CudaReal> Cuda<T> {
             0usize.into(),
             sums.is_none().into(),
         ];
-        self.device.launch(&self.kernels.column_sum_wide, grid(chunks), arguments)?;
+        self.device.launch(&self.kernels.column_sum_wide, tiling.grid(chunks), arguments)?;
         let Some(sums) = sums else { return Ok(()) };
         let arguments = [
             (&sums).into(),
@@ -111,6 +129,6 @@ impl<T: CudaReal> Cuda<T> {
             0usize.into(),
             true.into(),
         ];
-        self.device.launch(&self.kernels.column_sum_wide, grid(1), arguments)
+        self.device.launch(&self.kernels.column_sum_wide, tiling.grid(1), arguments)
     }
 }

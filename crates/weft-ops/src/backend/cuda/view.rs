@@ -1,8 +1,7 @@
 //! What kernels are given: addresses on the device, with their length and what they borrow.
 
 use super::device::Kernels;
-use candle_core::cuda_backend::cudarc::cublas::sys::cudaDataType;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DevicePtr, DeviceRepr, DeviceSlice, ValidAsZeroBits};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DevicePtr, DeviceRepr, ValidAsZeroBits};
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
@@ -20,8 +19,6 @@ pub trait CudaReal:
     const NAME: &'static str;
     #[doc(hidden)]
     const BF16: bool;
-    #[doc(hidden)]
-    const KIND: cudaDataType;
     /// Values of a 16-byte access.
     #[doc(hidden)]
     const WIDE: usize = 16 / size_of::<Self>();
@@ -34,7 +31,6 @@ pub trait CudaReal:
 impl CudaReal for f32 {
     const NAME: &'static str = "f32";
     const BF16: bool = false;
-    const KIND: cudaDataType = cudaDataType::CUDA_R_32F;
 
     fn from_f32(value: f32) -> Self {
         value
@@ -47,7 +43,6 @@ impl CudaReal for f32 {
 impl CudaReal for half::bf16 {
     const NAME: &'static str = "bf16";
     const BF16: bool = true;
-    const KIND: cudaDataType = cudaDataType::CUDA_R_16BF;
 
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
@@ -133,7 +128,7 @@ impl<'a, T> View<'a, T> {
 }
 
 /// Where values lie on the device.
-pub(super) fn address<T>(values: &(impl DevicePtr<T> + DeviceSlice<T>)) -> u64 {
+pub(super) fn address<T>(values: &impl DevicePtr<T>) -> u64 {
     values.device_ptr(values.stream()).0
 }
 

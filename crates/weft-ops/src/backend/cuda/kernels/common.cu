@@ -96,5 +96,14 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
+// eˣ, 1/x: as exact as the type can tell.
+#if WEFT_BF16
+__device__ __forceinline__ float exponential(float x) { return __expf(x); }
+__device__ __forceinline__ float inverse(float x) { return __fdividef(1.0f, x); }
+#else
+__device__ __forceinline__ float exponential(float x) { return expf(x); }
+__device__ __forceinline__ float inverse(float x) { return 1.0f / x; }
+#endif
+
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
 __device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7fc00000u); }

@@ -1,40 +1,45 @@
 // Sums over rows, in an order that does not depend on the run: a block sums a chunk of rows, a second launch sums the chunks.
 //
-// Blocks are 32 packs of columns × 8 rows.
+// Blocks are `blockDim.x` packs of columns (a power of two up to 32) × as many rows as make 256 threads.
 
-template <int V> __device__ __forceinline__ void sum_block(const Pack<V>& sum, float (*shared)[32 * WIDE]) {
+// Sums a block's rows: thread `t` returns the sum of column `t`, where there is one.
+template <int V> __device__ __forceinline__ float sum_rows(const Pack<V>& sum) {
+    __shared__ float shared[256 * V];
+    const u32 columns = blockDim.x * V;
 #pragma unroll
-    for (int i = 0; i < V; i++) shared[threadIdx.y][threadIdx.x * V + i] = sum.v[i];
+    for (int i = 0; i < V; i++) shared[threadIdx.y * columns + threadIdx.x * V + i] = sum.v[i];
     __syncthreads();
+    const u32 mine = threadIdx.y * blockDim.x + threadIdx.x;
+    float total = 0.0f;
+    if (mine < columns) {
+        for (u32 row = 0; row < blockDim.y; row++) total += shared[row * columns + mine];
+    }
+    return total;
 }
 
 // out[batch][chunk][column] = Σ of a chunk's rows; with `accumulate`, there is one chunk and out[batch·out_stride + column] += Σ.
 template <class E, int V>
 __device__ void column_sum_of(const E* x, u64 row_stride, u64 stride, u32 rows, u32 columns, u32 chunks, float* out, u64 out_stride,
                               int accumulate) {
-    __shared__ float shared[8][32 * WIDE];
     const u32 batch = blockIdx.x / chunks;
     const u32 chunk = blockIdx.x - batch * chunks;
     const u32 of_chunk = (rows + chunks - 1) / chunks;
     const u32 end = min(rows, (chunk + 1) * of_chunk);
-    const u32 first = blockIdx.y * 32 * V;
+    const u32 first = blockIdx.y * blockDim.x * V;
     const u32 column = first + threadIdx.x * V;
     Pack<V> sum = {};
     if (column < columns) {
         const E* source = x + batch * stride + column;
 #pragma unroll 4
-        for (u32 row = chunk * of_chunk + threadIdx.y; row < end; row += 8) {
+        for (u32 row = chunk * of_chunk + threadIdx.y; row < end; row += blockDim.y) {
             const Pack<V> a = load<V>(source + row * row_stride);
 #pragma unroll
             for (int i = 0; i < V; i++) sum.v[i] += a.v[i];
         }
     }
-    sum_block<V>(sum, shared);
-    const u32 mine = threadIdx.y * 32 + threadIdx.x;
-    if (mine >= 32 * V || first + mine >= columns) return;
-    float total = 0.0f;
-#pragma unroll
-    for (int i = 0; i < 8; i++) total += shared[i][mine];
+    const float total = sum_rows<V>(sum);
+    const u32 mine = threadIdx.y * blockDim.x + threadIdx.x;
+    if (mine >= blockDim.x * V || first + mine >= columns) return;
     if (accumulate) {
         out[batch * out_stride + first + mine] += total;
     } else {
@@ -60,18 +65,17 @@ extern "C" __global__ void column_sum_wide(const float* x, u64 row_stride, u64 s
 template <int V>
 __device__ void gate_backward_of(const real* dy, const real* branch, const real* gate, u32 stride, u32 rows, u32 columns, u32 chunks,
                                  real* d_branch, float* partial) {
-    __shared__ float shared[8][32 * WIDE];
     const u32 group = blockIdx.x / chunks;
     const u32 chunk = blockIdx.x - group * chunks;
     const u32 of_chunk = (rows + chunks - 1) / chunks;
     const u32 end = min(rows, (chunk + 1) * of_chunk);
-    const u32 first = blockIdx.y * 32 * V;
+    const u32 first = blockIdx.y * blockDim.x * V;
     const u32 column = first + threadIdx.x * V;
     Pack<V> sum = {};
     if (column < columns) {
         const Pack<V> scale = load_any<V>(gate + (u64)group * stride + column);
 #pragma unroll 4
-        for (u32 row = chunk * of_chunk + threadIdx.y; row < end; row += 8) {
+        for (u32 row = chunk * of_chunk + threadIdx.y; row < end; row += blockDim.y) {
             const u64 at = ((u64)group * rows + row) * columns + column;
             Pack<V> g = load<V>(dy + at);
             const Pack<V> b = load<V>(branch + at);
@@ -83,12 +87,9 @@ __device__ void gate_backward_of(const real* dy, const real* branch, const real*
             store<V>(d_branch + at, g);
         }
     }
-    sum_block<V>(sum, shared);
-    const u32 mine = threadIdx.y * 32 + threadIdx.x;
-    if (mine >= 32 * V || first + mine >= columns) return;
-    float total = 0.0f;
-#pragma unroll
-    for (int i = 0; i < 8; i++) total += shared[i][mine];
+    const float total = sum_rows<V>(sum);
+    const u32 mine = threadIdx.y * blockDim.x + threadIdx.x;
+    if (mine >= blockDim.x * V || first + mine >= columns) return;
     partial[(u64)blockIdx.x * columns + first + mine] = total;
 }
 

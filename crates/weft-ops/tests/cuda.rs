@@ -2,6 +2,7 @@
 //!
 //! A deviation is the greatest difference over the greatest magnitude. Without a GPU the tests say that they are skipped.
 #![cfg(feature = "cuda")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
@@ -59,12 +60,6 @@ impl<T: CudaReal> Pair<T> {
         Values { gpu: self.gpu.from_slice(&values).unwrap(), cpu }
     }
 
-    fn wide(&self, seed: u64, len: usize) -> (CudaSlice<f32>, Vec<f64>) {
-        let gpu = Cuda::<f32>::new(device().unwrap()).unwrap();
-        let values = Seed::new(seed).normals(len);
-        (gpu.from_slice(&values).unwrap(), values.iter().map(|&v| f64::from(v)).collect())
-    }
-
     fn compare<E: CudaReal>(&self, what: &str, got: &CudaSlice<E>, expected: &[f64]) {
         let got: Vec<f64> = self.gpu.to_vec(got).unwrap().iter().map(|v| f64::from(v.to_f32())).collect();
         self.judge(what, &got, expected);
@@ -84,6 +79,13 @@ impl<T: CudaReal> Pair<T> {
     fn finish(self) {
         assert!(self.failures.borrow().is_empty(), "{:#?}", self.failures);
     }
+}
+
+/// Gradients, which are `f32` on the GPU whatever it computes in.
+fn wide(seed: u64, len: usize) -> (CudaSlice<f32>, Vec<f64>) {
+    let gpu = Cuda::<f32>::new(device().unwrap()).unwrap();
+    let values = Seed::new(seed).normals(len);
+    (gpu.from_slice(&values).unwrap(), values.iter().map(|&v| f64::from(v)).collect())
 }
 
 fn run(topic: &'static str, single: fn(&Pair<f32>), half: fn(&Pair<half::bf16>)) {
@@ -112,7 +114,7 @@ fn linear_on<T: CudaReal>(pair: &Pair<T>) {
             let name = |what: &str| format!("{what} {networks}×{rows}×{inputs}→{outputs} {shared} {input_major} {biased}");
             let y = pair.gpu.linear(&map, batch, x.view(), theta.view()).unwrap();
             pair.compare(&name("linear"), &y, &pair.cpu.linear(&map, batch, &x.cpu, &theta.cpu).unwrap());
-            let (mut gradient, cpu_gradient) = pair.wide(30, networks * stride);
+            let (mut gradient, cpu_gradient) = wide(30, networks * stride);
             let mut expected = pair.cpu.from_slice(&cpu_gradient);
             let dx = pair.gpu.linear_backward((&map, true), batch, x.view(), theta.view(), dy.view(), &mut gradient).unwrap();
             let cpu_dx = pair.cpu.linear_backward((&map, true), batch, &x.cpu, &theta.cpu, &dy.cpu, &mut expected).unwrap();
@@ -201,7 +203,7 @@ fn pointwise_on<T: CudaReal>(pair: &Pair<T>) {
         pair.gpu.add_repeated(&mut y.gpu, (theta.view(), 5, len)).unwrap();
         pair.cpu.add_repeated(&mut expected, (&theta.cpu, 5, len)).unwrap();
         pair.compare(&name("add repeated"), &y.gpu, &expected);
-        let (mut gradient, cpu_gradient) = pair.wide(4, len + 7);
+        let (mut gradient, cpu_gradient) = wide(4, len + 7);
         let mut expected = pair.cpu.from_slice(&cpu_gradient);
         pair.gpu.add_repeated_backward(x.view(), (5, len), &mut gradient).unwrap();
         pair.cpu.add_repeated_backward(&x.cpu, (5, len), &mut expected).unwrap();
@@ -231,7 +233,7 @@ fn norms_on<T: CudaReal>(pair: &Pair<T>) {
                 let values = pair.values(4, rows / rows_per_group * columns.columns);
                 let (dy, mut dx) = (pair.values(5, rows * width), pair.values(6, rows * width));
                 let mut d = pair.values(7, values.cpu.len());
-                let (mut gradient, cpu_gradient) = pair.wide(8, 4 + 2 * width);
+                let (mut gradient, cpu_gradient) = wide(8, 4 + 2 * width);
                 let [mut cpu_gradient, mut cpu_dx, mut cpu_d] = [&cpu_gradient, &dx.cpu, &d.cpu].map(|v| pair.cpu.from_slice(v));
                 let name = |what: &str| format!("{what} {kind:?} {rows}×{width}/{rows_per_group} {summed} {affine} {modulated}");
 
@@ -387,7 +389,7 @@ fn repeats_on<T: CudaReal>(pair: &Pair<T>) {
     let once = || {
         let (y, log_sums) = pair.gpu.attention(&attention, packed.view()).unwrap();
         let d = pair.gpu.attention_backward(&attention, packed.view(), (pair.gpu.view(&y), &log_sums), dy.view()).unwrap();
-        let (mut gradient, _) = pair.wide(4, 257 * 128);
+        let (mut gradient, _) = wide(4, 257 * 128);
         let (_, statistics) = pair.gpu.norm(&norm, dy.view(), None, theta.view(), None).unwrap();
         let mut dx = pair.gpu.zeros(rows * 128).unwrap();
         pair.gpu

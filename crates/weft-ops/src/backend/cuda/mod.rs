@@ -1,0 +1,271 @@
+//! A GPU, through CUDA: products by cuBLAS, everything between them by kernels of our own that pass over memory once.
+//!
+//! Kernels are compiled at run time for the GPU that is there (`compile.rs`) and launched on the stream of candle's device, so that
+//! tensors and buffers are used in the order in which calls are made. Sums are `f32` and taken in a fixed order: no result depends
+//! on the run. In `bf16`, products multiply on the tensor cores and add in `f32`, and gradients of weights are added to an `f32`
+//! vector by the product itself.
+
+mod attention;
+mod compile;
+mod device;
+mod linear;
+mod loss;
+mod multiply;
+mod norm;
+mod parameters;
+mod pointwise;
+mod product;
+mod reduce;
+mod view;
+
+pub use parameters::CudaParameters;
+pub use view::{CudaReal, View};
+
+use super::{Attention, Backend, Batch, Columns, Linear, Norm, OptimizerStep, Slot};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr};
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
+use device::{Device, Kernels};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use weft_core::Activation;
+
+/// A GPU, computing in `f32` or `bf16`.
+#[derive(Clone)]
+pub struct Cuda<T> {
+    device: Arc<Device>,
+    kernels: Arc<Kernels>,
+    marker: PhantomData<fn() -> T>,
+}
+
+impl<T: CudaReal> std::fmt::Debug for Cuda<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cuda<{}>", T::NAME)
+    }
+}
+
+impl<T: CudaReal> Cuda<T> {
+    /// Prepares a device of candle's: compiles or loads the kernels, and turns off what a single stream does not need.
+    ///
+    /// # Errors
+    /// If the device was made without a stream of its own (`CudaDevice::new_with_stream` makes one), does not know this type, or
+    /// fails.
+    pub fn new(device: &CudaDevice) -> crate::Result<Self> {
+        let device = Device::of(device)?;
+        let kernels = device.kernels::<T>()?;
+        Ok(Self { device, kernels, marker: PhantomData })
+    }
+
+    /// A buffer of values from the host.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn from_slice(&self, values: &[T]) -> crate::Result<CudaSlice<T>> {
+        Ok(self.device.stream.clone_htod(values).w()?)
+    }
+
+    /// Whole numbers from the host.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn indices(&self, values: &[u32]) -> crate::Result<CudaSlice<u32>> {
+        Ok(self.device.stream.clone_htod(values).w()?)
+    }
+
+    /// Waits for a buffer's values and copies them to the host.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn to_vec<E: DeviceRepr>(&self, buffer: &CudaSlice<E>) -> crate::Result<Vec<E>> {
+        Ok(self.device.stream.clone_dtoh(buffer).w()?)
+    }
+
+    /// A buffer whose values are all to be written.
+    fn buffer(&self, len: usize) -> crate::Result<CudaSlice<T>> {
+        self.device.uninit(len)
+    }
+}
+
+impl<T: CudaReal> Backend for Cuda<T> {
+    type Buffer = CudaSlice<T>;
+    type Wide = CudaSlice<f32>;
+    type View<'a> = View<'a, T>;
+    type Indices<'a> = View<'a, u32>;
+    type Parameters = CudaParameters<T>;
+
+    fn view<'a>(&self, buffer: &'a CudaSlice<T>) -> View<'a, T> {
+        View::from(buffer)
+    }
+
+    fn zeros(&self, len: usize) -> crate::Result<CudaSlice<T>> {
+        Ok(self.device.stream.alloc_zeros(len).w()?)
+    }
+
+    fn linear(&self, map: &Linear, batch: Batch, x: View<'_, T>, theta: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        let mut y = self.product_forward(map, batch, x, theta)?;
+        self.finish(map, batch, theta, &mut y, None)?;
+        Ok(y.values)
+    }
+
+    fn linear_activated(
+        &self,
+        (map, activation): (&Linear, Activation),
+        batch: Batch,
+        x: View<'_, T>,
+        theta: View<'_, T>,
+    ) -> crate::Result<(CudaSlice<T>, CudaSlice<T>)> {
+        let mut before = self.product_forward(map, batch, x, theta)?;
+        let mut after = self.buffer(before.values.len())?;
+        self.finish(map, batch, theta, &mut before, Some((activation, &mut after)))?;
+        Ok((before.values, after))
+    }
+
+    fn linear_residual(
+        &self,
+        (map, rows): (&Linear, usize),
+        x: View<'_, T>,
+        theta: View<'_, T>,
+        residual: View<'_, T>,
+        gate: Option<(View<'_, T>, Columns)>,
+    ) -> crate::Result<(CudaSlice<T>, Option<CudaSlice<T>>)> {
+        if gate.is_none()
+            && let Some(y) = self.product_residual(map, rows, (x, theta), residual)?
+        {
+            return Ok((y, None));
+        }
+        let branch = self.product_forward(map, Batch::one(rows), x, theta)?;
+        self.finish_residual(map, branch, theta, residual, gate)
+    }
+
+    fn gate_backward(
+        &self,
+        columns: (Columns, usize),
+        dy: View<'_, T>,
+        branch: View<'_, T>,
+        modulation: View<'_, T>,
+        d_modulation: &mut CudaSlice<T>,
+    ) -> crate::Result<CudaSlice<T>> {
+        self.backward_gate(columns, [dy, branch, modulation], d_modulation)
+    }
+
+    fn linear_backward(
+        &self,
+        (map, wants_dx): (&Linear, bool),
+        batch: Batch,
+        x: View<'_, T>,
+        theta: View<'_, T>,
+        dy: View<'_, T>,
+        gradient: &mut CudaSlice<f32>,
+    ) -> crate::Result<Option<CudaSlice<T>>> {
+        self.backward_parameters(map, batch, x, dy, gradient)?;
+        wants_dx.then(|| self.backward_input(map, batch, theta, dy)).transpose()
+    }
+
+    fn activate(&self, activation: Activation, x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.activate_all(activation, x)
+    }
+
+    fn activate_backward(&self, activation: Activation, x: View<'_, T>, dy: &mut CudaSlice<T>) -> crate::Result<()> {
+        self.backward_activation(activation, x, dy)
+    }
+
+    fn gated(&self, activation: Activation, width: usize, x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.gate(activation, width, x, None)
+    }
+
+    fn gated_backward(&self, activation: Activation, width: usize, x: View<'_, T>, dy: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.gate(activation, width, x, Some(dy))
+    }
+
+    fn norm(
+        &self,
+        norm: &Norm,
+        x: View<'_, T>,
+        add: Option<View<'_, T>>,
+        theta: View<'_, T>,
+        modulation: Option<(View<'_, T>, Columns)>,
+    ) -> crate::Result<(CudaSlice<T>, CudaSlice<f32>)> {
+        self.normalize(norm, (x, add), theta, modulation)
+    }
+
+    fn norm_backward(
+        &self,
+        norm: &Norm,
+        inputs: (View<'_, T>, Option<View<'_, T>>),
+        statistics: &CudaSlice<f32>,
+        theta: View<'_, T>,
+        modulation: Option<(View<'_, T>, Columns, &mut CudaSlice<T>)>,
+        dy: View<'_, T>,
+        dx: &mut CudaSlice<T>,
+        gradient: &mut CudaSlice<f32>,
+    ) -> crate::Result<()> {
+        norm::Backward { norm, inputs, statistics, theta, dy }.run(self, modulation, dx, gradient)
+    }
+
+    fn attention(&self, attention: &Attention, packed: View<'_, T>) -> crate::Result<(CudaSlice<T>, CudaSlice<f32>)> {
+        self.attend(attention, packed)
+    }
+
+    fn attention_backward(
+        &self,
+        attention: &Attention,
+        packed: View<'_, T>,
+        outputs: (View<'_, T>, &CudaSlice<f32>),
+        dy: View<'_, T>,
+    ) -> crate::Result<CudaSlice<T>> {
+        self.backward_attention(attention, packed, outputs, dy)
+    }
+
+    fn add(&self, y: &mut CudaSlice<T>, x: View<'_, T>) -> crate::Result<()> {
+        self.add_all(y, x)
+    }
+
+    fn add_repeated(&self, y: &mut CudaSlice<T>, row: (View<'_, T>, usize, usize)) -> crate::Result<()> {
+        self.add_row(y, row)
+    }
+
+    fn add_repeated_backward(
+        &self,
+        dy: View<'_, T>,
+        (offset, len): (usize, usize),
+        gradient: &mut CudaSlice<f32>,
+    ) -> crate::Result<()> {
+        self.add_column_sums(dy, (1, len), gradient, (offset, 0))
+    }
+
+    fn cross_entropy(
+        &self,
+        sizes: [usize; 2],
+        logits: View<'_, T>,
+        labels: View<'_, u32>,
+    ) -> crate::Result<(CudaSlice<T>, CudaSlice<T>)> {
+        self.losses(sizes, logits, labels)
+    }
+
+    fn parameters(&self, theta: &[f32], trained: bool) -> crate::Result<CudaParameters<T>> {
+        CudaParameters::new(self, theta, trained)
+    }
+
+    fn theta<'a>(&self, parameters: &'a CudaParameters<T>) -> View<'a, T> {
+        parameters.theta()
+    }
+
+    fn theta_and_gradient<'a>(&self, parameters: &'a mut CudaParameters<T>) -> (View<'a, T>, &'a mut CudaSlice<f32>) {
+        parameters.theta_and_gradient()
+    }
+
+    fn read(&self, parameters: &CudaParameters<T>, slot: Slot) -> crate::Result<Vec<f32>> {
+        parameters.read(self, slot)
+    }
+
+    fn write(&self, parameters: &mut CudaParameters<T>, slot: Slot, values: &[f32]) -> crate::Result<()> {
+        parameters.write(self, slot, values)
+    }
+
+    fn optimizer_step(&self, parameters: &mut CudaParameters<T>, step: &OptimizerStep) -> crate::Result<()> {
+        parameters.step(self, step)
+    }
+
+    fn gradient_norm(&self, parameters: &CudaParameters<T>) -> crate::Result<f64> {
+        parameters.norm(self)
+    }
+}

@@ -25,7 +25,7 @@ impl Device {
         let fail = |reason: String| Error::from(weft_ops::Error::Device { device: name.to_owned(), reason });
         match name {
             "auto" if candle_core::utils::cuda_is_available() => {
-                Ok(candle_core::Device::new_cuda(0).map_or_else(|_| Self::cpu(), Self))
+                Ok(candle_core::Device::new_cuda_with_stream(0).map_or_else(|_| Self::cpu(), Self))
             }
             "cpu" | "auto" => Ok(Self::cpu()),
             _ => {
@@ -34,7 +34,7 @@ impl Device {
                 if !candle_core::utils::cuda_is_available() {
                     return Err(fail("this build has no CUDA; build with `--features cuda`, or use `cpu`".to_owned()));
                 }
-                candle_core::Device::new_cuda(index).map(Self).map_err(|e| fail(format!("the CUDA driver refused: {e}")))
+                candle_core::Device::new_cuda_with_stream(index).map(Self).map_err(|e| fail(format!("the CUDA driver refused: {e}")))
             }
         }
     }

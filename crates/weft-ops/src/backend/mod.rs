@@ -11,7 +11,11 @@
 //! `b` sequences of `t` tokens, `h` heads of `k` features.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 
+#[cfg(feature = "cuda")]
+pub use cuda::{Cuda, CudaParameters, CudaReal, View as DeviceView};
 pub use cpu::{Cpu, CpuParameters, Pooled, Real};
 
 use crate::kernels::{ConvShape, PoolShape, Pooling};

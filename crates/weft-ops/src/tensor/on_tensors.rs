@@ -3,6 +3,13 @@
 use crate::backend::{Backend, Cpu, Real};
 use candle_core::{Layout, Storage, WithDType};
 
+#[cfg(feature = "cuda")]
+use {
+    crate::backend::{Cuda, CudaReal, DeviceView},
+    candle_core::CudaStorage,
+    candle_core::cuda_backend::CudaDType,
+};
+
 /// A backend whose buffers are those of tensors.
 pub(super) trait OnTensors: Backend + 'static {
     /// Borrows the values of a contiguous tensor.
@@ -23,5 +30,20 @@ impl<T: Real + WithDType> OnTensors for Cpu<T> {
 
     fn storage(&self, buffer: Self::Buffer) -> Storage {
         Storage::Cpu(T::to_cpu_storage_owned(buffer.into_vec()))
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl<T: CudaReal + CudaDType> OnTensors for Cuda<T> {
+    fn lend<'a>(&self, storage: &'a Storage, layout: &Layout) -> candle_core::Result<DeviceView<'a, T>> {
+        let Storage::Cuda(storage) = storage else { candle_core::bail!("the parameters are on another device than the inputs") };
+        match layout.contiguous_offsets() {
+            Some((start, end)) => Ok(DeviceView::from(storage.as_cuda_slice::<T>()?).part(start, end - start)),
+            None => candle_core::bail!("a network reads contiguous tensors"),
+        }
+    }
+
+    fn storage(&self, buffer: Self::Buffer) -> Storage {
+        Storage::Cuda(CudaStorage::wrap_cuda_slice(buffer, self.candle().clone()))
     }
 }

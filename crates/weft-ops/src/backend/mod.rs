@@ -14,9 +14,9 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 
+pub use cpu::{Cpu, CpuParameters, Pooled, Real};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaParameters, CudaReal, View as DeviceView};
-pub use cpu::{Cpu, CpuParameters, Pooled, Real};
 
 use crate::kernels::{ConvShape, PoolShape, Pooling};
 use weft_core::{Activation, Optimizer};
@@ -415,12 +415,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// If the device fails.
-    fn pool(
-        &self,
-        pool: (Pooling, &PoolShape),
-        sizes: ImageSizes,
-        x: Self::View<'_>,
-    ) -> crate::Result<Self::Buffer>;
+    fn pool(&self, pool: (Pooling, &PoolShape), sizes: ImageSizes, x: Self::View<'_>) -> crate::Result<Self::Buffer>;
 
     /// Its gradient; of equal greatest values, the first gets it.
     ///
@@ -442,6 +437,41 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// If the device fails.
     fn transpose(&self, sizes: [usize; 3], x: Self::View<'_>) -> crate::Result<Self::Buffer>;
+
+    /// Copies values from the host.
+    ///
+    /// # Errors
+    /// If memory is not to be had.
+    fn upload(&self, values: &[f32]) -> crate::Result<Self::Buffer>;
+
+    /// Copies values from the host, in higher precision.
+    ///
+    /// # Errors
+    /// If memory is not to be had.
+    fn upload_wide(&self, values: &[f32]) -> crate::Result<Self::Wide>;
+
+    /// Waits for values and copies them to the host.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn download_wide(&self, values: &Self::Wide) -> crate::Result<Vec<f32>>;
+
+    /// The gradient of the mean squared error `Σᵣ wᵣ·|yᵣ − targetᵣ|² / (r·c)` with respect to `y`; the error is added to `total[0]`. The
+    /// sizes are `r` and `c`, and weights are 1 where none are given.
+    ///
+    /// # Shapes
+    /// `y` and `targets` `[r, c]`, `weights` `[r]` → `[r, c]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn squared_error(
+        &self,
+        sizes: [usize; 2],
+        y: Self::View<'_>,
+        targets: Self::View<'_>,
+        weights: Option<&Self::Wide>,
+        total: &mut Self::Wide,
+    ) -> crate::Result<Self::Buffer>;
 
     /// A buffer of zeros of higher precision.
     ///

@@ -399,6 +399,33 @@ impl<T: Real> Backend for Cpu<T> {
         Ok(y)
     }
 
+    fn upload(&self, values: &[f32]) -> crate::Result<Pooled<T>> {
+        let mut buffer = self.buffer(values.len());
+        buffer.iter_mut().zip(values).for_each(|(b, &v)| *b = T::from_f32(v));
+        Ok(buffer)
+    }
+
+    fn upload_wide(&self, values: &[f32]) -> crate::Result<Pooled<T>> {
+        self.upload(values)
+    }
+
+    fn download_wide(&self, values: &Pooled<T>) -> crate::Result<Vec<f32>> {
+        Ok(values.iter().map(|v| v.to_f32()).collect())
+    }
+
+    fn squared_error(
+        &self,
+        sizes: [usize; 2],
+        y: &[T],
+        targets: &[T],
+        weights: Option<&Pooled<T>>,
+        total: &mut Pooled<T>,
+    ) -> crate::Result<Pooled<T>> {
+        let mut gradient = self.buffer(y.len());
+        total[0] += loss::squared_error(sizes, (y, targets), weights.map(|w| &**w), &mut gradient);
+        Ok(gradient)
+    }
+
     fn zeros_wide(&self, len: usize) -> crate::Result<Pooled<T>> {
         self.zeros(len)
     }

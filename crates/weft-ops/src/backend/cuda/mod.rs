@@ -32,6 +32,7 @@ use weft_core::Activation;
 /// A GPU, computing in `f32` or `bf16`.
 #[derive(Clone)]
 pub struct Cuda<T> {
+    candle: CudaDevice,
     device: Arc<Device>,
     kernels: Arc<Kernels>,
     marker: PhantomData<fn() -> T>,
@@ -50,9 +51,16 @@ impl<T: CudaReal> Cuda<T> {
     /// If the device was made without a stream of its own (`CudaDevice::new_with_stream` makes one), does not know this type, or
     /// fails.
     pub fn new(device: &CudaDevice) -> crate::Result<Self> {
+        let candle = device.clone();
         let device = Device::of(device)?;
         let kernels = device.kernels::<T>()?;
-        Ok(Self { device, kernels, marker: PhantomData })
+        Ok(Self { candle, device, kernels, marker: PhantomData })
+    }
+
+    /// The device as candle knows it.
+    #[must_use]
+    pub fn candle(&self) -> &CudaDevice {
+        &self.candle
     }
 
     /// A buffer of values from the host.
@@ -267,5 +275,59 @@ impl<T: CudaReal> Backend for Cuda<T> {
 
     fn gradient_norm(&self, parameters: &CudaParameters<T>) -> crate::Result<f64> {
         parameters.norm(self)
+    }
+
+    fn patches(&self, _: &crate::kernels::ConvShape, _: usize, _: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        unimplemented!()
+    }
+    fn patches_backward(&self, _: &crate::kernels::ConvShape, _: usize, _: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        unimplemented!()
+    }
+    fn pool(
+        &self,
+        _: (crate::kernels::Pooling, &crate::kernels::PoolShape),
+        _: super::ImageSizes,
+        _: View<'_, T>,
+    ) -> crate::Result<CudaSlice<T>> {
+        unimplemented!()
+    }
+    fn pool_backward(
+        &self,
+        _: (crate::kernels::Pooling, &crate::kernels::PoolShape),
+        _: super::ImageSizes,
+        _: View<'_, T>,
+        _: View<'_, T>,
+    ) -> crate::Result<CudaSlice<T>> {
+        unimplemented!()
+    }
+    fn transpose(&self, _: [usize; 3], _: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        unimplemented!()
+    }
+    fn zeros_wide(&self, len: usize) -> crate::Result<CudaSlice<f32>> {
+        Ok(self.device.stream.alloc_zeros(len).w()?)
+    }
+
+    fn upload(&self, values: &[f32]) -> crate::Result<CudaSlice<T>> {
+        let values: Vec<T> = values.iter().map(|&v| T::from_f32(v)).collect();
+        self.from_slice(&values)
+    }
+
+    fn upload_wide(&self, values: &[f32]) -> crate::Result<CudaSlice<f32>> {
+        Ok(self.device.stream.clone_htod(values).w()?)
+    }
+
+    fn download_wide(&self, values: &CudaSlice<f32>) -> crate::Result<Vec<f32>> {
+        self.to_vec(values)
+    }
+
+    fn squared_error(
+        &self,
+        sizes: [usize; 2],
+        y: View<'_, T>,
+        targets: View<'_, T>,
+        weights: Option<&CudaSlice<f32>>,
+        total: &mut CudaSlice<f32>,
+    ) -> crate::Result<CudaSlice<T>> {
+        self.squares(sizes, (y, targets), weights, total)
     }
 }

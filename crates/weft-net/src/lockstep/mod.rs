@@ -358,13 +358,11 @@ impl Network for LockStep {
 
 /// Adds to a node's gradient.
 fn accumulate<B: Backend>(backend: &B, to: &mut Option<B::Buffer>, from: B::Buffer) -> weft_ops::Result<()> {
-    match to {
-        Some(to) => backend.add(to, backend.view(&from)),
-        None => {
-            *to = Some(from);
-            Ok(())
-        }
+    if let Some(to) = to {
+        return backend.add(to, backend.view(&from));
     }
+    *to = Some(from);
+    Ok(())
 }
 
 /// What lock step does at a step of the engine's plan, if it can.

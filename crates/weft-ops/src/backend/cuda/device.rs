@@ -193,6 +193,12 @@ pub(super) struct Kernels {
     pub(super) square_root: CudaFunction,
     pub(super) optimizer_step: CudaFunction,
     pub(super) round_all: CudaFunction,
+    pub(super) patches: CudaFunction,
+    pub(super) patches_backward: CudaFunction,
+    pub(super) pool: CudaFunction,
+    pub(super) pool_backward: CudaFunction,
+    pub(super) transpose_tiles: CudaFunction,
+    pub(super) transpose_narrow: CudaFunction,
     attention: [OnceLock<AttentionKernels>; HEAD_DIMS.len()],
 }
 
@@ -214,6 +220,7 @@ impl Kernels {
             include_str!("kernels/norm.cu"),
             include_str!("kernels/loss.cu"),
             include_str!("kernels/optimizer.cu"),
+            include_str!("kernels/images.cu"),
         ];
         let source = Source { files: &files, constants: &[("WEFT_BF16", usize::from(T::BF16))] };
         let module = source.load(device.stream.context())?;
@@ -237,6 +244,12 @@ impl Kernels {
             square_root: function("square_root")?,
             optimizer_step: function("optimizer_step")?,
             round_all: function("round_all")?,
+            patches: function("patches")?,
+            patches_backward: function("patches_backward")?,
+            pool: function("pool")?,
+            pool_backward: function("pool_backward")?,
+            transpose_tiles: function("transpose_tiles")?,
+            transpose_narrow: function("transpose_narrow")?,
             attention: Default::default(),
         })
     }

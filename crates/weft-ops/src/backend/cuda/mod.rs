@@ -8,6 +8,7 @@
 mod attention;
 mod compile;
 mod device;
+mod images;
 mod linear;
 mod loss;
 mod multiply;
@@ -21,7 +22,8 @@ mod view;
 pub use parameters::CudaParameters;
 pub use view::{CudaReal, View};
 
-use super::{Attention, Backend, Batch, Columns, Linear, Norm, OptimizerStep, Slot};
+use super::{Attention, Backend, Batch, Columns, ImageSizes, Linear, Norm, OptimizerStep, Slot};
+use crate::kernels::{ConvShape, PoolShape, Pooling};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use device::{Device, Kernels};
@@ -32,6 +34,7 @@ use weft_core::Activation;
 /// A GPU, computing in `f32` or `bf16`.
 #[derive(Clone)]
 pub struct Cuda<T> {
+    candle: CudaDevice,
     device: Arc<Device>,
     kernels: Arc<Kernels>,
     marker: PhantomData<fn() -> T>,
@@ -50,9 +53,16 @@ impl<T: CudaReal> Cuda<T> {
     /// If the device was made without a stream of its own (`CudaDevice::new_with_stream` makes one), does not know this type, or
     /// fails.
     pub fn new(device: &CudaDevice) -> crate::Result<Self> {
+        let candle = device.clone();
         let device = Device::of(device)?;
         let kernels = device.kernels::<T>()?;
-        Ok(Self { device, kernels, marker: PhantomData })
+        Ok(Self { candle, device, kernels, marker: PhantomData })
+    }
+
+    /// The device as candle knows it.
+    #[must_use]
+    pub fn candle(&self) -> &CudaDevice {
+        &self.candle
     }
 
     /// A buffer of values from the host.
@@ -239,6 +249,36 @@ impl<T: CudaReal> Backend for Cuda<T> {
         labels: View<'_, u32>,
     ) -> crate::Result<(CudaSlice<T>, CudaSlice<T>)> {
         self.losses(sizes, logits, labels)
+    }
+
+    fn patches(&self, shape: &ConvShape, images: usize, x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.window_rows(shape, images, x)
+    }
+
+    fn patches_backward(&self, shape: &ConvShape, images: usize, dy: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.window_rows_backward(shape, images, dy)
+    }
+
+    fn pool(&self, pool: (Pooling, &PoolShape), sizes: ImageSizes, x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.pool_windows(pool, sizes, x)
+    }
+
+    fn pool_backward(
+        &self,
+        pool: (Pooling, &PoolShape),
+        sizes: ImageSizes,
+        x: View<'_, T>,
+        dy: View<'_, T>,
+    ) -> crate::Result<CudaSlice<T>> {
+        self.pool_windows_backward(pool, sizes, x, dy)
+    }
+
+    fn transpose(&self, sizes: [usize; 3], x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.transpose_each(sizes, x)
+    }
+
+    fn zeros_wide(&self, len: usize) -> crate::Result<CudaSlice<f32>> {
+        Ok(self.device.stream.alloc_zeros(len).w()?)
     }
 
     fn parameters(&self, theta: &[f32], trained: bool) -> crate::Result<CudaParameters<T>> {

@@ -6,6 +6,7 @@
 #![expect(clippy::inline_always, reason = "vector code must inline into the function that is compiled for the vector unit")]
 
 mod attention;
+mod batch_norm;
 mod images;
 mod linear;
 mod loss;
@@ -18,7 +19,7 @@ pub use parameters::CpuParameters;
 pub use pool::Pooled;
 pub use real::Real;
 
-use super::{Attention, Backend, Batch, Columns, ImageSizes, Linear, Norm, OptimizerStep, Slot};
+use super::{Attention, Backend, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, OptimizerStep, Slot};
 use crate::kernels::{ConvShape, PoolShape, Pooling};
 use pool::Pool;
 use pulp::Arch;
@@ -397,6 +398,48 @@ impl<T: Real> Backend for Cpu<T> {
             }
         });
         Ok(y)
+    }
+
+    fn batch_norm(
+        &self,
+        norm: &BatchNorm,
+        batch: Batch,
+        x: &[T],
+        theta: &[T],
+        training: bool,
+    ) -> crate::Result<(Pooled<T>, Pooled<T>, Option<Pooled<T>>)> {
+        let mut y = self.buffer(x.len());
+        let mut statistics = self.buffer(batch.networks * 2 * norm.width);
+        let mut moved = training.then(|| self.buffer(statistics.len()));
+        batch_norm::forward(norm, batch, (x, theta), &mut y, (&mut statistics, moved.as_deref_mut()));
+        Ok((y, statistics, moved))
+    }
+
+    fn batch_norm_backward(
+        &self,
+        norm: &BatchNorm,
+        batch: Batch,
+        x: &[T],
+        statistics: &Pooled<T>,
+        theta: &[T],
+        training: bool,
+        dy: &[T],
+        gradient: &mut Pooled<T>,
+    ) -> crate::Result<Pooled<T>> {
+        let mut dx = self.buffer(x.len());
+        batch_norm::Backward { norm, batch, x, statistics, theta, training, dy }.run(&mut dx, gradient);
+        Ok(dx)
+    }
+
+    fn set_statistics(
+        &self,
+        parameters: &mut CpuParameters<T>,
+        norm: &BatchNorm,
+        batch: Batch,
+        moved: &Pooled<T>,
+    ) -> crate::Result<()> {
+        batch_norm::set(norm, batch, moved, parameters.slot_mut(Slot::Theta));
+        Ok(())
     }
 
     fn zeros_wide(&self, len: usize) -> crate::Result<Pooled<T>> {

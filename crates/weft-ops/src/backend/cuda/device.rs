@@ -199,6 +199,13 @@ pub(super) struct Kernels {
     pub(super) pool_backward: CudaFunction,
     pub(super) transpose_tiles: CudaFunction,
     pub(super) transpose_narrow: CudaFunction,
+    pub(super) batch_norm_moments: CudaFunction,
+    pub(super) batch_norm_statistics: CudaFunction,
+    pub(super) batch_norm: CudaFunction,
+    pub(super) batch_norm_sums: CudaFunction,
+    pub(super) batch_norm_gradient: CudaFunction,
+    pub(super) batch_norm_backward: CudaFunction,
+    pub(super) set_statistics: CudaFunction,
     attention: [OnceLock<AttentionKernels>; HEAD_DIMS.len()],
 }
 
@@ -221,6 +228,7 @@ impl Kernels {
             include_str!("kernels/loss.cu"),
             include_str!("kernels/optimizer.cu"),
             include_str!("kernels/images.cu"),
+            include_str!("kernels/batch_norm.cu"),
         ];
         let source = Source { files: &files, constants: &[("WEFT_BF16", usize::from(T::BF16))] };
         let module = source.load(device.stream.context())?;
@@ -250,6 +258,13 @@ impl Kernels {
             pool_backward: function("pool_backward")?,
             transpose_tiles: function("transpose_tiles")?,
             transpose_narrow: function("transpose_narrow")?,
+            batch_norm_moments: function("batch_norm_moments")?,
+            batch_norm_statistics: function("batch_norm_statistics")?,
+            batch_norm: function("batch_norm")?,
+            batch_norm_sums: function("batch_norm_sums")?,
+            batch_norm_gradient: function("batch_norm_gradient")?,
+            batch_norm_backward: function("batch_norm_backward")?,
+            set_statistics: function("set_statistics")?,
             attention: Default::default(),
         })
     }

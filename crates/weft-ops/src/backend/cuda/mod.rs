@@ -6,6 +6,7 @@
 //! vector by the product itself.
 
 mod attention;
+mod batch_norm;
 mod compile;
 mod device;
 mod images;
@@ -22,7 +23,7 @@ mod view;
 pub use parameters::CudaParameters;
 pub use view::{CudaReal, View};
 
-use super::{Attention, Backend, Batch, Columns, ImageSizes, Linear, Norm, OptimizerStep, Slot};
+use super::{Attention, Backend, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, OptimizerStep, Slot};
 use crate::kernels::{ConvShape, PoolShape, Pooling};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
@@ -275,6 +276,41 @@ impl<T: CudaReal> Backend for Cuda<T> {
 
     fn transpose(&self, sizes: [usize; 3], x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
         self.transpose_each(sizes, x)
+    }
+
+    fn batch_norm(
+        &self,
+        norm: &BatchNorm,
+        batch: Batch,
+        x: View<'_, T>,
+        theta: View<'_, T>,
+        training: bool,
+    ) -> crate::Result<(CudaSlice<T>, CudaSlice<f32>, Option<CudaSlice<f32>>)> {
+        self.normalize_batch(norm, batch, (x, theta), training)
+    }
+
+    fn batch_norm_backward(
+        &self,
+        norm: &BatchNorm,
+        batch: Batch,
+        x: View<'_, T>,
+        statistics: &CudaSlice<f32>,
+        theta: View<'_, T>,
+        training: bool,
+        dy: View<'_, T>,
+        gradient: &mut CudaSlice<f32>,
+    ) -> crate::Result<CudaSlice<T>> {
+        batch_norm::Backward { norm, batch, x, statistics, theta, training, dy }.run(self, gradient)
+    }
+
+    fn set_statistics(
+        &self,
+        parameters: &mut CudaParameters<T>,
+        norm: &BatchNorm,
+        batch: Batch,
+        moved: &CudaSlice<f32>,
+    ) -> crate::Result<()> {
+        parameters.set(self, norm, batch, moved)
     }
 
     fn zeros_wide(&self, len: usize) -> crate::Result<CudaSlice<f32>> {

@@ -20,7 +20,12 @@ use std::sync::Arc;
 use weft_codec::Codec;
 use weft_core::{Architecture, Condition, Field, FieldKind, Monitor, Population, Schedule, Schema, Seed};
 use weft_net::Device;
-use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Parameters, Precision, ResidualMlp, ResidualMlpConfig};
+use weft_ops::tensor::{
+    FlatOptimizer, FlatOptimizerConfig, Lesson, Parameters, Precision, ResidualMlp, ResidualMlpConfig, regress,
+};
+
+/// Steps between two looks at the loss.
+const STEPS_AHEAD: u64 = 32;
 
 /// Frequencies of the time embedding.
 const TIME_FREQUENCIES: usize = 32;
@@ -93,7 +98,8 @@ pub struct FlowTrainer {
     optimizer: FlatOptimizer,
     schema: Schema,
     spread: Spread,
-    codes: Tensor,
+    /// Normalized codes, `[n, k]`.
+    codes: Vec<f32>,
     encoded: Vec<f32>,
     data: TrainingSet,
     device: Device,
@@ -124,7 +130,7 @@ impl FlowTrainer {
         let optimizer =
             FlatOptimizer::new(config.optimizer(), &network.initial(seed.fork("network")), device.candle(), Precision::Single)?;
         let spread = Spread::of(&data.final_codes, k);
-        let codes = Tensor::from_vec(spread.normalize(&data.codes), (data.codes.len() / k, k), device.candle())?;
+        let codes = spread.normalize(&data.codes);
         Ok(Self { config, network, optimizer, schema, spread, codes, encoded, data, device: device.clone(), seed })
     }
 
@@ -163,9 +169,17 @@ impl FlowTrainer {
             if monitor.should_stop() {
                 return Err(Error::Interrupted);
             }
-            total += self.train_step()?;
+            self.train_step()?;
             count += 1;
             monitor.progress(self.optimizer.step);
+            // Reading a loss waits for the device, which meanwhile has nothing to do.
+            let last = self.optimizer.step >= until.min(self.config.steps);
+            if last || self.optimizer.step.is_multiple_of(STEPS_AHEAD) {
+                total += self.optimizer.parameters().take_loss()?;
+                if !total.is_finite() {
+                    return Err(Error::Diverged { step: self.optimizer.step - 1 });
+                }
+            }
         }
         Ok(total / f64::from(count.max(1)))
     }
@@ -196,36 +210,39 @@ impl FlowTrainer {
         })
     }
 
-    fn train_step(&mut self) -> Result<f64> {
+    /// Queues one step; its loss is read later.
+    ///
+    /// With `v = s·x_t + o·f` the loss `|v − (data − noise)|²` is `o²·|f − (data − noise − s·x_t)/o|²`, which is how the network learns it.
+    fn train_step(&mut self) -> Result<()> {
         let step = self.optimizer.step;
         let seed = self.seed.fork("step").index(step);
         let (b, k) = (self.config.batch_size, self.data.code_len());
-        let device = self.device.candle();
-        let chosen = seed.fork("codes").indices(b, self.codes.dim(0)?);
+        let chosen = seed.fork("codes").indices(b, self.codes.len() / k);
         let times = seed.fork("time").uniforms(b);
-        let data = self.codes.index_select(&Tensor::new(chosen.as_slice(), device)?, 0)?;
-        let noise = Tensor::from_vec(seed.fork("noise").normals(b * k), (b, k), device)?;
-        let t = Tensor::from_slice(&times, (b, 1), device)?;
-        let x_t = (noise.broadcast_mul(&t.affine(-1.0, 1.0)?)? + data.broadcast_mul(&t)?)?;
-        let conditioning = self.conditioning(&chosen, &times, seed.fork("drop"))?;
-        let (skips, scales): (Vec<f32>, Vec<f32>) = times.iter().map(|&t| precondition(t)).unzip();
-        let linear = x_t.broadcast_mul(&Tensor::from_vec(skips, (b, 1), device)?)?;
-        let learned = self.network.forward(&x_t, &conditioning, self.optimizer.parameters())?.broadcast_mul(&Tensor::from_vec(
-            scales,
-            (b, 1),
-            device,
-        )?)?;
-        let loss = ((linear + learned)? - (data - noise)?)?.sqr()?.mean_all()?;
-        loss.backward()?;
+        let mut targets = seed.fork("noise").normals(b * k);
+        let mut inputs = vec![0.0; b * k];
+        let mut weights = Vec::with_capacity(b);
+        let rows = inputs.chunks_exact_mut(k).zip(targets.chunks_exact_mut(k)).zip(chosen.iter().zip(&times));
+        for ((x_t, target), (&example, &t)) in rows {
+            let (skip, scale) = precondition(t);
+            let data = &self.codes[example as usize * k..][..k];
+            // `target` holds the noise so far.
+            for ((x, target), &data) in x_t.iter_mut().zip(target).zip(data) {
+                *x = (1.0 - t) * *target + t * data;
+                *target = (data - *target - skip * *x) / scale;
+            }
+            weights.push(scale * scale);
+        }
+        let condition = self.conditioning(&chosen, &times, seed.fork("drop"));
+        let lesson = Lesson { inputs: &inputs, condition: &condition, targets: &targets, weights: &weights };
+        regress(&self.network, &lesson, self.optimizer.parameters())?;
         let schedule = Schedule::Cosine { warmup_steps: self.config.warmup_steps };
         self.optimizer.update(self.config.learning_rate * schedule.factor(step, self.config.steps))?;
-        // Read last: a GPU then works on the whole step while this waits.
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        if value.is_finite() { Ok(value) } else { Err(Error::Diverged { step }) }
+        Ok(())
     }
 
     /// Time embedding and conditions of a training batch, some dropped.
-    fn conditioning(&self, chosen: &[u32], times: &[f32], seed: Seed) -> Result<Tensor> {
+    fn conditioning(&self, chosen: &[u32], times: &[f32], seed: Seed) -> Vec<f32> {
         let fields = self.schema.fields.len();
         let draws = seed.uniforms(chosen.len() * (fields + 1));
         let p = self.config.condition_dropout as f32;
@@ -238,8 +255,7 @@ impl FlowTrainer {
                 rows.extend(if dropped { [0.0, 0.0] } else { [pair[0], pair[1]] });
             }
         }
-        let width = rows.len() / chosen.len();
-        Ok(Tensor::from_vec(rows, (chosen.len(), width), self.device.candle())?)
+        rows
     }
 
     /// What a saved state must agree with.

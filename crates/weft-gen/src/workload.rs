@@ -5,7 +5,8 @@ use candle_core::Tensor;
 use weft_core::Seed;
 use weft_net::Device;
 use weft_ops::tensor::{
-    FlatOptimizer, FlatOptimizerConfig, Network, Precision, ResidualMlp, ResidualMlpConfig, Transformer, TransformerConfig, run,
+    FlatOptimizer, FlatOptimizerConfig, Lesson, Network, Parameters, Precision, ResidualMlp, ResidualMlpConfig, Transformer,
+    TransformerConfig, regress, run,
 };
 
 /// A network with its optimizer and a batch of random inputs and targets.
@@ -13,9 +14,12 @@ use weft_ops::tensor::{
 pub struct Workload<N> {
     network: N,
     optimizer: FlatOptimizer,
-    inputs: Tensor,
-    condition: Option<Tensor>,
-    targets: Tensor,
+    inputs: Vec<f32>,
+    condition: Vec<f32>,
+    targets: Vec<f32>,
+    /// What a forward pass is given.
+    frozen: Parameters,
+    tensors: (Tensor, Option<Tensor>),
 }
 
 impl Workload<Transformer> {
@@ -46,38 +50,31 @@ impl<N: Network> Workload<N> {
     fn new(network: N, theta: &[f32], [batch, rows]: [usize; 2], (device, precision): (&Device, Precision)) -> Result<Self> {
         let config = FlatOptimizerConfig { weight_decay: 0.01, clip_norm: 1.0, ema_decay: 0.999 };
         let optimizer = FlatOptimizer::new(config, theta, device.candle(), precision)?;
-        let draw = |seed: u64, shape: [usize; 3]| -> Result<Tensor> {
-            let values = Seed::new(seed).normals(shape.iter().product());
-            Ok(Tensor::from_vec(values, shape.to_vec(), device.candle())?)
+        let frozen = Parameters::frozen(theta, device.candle(), precision)?;
+        let [features_in, features_out] = network.features();
+        let inputs = Seed::new(2).normals(batch * rows * features_in);
+        let targets = Seed::new(3).normals(batch * rows * features_out);
+        let [features, count] = network.conditioning().map_or([0; 2], |[features, group]| [features, batch * rows / group]);
+        let condition = Seed::new(4).normals(features * count);
+        let tensor = |values: &[f32], shape: &[usize]| -> Result<Tensor> {
+            Ok(Tensor::from_slice(values, shape, device.candle())?.to_dtype(precision.dtype())?)
         };
-        let [inputs, outputs] = network.features();
-        let condition = match network.conditioning() {
-            Some([features, group]) => Some(draw(4, [1, batch * rows / group, features])?.squeeze(0)?),
-            None => None,
-        };
-        Ok(Self {
-            optimizer,
-            inputs: draw(2, [batch, rows, inputs])?,
-            condition,
-            targets: draw(3, [batch, rows, outputs])?,
-            network,
-        })
+        let x = tensor(&inputs, &[batch, rows, features_in])?;
+        let c = if condition.is_empty() { None } else { Some(tensor(&condition, &[count, features])?) };
+        Ok(Self { network, optimizer, inputs, condition, targets, frozen, tensors: (x, c) })
     }
 
-    /// Takes a number of training steps and returns the last one's mean squared error; waits for the device.
+    /// Takes a number of training steps and returns their mean squared error; waits for the device.
     ///
     /// # Errors
     /// A failed tensor operation.
     pub fn train(&mut self, steps: usize) -> Result<f64> {
-        let mut last = None;
+        let lesson = Lesson { inputs: &self.inputs, condition: &self.condition, targets: &self.targets, weights: &[] };
         for _ in 0..steps {
-            let y = run(&self.network, &self.inputs, self.condition.as_ref(), self.optimizer.parameters())?;
-            let loss = (y - &self.targets)?.sqr()?.mean_all()?;
-            loss.backward()?;
+            regress(&self.network, &lesson, self.optimizer.parameters())?;
             self.optimizer.update(1e-4)?;
-            last = Some(loss);
         }
-        last.map_or(Ok(f64::NAN), |loss| Ok(f64::from(loss.to_scalar::<f32>()?)))
+        Ok(self.optimizer.parameters().take_loss()? / steps as f64)
     }
 
     /// Runs the network a number of times without keeping anything for gradients, and waits for the device.
@@ -85,13 +82,14 @@ impl<N: Network> Workload<N> {
     /// # Errors
     /// A failed tensor operation.
     pub fn infer(&self, passes: usize) -> Result<f64> {
-        let theta = self.optimizer.average()?;
-        let device = self.inputs.device();
-        let parameters = weft_ops::tensor::Parameters::frozen(&theta, device, self.optimizer.parameters().precision())?;
+        let (x, condition) = &self.tensors;
         let mut last = None;
         for _ in 0..passes {
-            last = Some(run(&self.network, &self.inputs, self.condition.as_ref(), &parameters)?);
+            last = Some(run(&self.network, x, condition.as_ref(), &self.frozen)?);
         }
-        last.map_or(Ok(f64::NAN), |y| Ok(f64::from(y.mean_all()?.to_scalar::<f32>()?)))
+        // One value is enough to wait for all.
+        let value =
+            last.map(|y| y.flatten_all()?.narrow(0, 0, 1)?.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>()).transpose()?;
+        Ok(value.map_or(f64::NAN, |v| f64::from(v[0])))
     }
 }

@@ -34,7 +34,9 @@ impl Device {
                 if !candle_core::utils::cuda_is_available() {
                     return Err(fail("this build has no CUDA; build with `--features cuda`, or use `cpu`".to_owned()));
                 }
-                candle_core::Device::new_cuda_with_stream(index).map(Self).map_err(|e| fail(format!("the CUDA driver refused: {e}")))
+                candle_core::Device::new_cuda_with_stream(index)
+                    .map(Self)
+                    .map_err(|e| fail(format!("the CUDA driver refused: {e}")))
             }
         }
     }

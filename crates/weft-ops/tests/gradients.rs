@@ -3,7 +3,9 @@
 use candle_core::{DType, Device, Tensor, Var};
 use weft_core::{Activation, Seed};
 use weft_ops::backend::{Attention, Backend, Batch, BatchNorm, Columns, Cpu, Linear, Norm, NormKind, Slot};
-use weft_ops::tensor::{Network, Parameters, Precision, ResidualMlp, ResidualMlpConfig, Transformer, TransformerConfig, run};
+use weft_ops::tensor::{
+    Lesson, Network, Parameters, Precision, ResidualMlp, ResidualMlpConfig, Transformer, TransformerConfig, regress, run,
+};
 
 fn draws(seed: u64, len: usize) -> Vec<f64> {
     Seed::new(seed).normals(len).into_iter().map(f64::from).collect()
@@ -210,6 +212,60 @@ fn cross_entropy_of_a_population() {
     let weighted: Vec<f64> = d.iter().enumerate().map(|(i, d)| d * w[i / (rows * classes)]).collect();
     check("cross-entropy", &z, &weighted, |z| dot(&cpu.cross_entropy([networks, classes], z, &labels).unwrap().0, &w));
     assert!(cpu.cross_entropy([networks, classes], &z, &[5; 12]).is_err(), "a label beyond the classes");
+}
+
+#[test]
+fn squared_errors() {
+    let cpu = Cpu::<f64>::new();
+    let (rows, columns) = (70, 3);
+    let (y, targets) = (draws(1, rows * columns), draws(2, rows * columns));
+    let weights: Vec<f32> = Seed::new(3).uniforms(rows);
+    let wide = cpu.upload_wide(&weights).unwrap();
+    for weights in [None, Some(&wide)] {
+        let f = |y: &[f64]| {
+            let mut total = cpu.zeros_wide(1).unwrap();
+            cpu.squared_error([rows, columns], y, &targets, weights, &mut total).unwrap();
+            total[0]
+        };
+        let by_hand: f64 = (0..rows * columns).map(|i| (y[i] - targets[i]).powi(2) * weights.map_or(1.0, |w| w[i / columns])).sum();
+        assert!((f(&y) - by_hand / (rows * columns) as f64).abs() < 1e-12);
+        let mut total = cpu.zeros_wide(1).unwrap();
+        let d = cpu.squared_error([rows, columns], &y, &targets, weights, &mut total).unwrap();
+        check("squared error", &y, &d, f);
+    }
+}
+
+#[test]
+fn lessons_are_the_loss_on_tensors() {
+    let config = ResidualMlpConfig { inputs: 5, conditioning: 3, width: 24, blocks: 2, outputs: 4 };
+    let network = ResidualMlp::new(config);
+    let theta = shaken(network.initial(Seed::new(1)));
+    let single = |seed: u64, len: usize| Seed::new(seed).normals(len);
+    let (inputs, condition, targets, weights) = (single(2, 350), single(3, 210), single(4, 280), Seed::new(5).uniforms(70));
+    let [on_host, on_tensors] = [0; 2].map(|_| Parameters::new(&theta, &Device::Cpu, Precision::Single).unwrap());
+    let lesson = Lesson { inputs: &inputs, condition: &condition, targets: &targets, weights: &weights };
+    for _ in 0..2 {
+        regress(&network, &lesson, &on_host).unwrap();
+    }
+    let tensor = |values: &[f32], columns: usize| Tensor::from_slice(values, (70, columns), &Device::Cpu).unwrap();
+    let y = run(&network, &tensor(&inputs, 5), Some(&tensor(&condition, 3)), &on_tensors).unwrap();
+    let errors = (y - tensor(&targets, 4)).unwrap().sqr().unwrap().broadcast_mul(&tensor(&weights, 1)).unwrap();
+    let loss = errors.mean_all().unwrap();
+    loss.backward().unwrap();
+    assert!((on_host.take_loss().unwrap() / 2.0 - f64::from(loss.to_scalar::<f32>().unwrap())).abs() < 1e-6);
+    assert!(on_host.take_loss().unwrap().abs() < 1e-12, "a loss is taken once");
+    let [a, b] = [on_host, on_tensors].map(|p| p.read(Slot::Gradient).unwrap());
+    assert!(a.iter().zip(&b).all(|(a, b)| (a / 2.0 - b).abs() < 1e-5));
+    let frozen = Parameters::frozen(&theta, &Device::Cpu, Precision::Single).unwrap();
+    assert!(regress(&network, &lesson, &frozen).is_err());
+    assert!(
+        regress(
+            &network,
+            &Lesson { weights: &weights[1..], ..lesson },
+            &Parameters::new(&theta, &Device::Cpu, Precision::Single).unwrap()
+        )
+        .is_err()
+    );
 }
 
 #[test]

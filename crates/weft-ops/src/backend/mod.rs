@@ -15,12 +15,10 @@ mod cpu;
 mod cuda;
 mod shapes;
 
+pub use cpu::{Cpu, CpuParameters, Pooled, Real};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaParameters, CudaReal, View as DeviceView};
-pub use cpu::{Cpu, CpuParameters, Pooled, Real};
-pub use shapes::{
-    Attention, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, NormKind, OptimizerStep, Slot,
-};
+pub use shapes::{Attention, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, NormKind, OptimizerStep, Slot};
 
 use crate::kernels::{ConvShape, PoolShape, Pooling};
 use weft_core::Activation;
@@ -268,12 +266,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// If the device fails.
-    fn pool(
-        &self,
-        pool: (Pooling, &PoolShape),
-        sizes: ImageSizes,
-        x: Self::View<'_>,
-    ) -> crate::Result<Self::Buffer>;
+    fn pool(&self, pool: (Pooling, &PoolShape), sizes: ImageSizes, x: Self::View<'_>) -> crate::Result<Self::Buffer>;
 
     /// Its gradient; of equal greatest values, the first gets it.
     ///
@@ -356,6 +349,41 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
         batch: Batch,
         moved: &Self::Wide,
     ) -> crate::Result<()>;
+
+    /// Copies values from the host.
+    ///
+    /// # Errors
+    /// If memory is not to be had.
+    fn upload(&self, values: &[f32]) -> crate::Result<Self::Buffer>;
+
+    /// Copies values from the host, in higher precision.
+    ///
+    /// # Errors
+    /// If memory is not to be had.
+    fn upload_wide(&self, values: &[f32]) -> crate::Result<Self::Wide>;
+
+    /// Waits for values and copies them to the host.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn download_wide(&self, values: &Self::Wide) -> crate::Result<Vec<f32>>;
+
+    /// The gradient of the mean squared error `Σᵣ wᵣ·|yᵣ − targetᵣ|² / (r·c)` with respect to `y`; the error is added to `total[0]`. The
+    /// sizes are `r` and `c`, and weights are 1 where none are given.
+    ///
+    /// # Shapes
+    /// `y` and `targets` `[r, c]`, `weights` `[r]` → `[r, c]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn squared_error(
+        &self,
+        sizes: [usize; 2],
+        y: Self::View<'_>,
+        targets: Self::View<'_>,
+        weights: Option<&Self::Wide>,
+        total: &mut Self::Wide,
+    ) -> crate::Result<Self::Buffer>;
 
     /// A buffer of zeros of higher precision.
     ///

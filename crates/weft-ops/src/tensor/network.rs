@@ -111,6 +111,68 @@ pub fn run<N: Network>(network: &N, x: &Tensor, condition: Option<&Tensor>, para
     Ok(inputs.apply_op3(&condition, parameters.handle(), op)?.to_dtype(x.dtype())?)
 }
 
+/// Rows on the host that a network is to learn.
+#[derive(Debug, Clone, Copy)]
+pub struct Lesson<'a> {
+    /// Inputs, `[r, i]`.
+    pub inputs: &'a [f32],
+    /// Conditioning rows, if the network takes a condition.
+    pub condition: &'a [f32],
+    /// What the outputs are to be, `[r, o]`.
+    pub targets: &'a [f32],
+    /// How much each row counts, `[r]`; empty if all count alike.
+    pub weights: &'a [f32],
+}
+
+/// Adds the gradient of the mean squared error `Σᵣ wᵣ·|f(xᵣ) − targetᵣ|² / (r·o)` to that of the parameters.
+///
+/// The error is summed on the device, where [`Parameters::take_loss`] reads it: nothing waits here.
+///
+/// # Errors
+/// If lengths do not fit, the parameters are not trained, or the device fails.
+pub fn regress<N: Network>(network: &N, lesson: &Lesson<'_>, parameters: &Parameters) -> crate::Result<()> {
+    let [inputs, outputs] = network.features();
+    let rows = lesson.inputs.len() / inputs.max(1);
+    let conditions = network.conditioning().map_or(0, |[features, group]| rows / group * features);
+    let fits = lesson.inputs.len() == rows * inputs
+        && rows > 0
+        && rows.is_multiple_of(network.rows_at_once())
+        && lesson.targets.len() == rows * outputs
+        && lesson.condition.len() == conditions
+        && (lesson.weights.is_empty() || lesson.weights.len() == rows);
+    if !fits || !parameters.is_trained() || parameters.len() != network.num_parameters() {
+        let lengths = [lesson.inputs, lesson.condition, lesson.targets, lesson.weights].map(<[f32]>::len);
+        return Err(candle_core::Error::Msg(format!("a lesson of {lengths:?} values for {network:?}")).into());
+    }
+    parameters.visit_mut(Regress { network, lesson, rows })
+}
+
+struct Regress<'a, N: Network> {
+    network: &'a N,
+    lesson: &'a Lesson<'a>,
+    rows: usize,
+}
+
+impl<N: Network> VisitMut<()> for Regress<'_, N> {
+    fn visit<B: OnTensors>(self, held: &mut Held<B>) -> crate::Result<()> {
+        let Held { backend, parameters, loss } = held;
+        let backend = &*backend;
+        let x = backend.upload(self.lesson.inputs)?;
+        let condition = self.network.conditioning().map(|_| backend.upload(self.lesson.condition)).transpose()?;
+        let targets = backend.upload(self.lesson.targets)?;
+        let weights = (!self.lesson.weights.is_empty()).then(|| backend.upload_wide(self.lesson.weights)).transpose()?;
+        let (theta, gradient) = backend.theta_and_gradient(parameters);
+        let pass = Pass { backend, theta, rows: self.rows, keep: true };
+        let inputs = (backend.view(&x), condition.as_ref().map(|c| backend.view(c)));
+        let (y, saved) = self.network.forward(pass, inputs.0, inputs.1)?;
+        let Some(saved) = saved else { return Err(candle_core::Error::Msg("a pass kept nothing".to_owned()).into()) };
+        let sizes = [self.rows, self.network.features()[1]];
+        let dy = backend.squared_error(sizes, backend.view(&y), backend.view(&targets), weights.as_ref(), loss)?;
+        self.network.backward(pass, inputs, saved, backend.view(&dy), gradient)?;
+        Ok(())
+    }
+}
+
 /// What a forward pass kept, of whatever backend.
 type Kept = Option<Box<dyn Any + Send + Sync>>;
 

@@ -36,6 +36,8 @@ impl Precision {
 pub(super) struct Held<B: Backend> {
     pub(super) backend: B,
     pub(super) parameters: B::Parameters,
+    /// The sum of losses since it was last read.
+    pub(super) loss: B::Wide,
 }
 
 /// Parameters of any backend.
@@ -97,7 +99,7 @@ impl Parameters {
 
     fn build(theta: &[f32], device: &Device, precision: Precision, trained: bool) -> crate::Result<Self> {
         fn held<B: Backend>(backend: B, theta: &[f32], trained: bool) -> crate::Result<Held<B>> {
-            Ok(Held { parameters: backend.parameters(theta, trained)?, backend })
+            Ok(Held { parameters: backend.parameters(theta, trained)?, loss: backend.zeros_wide(1)?, backend })
         }
         let store = match (device, precision) {
             (Device::Cpu, Precision::Single) => Store::Single(held(Cpu::new(), theta, trained)?),
@@ -221,5 +223,20 @@ impl Parameters {
             }
         }
         self.visit(Norm)
+    }
+
+    /// The sum of the losses of [`regress`](super::regress) since the last call; waits for the device.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn take_loss(&self) -> crate::Result<f64> {
+        struct Take;
+        impl VisitMut<f64> for Take {
+            fn visit<B: OnTensors>(self, held: &mut Held<B>) -> crate::Result<f64> {
+                let loss = std::mem::replace(&mut held.loss, held.backend.zeros_wide(1)?);
+                Ok(f64::from(held.backend.download_wide(&loss)?[0]))
+            }
+        }
+        self.visit_mut(Take)
     }
 }

@@ -14,7 +14,9 @@ fn each_tap(shape: &ConvShape, mut visit: impl FnMut(usize, usize)) {
         let (top, left) = (window / columns_out * shape.stride[0], window % columns_out * shape.stride[1]);
         for tap in 0..kernel_rows * kernel_columns {
             let (row, column) = (top + tap / kernel_columns, left + tap % kernel_columns);
-            let (Some(row), Some(column)) = (row.checked_sub(shape.padding[0]), column.checked_sub(shape.padding[1])) else { continue };
+            let (Some(row), Some(column)) = (row.checked_sub(shape.padding[0]), column.checked_sub(shape.padding[1])) else {
+                continue;
+            };
             if row >= height || column >= width {
                 continue;
             }
@@ -27,7 +29,8 @@ fn each_tap(shape: &ConvShape, mut visit: impl FnMut(usize, usize)) {
 }
 
 pub(super) fn patches<T: Real>(shape: &ConvShape, x: &[T], y: &mut [T]) {
-    let (image, out) = (shape.channels[0] * shape.size[0] * shape.size[1], shape.size_out().iter().product::<usize>() * shape.taps());
+    let (image, out) =
+        (shape.channels[0] * shape.size[0] * shape.size[1], shape.size_out().iter().product::<usize>() * shape.taps());
     y.par_chunks_mut(out).zip(x.par_chunks(image)).for_each(|(y, x)| {
         y.fill(T::ZERO);
         each_tap(shape, |place, pixel| y[place] = x[pixel]);
@@ -35,7 +38,8 @@ pub(super) fn patches<T: Real>(shape: &ConvShape, x: &[T], y: &mut [T]) {
 }
 
 pub(super) fn patches_backward<T: Real>(shape: &ConvShape, dy: &[T], dx: &mut [T]) {
-    let (image, out) = (shape.channels[0] * shape.size[0] * shape.size[1], shape.size_out().iter().product::<usize>() * shape.taps());
+    let (image, out) =
+        (shape.channels[0] * shape.size[0] * shape.size[1], shape.size_out().iter().product::<usize>() * shape.taps());
     dx.par_chunks_mut(image).zip(dy.par_chunks(out)).for_each(|(dx, dy)| {
         each_tap(shape, |place, pixel| dx[pixel] += dy[place]);
     });
@@ -85,7 +89,12 @@ pub(super) fn pool<T: Real>((pooling, shape): (Pooling, &PoolShape), channels: u
     });
 }
 
-pub(super) fn pool_backward<T: Real>((pooling, shape): (Pooling, &PoolShape), channels: usize, (x, dy): (&[T], &[T]), dx: &mut [T]) {
+pub(super) fn pool_backward<T: Real>(
+    (pooling, shape): (Pooling, &PoolShape),
+    channels: usize,
+    (x, dy): (&[T], &[T]),
+    dx: &mut [T],
+) {
     let windows: usize = shape.size_out().iter().product();
     let image = channels * shape.size[0] * shape.size[1];
     dx.par_chunks_mut(image).zip(x.par_chunks(image).zip(dy.par_chunks(windows * channels))).for_each(|(dx, (x, dy))| {

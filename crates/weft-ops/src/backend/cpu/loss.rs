@@ -1,6 +1,7 @@
-//! Softmax cross-entropy of a population.
+//! Softmax cross-entropy of a population, and squared errors.
 
-use super::{Real, vectorized};
+use super::real::lanes_sum;
+use super::{ROWS, Real, vectorized};
 use rayon::prelude::*;
 
 /// Mean losses and their gradients; see [`Backend::cross_entropy`](super::Backend::cross_entropy).
@@ -43,4 +44,39 @@ pub(super) fn cross_entropy<T: Real>(
         );
     });
     Ok(())
+}
+
+/// The weighted mean squared error and its gradient, a block of rows a task.
+pub(super) fn squared_error<T: Real>(
+    [rows, columns]: [usize; 2],
+    (y, targets): (&[T], &[T]),
+    weights: Option<&[T]>,
+    gradient: &mut [T],
+) -> T {
+    assert!(y.len() == rows * columns && targets.len() == y.len(), "outputs and targets of other sizes");
+    let share = T::ONE / T::from_f64((rows * columns) as f64);
+    let block = ROWS * columns;
+    let tasks = gradient.par_chunks_mut(block).zip(y.par_chunks(block).zip(targets.par_chunks(block))).enumerate();
+    let sums: Vec<T> = tasks
+        .map(|(task, (gradient, (y, targets)))| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let mut total = T::ZERO;
+                    let of_rows =
+                        gradient.chunks_exact_mut(columns).zip(y.chunks_exact(columns).zip(targets.chunks_exact(columns)));
+                    for (r, (gradient, (y, targets))) in of_rows.enumerate() {
+                        let weight = share * weights.map_or(T::ONE, |weights| weights[task * ROWS + r]);
+                        gradient.iter_mut().zip(y.iter().zip(targets)).for_each(|(g, (&y, &t))| *g = y - t);
+                        total += weight * lanes_sum(gradient, |_, e| e * e);
+                        for g in gradient.iter_mut() {
+                            *g *= weight + weight;
+                        }
+                    }
+                    total
+                },
+            )
+        })
+        .collect();
+    sums.into_iter().sum()
 }

@@ -7,6 +7,7 @@
 
 mod attention;
 mod batch_norm;
+mod gates;
 mod images;
 mod linear;
 mod loss;
@@ -174,34 +175,14 @@ impl<T: Real> Backend for Cpu<T> {
 
     fn gate_backward(
         &self,
-        (columns, width): (Columns, usize),
+        columns: (Columns, usize),
         dy: &[T],
         branch: &[T],
         modulation: &[T],
         d_modulation: &mut Pooled<T>,
     ) -> crate::Result<Pooled<T>> {
         let mut d_branch = self.buffer(dy.len());
-        let group = columns.rows_per_group * width;
-        let modulations = modulation.par_chunks(columns.columns).zip(d_modulation.par_chunks_mut(columns.columns));
-        let rows = d_branch.par_chunks_mut(group).zip(dy.par_chunks(group).zip(branch.par_chunks(group)));
-        rows.zip(modulations).for_each(|((d_branch, (dy, branch)), (gate, d_gate))| {
-            let (gate, d_gate) = (&gate[columns.first..][..width], &mut d_gate[columns.first..][..width]);
-            vectorized(
-                #[inline(always)]
-                || {
-                    d_gate.fill(T::ZERO);
-                    let rows = d_branch.chunks_exact_mut(width).zip(dy.chunks_exact(width).zip(branch.chunks_exact(width)));
-                    for (d_branch, (dy, branch)) in rows {
-                        for (((((db, &d), &b), &g), dg), _) in
-                            d_branch.iter_mut().zip(dy).zip(branch).zip(gate).zip(&mut *d_gate).zip(0..)
-                        {
-                            *db = d * g;
-                            *dg = d.mul_add(b, *dg);
-                        }
-                    }
-                },
-            );
-        });
+        gates::branch_backward(columns, [dy, branch, modulation], (&mut d_branch, d_modulation));
         Ok(d_branch)
     }
 
@@ -249,38 +230,13 @@ impl<T: Real> Backend for Cpu<T> {
 
     fn gated(&self, activation: Activation, width: usize, x: &[T]) -> crate::Result<Pooled<T>> {
         let mut y = self.buffer(x.len() / 2);
-        let rows = y.par_chunks_mut(width).zip(x.par_chunks(2 * width)).with_min_len(ROWS);
-        rows.for_each(|(y, x)| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    let (gate, up) = x.split_at(width);
-                    real::activate(activation, gate, y);
-                    y.iter_mut().zip(up).for_each(|(y, &u)| *y *= u);
-                },
-            );
-        });
+        gates::forward(activation, width, x, &mut y);
         Ok(y)
     }
 
     fn gated_backward(&self, activation: Activation, width: usize, x: &[T], dy: &[T]) -> crate::Result<Pooled<T>> {
         let mut dx = self.buffer(x.len());
-        let rows = dx.par_chunks_mut(2 * width).zip(x.par_chunks(2 * width).zip(dy.par_chunks(width))).with_min_len(ROWS);
-        rows.for_each(|(dx, (x, dy))| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    let (gate, up) = x.split_at(width);
-                    let (d_gate, d_up) = dx.split_at_mut(width);
-                    real::activate(activation, gate, d_up);
-                    for ((((dg, du), &u), &d), _) in d_gate.iter_mut().zip(d_up).zip(up).zip(dy).zip(0..) {
-                        *du *= d;
-                        *dg = d * u;
-                    }
-                    real::activate_backward(activation, gate, d_gate);
-                },
-            );
-        });
+        gates::backward(activation, width, (x, dy), &mut dx);
         Ok(dx)
     }
 
@@ -440,6 +396,33 @@ impl<T: Real> Backend for Cpu<T> {
     ) -> crate::Result<()> {
         batch_norm::set(norm, batch, moved, parameters.slot_mut(Slot::Theta));
         Ok(())
+    }
+
+    fn upload(&self, values: &[f32]) -> crate::Result<Pooled<T>> {
+        let mut buffer = self.buffer(values.len());
+        buffer.iter_mut().zip(values).for_each(|(b, &v)| *b = T::from_f32(v));
+        Ok(buffer)
+    }
+
+    fn upload_wide(&self, values: &[f32]) -> crate::Result<Pooled<T>> {
+        self.upload(values)
+    }
+
+    fn download_wide(&self, values: &Pooled<T>) -> crate::Result<Vec<f32>> {
+        Ok(values.iter().map(|v| v.to_f32()).collect())
+    }
+
+    fn squared_error(
+        &self,
+        sizes: [usize; 2],
+        y: &[T],
+        targets: &[T],
+        weights: Option<&Pooled<T>>,
+        total: &mut Pooled<T>,
+    ) -> crate::Result<Pooled<T>> {
+        let mut gradient = self.buffer(y.len());
+        total[0] += loss::squared_error(sizes, (y, targets), weights.map(|w| &**w), &mut gradient);
+        Ok(gradient)
     }
 
     fn zeros_wide(&self, len: usize) -> crate::Result<Pooled<T>> {

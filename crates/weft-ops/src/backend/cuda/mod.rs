@@ -344,4 +344,28 @@ impl<T: CudaReal> Backend for Cuda<T> {
     fn gradient_norm(&self, parameters: &CudaParameters<T>) -> crate::Result<f64> {
         parameters.norm(self)
     }
+
+    fn upload(&self, values: &[f32]) -> crate::Result<CudaSlice<T>> {
+        let values: Vec<T> = values.iter().map(|&v| T::from_f32(v)).collect();
+        self.from_slice(&values)
+    }
+
+    fn upload_wide(&self, values: &[f32]) -> crate::Result<CudaSlice<f32>> {
+        Ok(self.device.stream.clone_htod(values).w()?)
+    }
+
+    fn download_wide(&self, values: &CudaSlice<f32>) -> crate::Result<Vec<f32>> {
+        self.to_vec(values)
+    }
+
+    fn squared_error(
+        &self,
+        sizes: [usize; 2],
+        y: View<'_, T>,
+        targets: View<'_, T>,
+        weights: Option<&CudaSlice<f32>>,
+        total: &mut CudaSlice<f32>,
+    ) -> crate::Result<CudaSlice<T>> {
+        self.squares(sizes, (y, targets), weights, total)
+    }
 }

@@ -4,6 +4,11 @@
 #![cfg(feature = "cuda")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "cuda/batch_norm.rs"]
+mod batch_norm;
+#[path = "cuda/images.rs"]
+mod images;
+
 use candle_core::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use std::cell::RefCell;
@@ -63,6 +68,14 @@ impl<T: CudaReal> Pair<T> {
     fn compare<E: CudaReal>(&self, what: &str, got: &CudaSlice<E>, expected: &[f64]) {
         let got: Vec<f64> = self.gpu.to_vec(got).unwrap().iter().map(|v| f64::from(v.to_f32())).collect();
         self.judge(what, &got, expected);
+    }
+
+    /// Compares values that are only moved.
+    fn same<E: CudaReal>(&self, what: &str, got: &CudaSlice<E>, expected: &[f64]) {
+        let got: Vec<f64> = self.gpu.to_vec(got).unwrap().iter().map(|v| f64::from(v.to_f32())).collect();
+        if got != expected {
+            self.failures.borrow_mut().push(format!("{} {} {what}: other values", T::NAME, self.topic));
+        }
     }
 
     fn judge(&self, what: &str, got: &[f64], expected: &[f64]) {

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use weft_core::{Activation, Seed};
-use weft_ops::backend::{Attention, Backend, Batch, Columns, Cpu, Linear, Norm, NormKind, Slot};
+use weft_ops::backend::{Attention, Backend, Batch, BatchNorm, Columns, Cpu, Linear, Norm, NormKind, Slot};
 use weft_ops::tensor::{
     Lesson, Network, Parameters, Precision, ResidualMlp, ResidualMlpConfig, Transformer, TransformerConfig, regress, run,
 };
@@ -127,6 +127,26 @@ fn norms_with_everything_that_they_take() {
                 check(&name, &modulation, &d_modulation, |modulation| f(&x, &theta, modulation));
             }
         }
+    }
+}
+
+#[test]
+fn batch_norms_of_populations() {
+    let cpu = Cpu::<f64>::new();
+    let norm = BatchNorm { width: 4, epsilon: 1e-3, gain: 2, bias: 6, mean: 11, variance: 15 };
+    for (networks, training) in [(1, true), (3, true), (1, false), (3, false)] {
+        let batch = Batch { networks, rows: 9, stride: 20, shared: false };
+        let name = format!("{networks} networks, training {training}");
+        let theta: Vec<f64> = draws(1, networks * 20).iter().map(|v| v.abs() + 0.2).collect();
+        let x: Vec<f64> = draws(2, networks * 36).iter().map(|v| v * 2.0 + 5.0).collect();
+        let w = draws(3, x.len());
+        let f = |x: &[f64], theta: &[f64]| dot(&cpu.batch_norm(&norm, batch, x, theta, training).unwrap().0, &w);
+        let (_, statistics, moved) = cpu.batch_norm(&norm, batch, &x, &theta, training).unwrap();
+        assert_eq!(moved.is_some(), training);
+        let mut d_theta = cpu.zeros(theta.len()).unwrap();
+        let dx = cpu.batch_norm_backward(&norm, batch, &x, &statistics, &theta, training, &w, &mut d_theta).unwrap();
+        check(&name, &x, &dx, |x| f(x, &theta));
+        check(&name, &theta, &d_theta, |theta| f(&x, theta));
     }
 }
 

@@ -13,164 +13,15 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod shapes;
 
 pub use cpu::{Cpu, CpuParameters, Pooled, Real};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaParameters, CudaReal, View as DeviceView};
+pub use shapes::{Attention, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, NormKind, OptimizerStep, Slot};
 
 use crate::kernels::{ConvShape, PoolShape, Pooling};
-use weft_core::{Activation, Optimizer};
-
-/// A linear map of a population: `y[n] = x[n]·W[n]ᵀ + b[n]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Linear {
-    /// Where a network's weight starts among its parameters.
-    pub weight: usize,
-    /// Where its bias starts, if it has one.
-    pub bias: Option<usize>,
-    /// `i`.
-    pub inputs: usize,
-    /// `o`.
-    pub outputs: usize,
-    /// Whether the weight is stored `[i, o]`; otherwise it is `[o, i]`, as in a checkpoint.
-    pub input_major: bool,
-}
-
-/// How many networks run over how many rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Batch {
-    /// `n`.
-    pub networks: usize,
-    /// `r`, of each network.
-    pub rows: usize,
-    /// Parameters of a network, the distance from one to the next.
-    pub stride: usize,
-    /// Whether all networks read the same rows.
-    pub shared: bool,
-}
-
-impl Batch {
-    /// One network.
-    #[must_use]
-    pub fn one(rows: usize) -> Self {
-        Self { networks: 1, rows, stride: 0, shared: false }
-    }
-}
-
-/// Which statistics a norm takes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NormKind {
-    /// Mean and standard deviation.
-    Layer,
-    /// The root of the mean square.
-    Rms,
-}
-
-/// A norm over the features of each row, with a gain and a shift that are parameters, and those of a modulation.
-///
-/// `y = (n·γ + β)·(1 + scale) + shift` with `n` the normalized row.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Norm {
-    /// What is taken out.
-    pub kind: NormKind,
-    /// Features.
-    pub width: usize,
-    /// Added to the variance.
-    pub epsilon: f64,
-    /// Where the gain starts among the parameters.
-    pub gain: Option<usize>,
-    /// Where the shift starts.
-    pub bias: Option<usize>,
-}
-
-/// Columns of a buffer of modulations, `[g, columns]`, that belong to one norm or one residual branch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Columns {
-    /// Columns of the buffer.
-    pub columns: usize,
-    /// The first column of the shift; the scale lies behind it. Of a gate: its first column.
-    pub first: usize,
-    /// Rows that share a modulation.
-    pub rows_per_group: usize,
-}
-
-/// Attention over packed rows `[b·t, (h + 2·kv)·k]`: queries, then keys, then values.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Attention {
-    /// `b`.
-    pub sequences: usize,
-    /// `t`.
-    pub tokens: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides the query heads.
-    pub kv_heads: usize,
-    /// `k`.
-    pub head_dim: usize,
-    /// Whether a token sees only itself and those before it.
-    pub causal: bool,
-}
-
-impl Attention {
-    /// Features of a packed row.
-    #[must_use]
-    pub fn packed(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
-    }
-
-    /// Features of an output row.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    /// `1/√k`, which scores are multiplied by.
-    #[must_use]
-    pub fn scale(&self) -> f64 {
-        1.0 / (self.head_dim as f64).sqrt()
-    }
-}
-
-/// How many images there are, and their channels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageSizes {
-    /// Images.
-    pub images: usize,
-    /// `c`.
-    pub channels: usize,
-}
-
-/// One step of an optimizer.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OptimizerStep {
-    /// The rule.
-    pub optimizer: Optimizer,
-    /// Weight decay: added to the gradient (SGD, Adam) or decoupled (`AdamW`).
-    pub weight_decay: f64,
-    /// The learning rate of this step.
-    pub learning_rate: f64,
-    /// The gradient is scaled down to this norm if it is longer.
-    pub clip_norm: Option<f64>,
-    /// How much of the moving average is kept.
-    pub average_decay: f64,
-    /// The number of this step, from 1.
-    pub step: u64,
-}
-
-/// A vector that an optimizer keeps for the parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slot {
-    /// The parameters themselves.
-    Theta,
-    /// Their exponential moving average.
-    Average,
-    /// First moments (of SGD, the velocity).
-    First,
-    /// Second moments.
-    Second,
-    /// The gradient summed so far.
-    Gradient,
-}
+use weft_core::Activation;
 
 /// A device's buffers and the operations on them.
 ///
@@ -442,6 +293,67 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// If the device fails.
     fn transpose(&self, sizes: [usize; 3], x: Self::View<'_>) -> crate::Result<Self::Buffer>;
+
+    /// A batch norm of a population, `(x − μ)·s·gain + shift` with `s = 1/√(σ² + ε)`: by the batch's statistics in training (rows are
+    /// examples and pixels), else by the running ones.
+    ///
+    /// Returns `y`, the `μ` and `s` of each network, and in training its running mean and variance after this batch, for
+    /// [`Backend::set_statistics`]: they have moved by [`BATCH_NORM_MOMENTUM`](crate::kernels::BATCH_NORM_MOMENTUM) towards the batch's
+    /// mean and unbiased variance.
+    ///
+    /// # Shapes
+    /// `x` `[n, r, c]` → `[n, r, c]`, `[n, 2, c]` and `[n, 2, c]`; rows are not shared.
+    ///
+    /// # References
+    /// Ioffe and Szegedy, *Batch normalization* (2015), algorithm 1.
+    ///
+    /// # Errors
+    /// If the device fails.
+    #[expect(clippy::type_complexity, reason = "three buffers have no better name")]
+    fn batch_norm(
+        &self,
+        norm: &BatchNorm,
+        batch: Batch,
+        x: Self::View<'_>,
+        theta: Self::View<'_>,
+        training: bool,
+    ) -> crate::Result<(Self::Buffer, Self::Wide, Option<Self::Wide>)>;
+
+    /// The gradient of a batch norm with respect to `x`; those of gain and shift are added to `gradient`. In training it goes through
+    /// the batch's statistics; else the running ones are parameters, and get theirs.
+    ///
+    /// # Shapes
+    /// As for [`Backend::batch_norm`], whose `statistics` these are.
+    ///
+    /// # Errors
+    /// If the device fails.
+    #[expect(clippy::too_many_arguments, reason = "a norm has as many inputs")]
+    fn batch_norm_backward(
+        &self,
+        norm: &BatchNorm,
+        batch: Batch,
+        x: Self::View<'_>,
+        statistics: &Self::Wide,
+        theta: Self::View<'_>,
+        training: bool,
+        dy: Self::View<'_>,
+        gradient: &mut Self::Wide,
+    ) -> crate::Result<Self::Buffer>;
+
+    /// Writes running statistics into the parameters: after the optimizer's step, whose decay of weights they are no part of.
+    ///
+    /// # Shapes
+    /// `moved` `[n, 2, c]`, of [`Backend::batch_norm`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn set_statistics(
+        &self,
+        parameters: &mut Self::Parameters,
+        norm: &BatchNorm,
+        batch: Batch,
+        moved: &Self::Wide,
+    ) -> crate::Result<()>;
 
     /// Copies values from the host.
     ///

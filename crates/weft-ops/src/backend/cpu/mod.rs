@@ -6,6 +6,8 @@
 #![expect(clippy::inline_always, reason = "vector code must inline into the function that is compiled for the vector unit")]
 
 mod attention;
+mod batch_norm;
+mod gates;
 mod images;
 mod linear;
 mod loss;
@@ -18,7 +20,7 @@ pub use parameters::CpuParameters;
 pub use pool::Pooled;
 pub use real::Real;
 
-use super::{Attention, Backend, Batch, Columns, ImageSizes, Linear, Norm, OptimizerStep, Slot};
+use super::{Attention, Backend, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, OptimizerStep, Slot};
 use crate::kernels::{ConvShape, PoolShape, Pooling};
 use pool::Pool;
 use pulp::Arch;
@@ -178,34 +180,14 @@ impl<T: Real> Backend for Cpu<T> {
 
     fn gate_backward(
         &self,
-        (columns, width): (Columns, usize),
+        columns: (Columns, usize),
         dy: &[T],
         branch: &[T],
         modulation: &[T],
         d_modulation: &mut Pooled<T>,
     ) -> crate::Result<Pooled<T>> {
         let mut d_branch = self.buffer(dy.len());
-        let group = columns.rows_per_group * width;
-        let modulations = modulation.par_chunks(columns.columns).zip(d_modulation.par_chunks_mut(columns.columns));
-        let rows = d_branch.par_chunks_mut(group).zip(dy.par_chunks(group).zip(branch.par_chunks(group)));
-        rows.zip(modulations).for_each(|((d_branch, (dy, branch)), (gate, d_gate))| {
-            let (gate, d_gate) = (&gate[columns.first..][..width], &mut d_gate[columns.first..][..width]);
-            vectorized(
-                #[inline(always)]
-                || {
-                    d_gate.fill(T::ZERO);
-                    let rows = d_branch.chunks_exact_mut(width).zip(dy.chunks_exact(width).zip(branch.chunks_exact(width)));
-                    for (d_branch, (dy, branch)) in rows {
-                        for (((((db, &d), &b), &g), dg), _) in
-                            d_branch.iter_mut().zip(dy).zip(branch).zip(gate).zip(&mut *d_gate).zip(0..)
-                        {
-                            *db = d * g;
-                            *dg = d.mul_add(b, *dg);
-                        }
-                    }
-                },
-            );
-        });
+        gates::branch_backward(columns, [dy, branch, modulation], (&mut d_branch, d_modulation));
         Ok(d_branch)
     }
 
@@ -253,38 +235,13 @@ impl<T: Real> Backend for Cpu<T> {
 
     fn gated(&self, activation: Activation, width: usize, x: &[T]) -> crate::Result<Pooled<T>> {
         let mut y = self.buffer(x.len() / 2);
-        let rows = y.par_chunks_mut(width).zip(x.par_chunks(2 * width)).with_min_len(ROWS);
-        rows.for_each(|(y, x)| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    let (gate, up) = x.split_at(width);
-                    real::activate(activation, gate, y);
-                    y.iter_mut().zip(up).for_each(|(y, &u)| *y *= u);
-                },
-            );
-        });
+        gates::forward(activation, width, x, &mut y);
         Ok(y)
     }
 
     fn gated_backward(&self, activation: Activation, width: usize, x: &[T], dy: &[T]) -> crate::Result<Pooled<T>> {
         let mut dx = self.buffer(x.len());
-        let rows = dx.par_chunks_mut(2 * width).zip(x.par_chunks(2 * width).zip(dy.par_chunks(width))).with_min_len(ROWS);
-        rows.for_each(|(dx, (x, dy))| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    let (gate, up) = x.split_at(width);
-                    let (d_gate, d_up) = dx.split_at_mut(width);
-                    real::activate(activation, gate, d_up);
-                    for ((((dg, du), &u), &d), _) in d_gate.iter_mut().zip(d_up).zip(up).zip(dy).zip(0..) {
-                        *du *= d;
-                        *dg = d * u;
-                    }
-                    real::activate_backward(activation, gate, d_gate);
-                },
-            );
-        });
+        gates::backward(activation, width, (x, dy), &mut dx);
         Ok(dx)
     }
 
@@ -402,6 +359,48 @@ impl<T: Real> Backend for Cpu<T> {
             }
         });
         Ok(y)
+    }
+
+    fn batch_norm(
+        &self,
+        norm: &BatchNorm,
+        batch: Batch,
+        x: &[T],
+        theta: &[T],
+        training: bool,
+    ) -> crate::Result<(Pooled<T>, Pooled<T>, Option<Pooled<T>>)> {
+        let mut y = self.buffer(x.len());
+        let mut statistics = self.buffer(batch.networks * 2 * norm.width);
+        let mut moved = training.then(|| self.buffer(statistics.len()));
+        batch_norm::forward(norm, batch, (x, theta), &mut y, (&mut statistics, moved.as_deref_mut()));
+        Ok((y, statistics, moved))
+    }
+
+    fn batch_norm_backward(
+        &self,
+        norm: &BatchNorm,
+        batch: Batch,
+        x: &[T],
+        statistics: &Pooled<T>,
+        theta: &[T],
+        training: bool,
+        dy: &[T],
+        gradient: &mut Pooled<T>,
+    ) -> crate::Result<Pooled<T>> {
+        let mut dx = self.buffer(x.len());
+        batch_norm::Backward { norm, batch, x, statistics, theta, training, dy }.run(&mut dx, gradient);
+        Ok(dx)
+    }
+
+    fn set_statistics(
+        &self,
+        parameters: &mut CpuParameters<T>,
+        norm: &BatchNorm,
+        batch: Batch,
+        moved: &Pooled<T>,
+    ) -> crate::Result<()> {
+        batch_norm::set(norm, batch, moved, parameters.slot_mut(Slot::Theta));
+        Ok(())
     }
 
     fn upload(&self, values: &[f32]) -> crate::Result<Pooled<T>> {

@@ -208,6 +208,19 @@ pub(super) struct Kernels {
     pub(super) square_root: CudaFunction,
     pub(super) optimizer_step: CudaFunction,
     pub(super) round_all: CudaFunction,
+    pub(super) patches: CudaFunction,
+    pub(super) patches_backward: CudaFunction,
+    pub(super) pool: CudaFunction,
+    pub(super) pool_backward: CudaFunction,
+    pub(super) transpose_tiles: CudaFunction,
+    pub(super) transpose_narrow: CudaFunction,
+    pub(super) batch_norm_moments: CudaFunction,
+    pub(super) batch_norm_statistics: CudaFunction,
+    pub(super) batch_norm: CudaFunction,
+    pub(super) batch_norm_sums: CudaFunction,
+    pub(super) batch_norm_gradient: CudaFunction,
+    pub(super) batch_norm_backward: CudaFunction,
+    pub(super) set_statistics: CudaFunction,
     attention: [OnceLock<AttentionKernels>; HEAD_DIMS.len()],
 }
 
@@ -229,6 +242,8 @@ impl Kernels {
             include_str!("kernels/norm.cu"),
             include_str!("kernels/loss.cu"),
             include_str!("kernels/optimizer.cu"),
+            include_str!("kernels/images.cu"),
+            include_str!("kernels/batch_norm.cu"),
         ];
         let source = Source { files: &files, constants: &[("WEFT_BF16", usize::from(T::BF16))] };
         let module = source.load(device.stream.context())?;
@@ -256,6 +271,19 @@ impl Kernels {
             square_root: function("square_root")?,
             optimizer_step: function("optimizer_step")?,
             round_all: function("round_all")?,
+            patches: function("patches")?,
+            patches_backward: function("patches_backward")?,
+            pool: function("pool")?,
+            pool_backward: function("pool_backward")?,
+            transpose_tiles: function("transpose_tiles")?,
+            transpose_narrow: function("transpose_narrow")?,
+            batch_norm_moments: function("batch_norm_moments")?,
+            batch_norm_statistics: function("batch_norm_statistics")?,
+            batch_norm: function("batch_norm")?,
+            batch_norm_sums: function("batch_norm_sums")?,
+            batch_norm_gradient: function("batch_norm_gradient")?,
+            batch_norm_backward: function("batch_norm_backward")?,
+            set_statistics: function("set_statistics")?,
             attention: Default::default(),
         })
     }

@@ -6,8 +6,10 @@
 //! vector by the product itself.
 
 mod attention;
+mod batch_norm;
 mod compile;
 mod device;
+mod images;
 mod linear;
 mod loss;
 mod multiply;
@@ -21,7 +23,8 @@ mod view;
 pub use parameters::CudaParameters;
 pub use view::{CudaReal, View};
 
-use super::{Attention, Backend, Batch, Columns, Linear, Norm, OptimizerStep, Slot};
+use super::{Attention, Backend, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, OptimizerStep, Slot};
+use crate::kernels::{ConvShape, PoolShape, Pooling};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use device::{Device, Kernels};
@@ -246,6 +249,71 @@ impl<T: CudaReal> Backend for Cuda<T> {
         self.losses(sizes, logits, labels)
     }
 
+    fn patches(&self, shape: &ConvShape, images: usize, x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.window_rows(shape, images, x)
+    }
+
+    fn patches_backward(&self, shape: &ConvShape, images: usize, dy: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.window_rows_backward(shape, images, dy)
+    }
+
+    fn pool(&self, pool: (Pooling, &PoolShape), sizes: ImageSizes, x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.pool_windows(pool, sizes, x)
+    }
+
+    fn pool_backward(
+        &self,
+        pool: (Pooling, &PoolShape),
+        sizes: ImageSizes,
+        x: View<'_, T>,
+        dy: View<'_, T>,
+    ) -> crate::Result<CudaSlice<T>> {
+        self.pool_windows_backward(pool, sizes, x, dy)
+    }
+
+    fn transpose(&self, sizes: [usize; 3], x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.transpose_each(sizes, x)
+    }
+
+    fn batch_norm(
+        &self,
+        norm: &BatchNorm,
+        batch: Batch,
+        x: View<'_, T>,
+        theta: View<'_, T>,
+        training: bool,
+    ) -> crate::Result<(CudaSlice<T>, CudaSlice<f32>, Option<CudaSlice<f32>>)> {
+        self.normalize_batch(norm, batch, (x, theta), training)
+    }
+
+    fn batch_norm_backward(
+        &self,
+        norm: &BatchNorm,
+        batch: Batch,
+        x: View<'_, T>,
+        statistics: &CudaSlice<f32>,
+        theta: View<'_, T>,
+        training: bool,
+        dy: View<'_, T>,
+        gradient: &mut CudaSlice<f32>,
+    ) -> crate::Result<CudaSlice<T>> {
+        batch_norm::Backward { norm, batch, x, statistics, theta, training, dy }.run(self, gradient)
+    }
+
+    fn set_statistics(
+        &self,
+        parameters: &mut CudaParameters<T>,
+        norm: &BatchNorm,
+        batch: Batch,
+        moved: &CudaSlice<f32>,
+    ) -> crate::Result<()> {
+        parameters.set(self, norm, batch, moved)
+    }
+
+    fn zeros_wide(&self, len: usize) -> crate::Result<CudaSlice<f32>> {
+        Ok(self.device.stream.alloc_zeros(len).w()?)
+    }
+
     fn parameters(&self, theta: &[f32], trained: bool) -> crate::Result<CudaParameters<T>> {
         CudaParameters::new(self, theta, trained)
     }
@@ -272,36 +340,6 @@ impl<T: CudaReal> Backend for Cuda<T> {
 
     fn gradient_norm(&self, parameters: &CudaParameters<T>) -> crate::Result<f64> {
         parameters.norm(self)
-    }
-
-    fn patches(&self, _: &crate::kernels::ConvShape, _: usize, _: View<'_, T>) -> crate::Result<CudaSlice<T>> {
-        unimplemented!()
-    }
-    fn patches_backward(&self, _: &crate::kernels::ConvShape, _: usize, _: View<'_, T>) -> crate::Result<CudaSlice<T>> {
-        unimplemented!()
-    }
-    fn pool(
-        &self,
-        _: (crate::kernels::Pooling, &crate::kernels::PoolShape),
-        _: super::ImageSizes,
-        _: View<'_, T>,
-    ) -> crate::Result<CudaSlice<T>> {
-        unimplemented!()
-    }
-    fn pool_backward(
-        &self,
-        _: (crate::kernels::Pooling, &crate::kernels::PoolShape),
-        _: super::ImageSizes,
-        _: View<'_, T>,
-        _: View<'_, T>,
-    ) -> crate::Result<CudaSlice<T>> {
-        unimplemented!()
-    }
-    fn transpose(&self, _: [usize; 3], _: View<'_, T>) -> crate::Result<CudaSlice<T>> {
-        unimplemented!()
-    }
-    fn zeros_wide(&self, len: usize) -> crate::Result<CudaSlice<f32>> {
-        Ok(self.device.stream.alloc_zeros(len).w()?)
     }
 
     fn upload(&self, values: &[f32]) -> crate::Result<CudaSlice<T>> {

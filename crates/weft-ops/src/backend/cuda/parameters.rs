@@ -1,8 +1,10 @@
 //! Parameters with everything that an optimizer keeps for them, in `f32`, and the copy that is computed with.
 
-use super::super::{OptimizerStep, Slot};
+use super::super::{Batch, BatchNorm, OptimizerStep, Slot};
 use super::Cuda;
 use super::device::Grid;
+use super::pointwise::packs;
+use super::product::check_parameters;
 use super::view::{Arg, CudaReal, View};
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
@@ -58,11 +60,11 @@ impl<T: CudaReal> CudaParameters<T> {
     }
 
     pub(super) fn theta(&self) -> View<'_, T> {
-        self.copy.as_ref().map_or_else(|| View::of_master(&self.theta), View::from)
+        self.copy.as_ref().map_or_else(|| View::of_master(&self.theta), |copy| View::rounded(copy, &self.theta))
     }
 
     pub(super) fn theta_and_gradient(&mut self) -> (View<'_, T>, &mut CudaSlice<f32>) {
-        let theta = self.copy.as_ref().map_or_else(|| View::of_master(&self.theta), View::from);
+        let theta = self.copy.as_ref().map_or_else(|| View::of_master(&self.theta), |copy| View::rounded(copy, &self.theta));
         (theta, &mut self.gradient)
     }
 
@@ -135,6 +137,26 @@ impl<T: CudaReal> CudaParameters<T> {
             (step.average_decay as f32).into(),
         ];
         cuda.device.launch(&cuda.kernels.optimizer_step, Grid::each(len.div_ceil(4)), arguments)
+    }
+
+    /// Writes the running statistics of a batch norm, `[n, 2, c]`.
+    pub(super) fn set(&mut self, cuda: &Cuda<T>, norm: &BatchNorm, batch: Batch, moved: &CudaSlice<f32>) -> crate::Result<()> {
+        Cuda::<T>::check_statistics(norm, batch, moved);
+        for offset in [norm.mean, norm.variance] {
+            check_parameters(batch, offset, norm.width, self.theta.len());
+        }
+        let (total, _) = packs::<f32>(moved.len(), 1, &[])?;
+        let arguments = [
+            moved.into(),
+            (&mut self.theta).into(),
+            self.copy.as_mut().map_or(Arg::from(0usize), Arg::from),
+            norm.width.into(),
+            batch.stride.into(),
+            norm.mean.into(),
+            norm.variance.into(),
+            total.into(),
+        ];
+        cuda.device.launch(&cuda.kernels.set_statistics, Grid::each(total), arguments)
     }
 
     pub(super) fn norm(&self, cuda: &Cuda<T>) -> crate::Result<f64> {

@@ -67,6 +67,8 @@ impl PerType {
 pub struct View<'a, T> {
     address: u64,
     len: usize,
+    /// Where the same values lie in `f32`, if they do: 0, or the master of parameters that these are rounded from.
+    master: u64,
     marker: PhantomData<&'a [T]>,
 }
 
@@ -80,13 +82,13 @@ impl<T> Copy for View<'_, T> {}
 
 impl<'a, T> From<&'a CudaSlice<T>> for View<'a, T> {
     fn from(slice: &'a CudaSlice<T>) -> Self {
-        Self { address: address(slice), len: slice.len(), marker: PhantomData }
+        Self { address: address(slice), len: slice.len(), master: 0, marker: PhantomData }
     }
 }
 
 impl<'a, T> From<&CudaView<'a, T>> for View<'a, T> {
     fn from(view: &CudaView<'a, T>) -> Self {
-        Self { address: address(view), len: view.len(), marker: PhantomData }
+        Self { address: address(view), len: view.len(), master: 0, marker: PhantomData }
     }
 }
 
@@ -110,7 +112,8 @@ impl<'a, T> View<'a, T> {
     #[must_use]
     pub fn part(self, first: usize, len: usize) -> Self {
         assert!(first <= self.len && len <= self.len - first, "{first} + {len} of {} values", self.len);
-        Self { address: self.address + (first * size_of::<T>()) as u64, len, marker: PhantomData }
+        let master = if self.master == 0 { 0 } else { self.master + (first * size_of::<f32>()) as u64 };
+        Self { address: self.address + (first * size_of::<T>()) as u64, len, master, marker: PhantomData }
     }
 
     pub(super) fn address(self) -> u64 {
@@ -123,7 +126,18 @@ impl<'a, T> View<'a, T> {
         T: CudaReal,
     {
         assert!(!T::BF16, "the master is the computation's copy in f32 alone");
-        Self { address: address(master), len: master.len(), marker: PhantomData }
+        Self { address: address(master), len: master.len(), master: 0, marker: PhantomData }
+    }
+
+    /// Parameters, and what they were rounded from.
+    pub(super) fn rounded(copy: &'a CudaSlice<T>, master: &'a CudaSlice<f32>) -> Self {
+        assert_eq!(copy.len(), master.len(), "a copy of another length");
+        Self { address: address(copy), len: copy.len(), master: address(master), marker: PhantomData }
+    }
+
+    /// Where these values lie before they were rounded, or 0.
+    pub(super) fn master(self) -> u64 {
+        self.master
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
 use weft_core::{Activation, Architecture};
-use weft_ops::backend::{Backend, Batch, ImageSizes, Linear};
+use weft_ops::backend::{Backend, Batch, BatchNorm, ImageSizes, Linear};
 use weft_ops::kernels::{ConvShape, PoolShape, Pooling};
 use weft_ops::tensor::{Network, Pass, Ran};
 
@@ -28,6 +28,8 @@ pub(crate) struct LockStep {
     networks: usize,
     /// Whether all networks read the same rows.
     shared: bool,
+    /// Whether batch norm takes a batch's own statistics.
+    training: bool,
 }
 
 /// A node with where its values come from.
@@ -56,6 +58,7 @@ enum Work {
     Done,
     Conv(ConvShape, Linear, Option<Activation>),
     Activation(Activation),
+    BatchNorm(BatchNorm),
     Add,
     Pool(Pooling, PoolShape),
     /// Channels moved outwards.
@@ -68,8 +71,28 @@ enum Value<B: Backend> {
     Input,
     /// Those of another node.
     Of(usize),
-    /// Its own, and before the activation, if it was fused.
-    Own { after: Option<B::Buffer>, before: Option<B::Buffer>, patches: Option<B::Buffer> },
+    /// Its own.
+    Own(Own<B>),
+}
+
+/// What a node computed.
+struct Own<B: Backend> {
+    /// Its values; taken out where they are the network's.
+    after: Option<B::Buffer>,
+    /// Before a fused activation.
+    before: Option<B::Buffer>,
+    /// A convolution's windows.
+    patches: Option<B::Buffer>,
+    /// A batch norm's statistics.
+    statistics: Option<B::Wide>,
+    /// The running statistics after this batch.
+    moved: Option<B::Wide>,
+}
+
+impl<B: Backend> Own<B> {
+    fn new(after: B::Buffer) -> Self {
+        Self { after: Some(after), before: None, patches: None, statistics: None, moved: None }
+    }
 }
 
 /// What the backward pass needs of the forward pass.
@@ -95,6 +118,10 @@ impl LockStep {
                 _ => return Err(unsupported(architecture, at)),
             };
             let mut work = work_of(step).ok_or_else(|| unsupported(architecture, at))?;
+            // A norm of values that networks share would give each its own: only maps do that.
+            if matches!(work, Work::BatchNorm(_)) && inputs.iter().all(|&i| shared_input(&nodes, i)) {
+                return Err(unsupported(architecture, at));
+            }
             if let (Work::Activation(activation), [from]) = (&work, &inputs[..])
                 && readers[*from] == 1
             {
@@ -126,7 +153,22 @@ impl LockStep {
                 nodes[i].until = nodes[i].until.max(until);
             }
         }
-        Ok(Self { architecture: architecture.clone(), nodes: Arc::new(nodes), networks, shared })
+        Ok(Self { architecture: architecture.clone(), nodes: Arc::new(nodes), networks, shared, training: false })
+    }
+
+    /// The same in training: batch norm takes a batch's own statistics.
+    pub(crate) fn training(self) -> Self {
+        Self { training: true, ..self }
+    }
+
+    /// Takes the running statistics of batch norms after a pass in training.
+    fn moved<B: Backend>(&self, saved: &mut Saved<B>) -> Vec<(BatchNorm, B::Wide)> {
+        let nodes = self.nodes.iter().zip(&mut saved.values);
+        let moved = nodes.filter_map(|(node, value)| match (&node.work, value) {
+            (Work::BatchNorm(norm), Value::Own(own)) => own.moved.take().map(|moved| (*norm, moved)),
+            _ => None,
+        });
+        moved.collect()
     }
 
     /// The most values of any one buffer, for one network and example.
@@ -152,7 +194,7 @@ impl LockStep {
 
     fn view<'a, B: Backend>(backend: &B, values: &'a [Value<B>], node: usize, x: B::View<'a>) -> B::View<'a> {
         match &values[Self::holder(values, node)] {
-            Value::Own { after: Some(after), .. } => backend.view(after),
+            Value::Own(Own { after: Some(after), .. }) => backend.view(after),
             _ => x,
         }
     }
@@ -172,7 +214,7 @@ impl LockStep {
         // Values that all networks share exist once.
         let copies = if is_shared && self.shared { 1 } else { self.networks };
         let input = |i: usize| Self::view(backend, values, node.inputs[i], B::shorten(x));
-        let own = |after| Value::Own { after: Some(after), before: None, patches: None };
+        let own = |after| Value::Own(Own::new(after));
         Ok(match &node.work {
             Work::Input if node.channels > 1 && node.pixels > 1 => {
                 own(backend.transpose([copies * images, node.channels, node.pixels], x)?)
@@ -183,7 +225,7 @@ impl LockStep {
             Work::Activated(map, activation) => {
                 let batch = self.batch(images, is_shared && self.shared);
                 let (before, after) = backend.linear_activated((map, *activation), batch, input(0), theta)?;
-                Value::Own { after: Some(after), before: pass.keep.then_some(before), patches: None }
+                Value::Own(Own { before: pass.keep.then_some(before), ..Own::new(after) })
             }
             Work::Conv(shape, map, activation) => {
                 let patches = backend.patches(shape, copies * images, input(0))?;
@@ -196,9 +238,15 @@ impl LockStep {
                     }
                     None => (None, backend.linear(map, batch, view, theta)?),
                 };
-                Value::Own { after: Some(after), before: before.filter(|_| pass.keep), patches: pass.keep.then_some(patches) }
+                let (before, patches) = (before.filter(|_| pass.keep), pass.keep.then_some(patches));
+                Value::Own(Own { before, patches, ..Own::new(after) })
             }
             Work::Activation(activation) => own(backend.activate(*activation, input(0))?),
+            Work::BatchNorm(norm) => {
+                let batch = self.batch(images * node.pixels, false);
+                let (after, statistics, moved) = backend.batch_norm(norm, batch, input(0), theta, self.training)?;
+                Value::Own(Own { statistics: Some(statistics), moved, ..Own::new(after) })
+            }
             Work::Add => {
                 let mut sum = backend.zeros(pass.rows * node.channels * node.pixels)?;
                 backend.add(&mut sum, input(0))?;
@@ -233,7 +281,7 @@ impl LockStep {
         // What reaches the inputs alone is wanted by nobody.
         let wanted = node.inputs.first().is_some_and(|&i| !matches!(self.nodes[i].work, Work::Input));
         let (before, patches) = match &saved.values[at] {
-            Value::Own { before, patches, .. } => (before.as_ref(), patches.as_ref()),
+            Value::Own(own) => (own.before.as_ref(), own.patches.as_ref()),
             _ => (None, None),
         };
         let dx = match &node.work {
@@ -263,6 +311,11 @@ impl LockStep {
             Work::Activation(activation) => {
                 backend.activate_backward(*activation, input(0), &mut dy)?;
                 Some(dy)
+            }
+            Work::BatchNorm(norm) => {
+                let Value::Own(Own { statistics: Some(statistics), .. }) = &saved.values[at] else { return Ok(()) };
+                let (batch, dy) = (self.batch(images * node.pixels, false), backend.view(&dy));
+                Some(backend.batch_norm_backward(norm, batch, input(0), statistics, theta, self.training, dy, gradient)?)
             }
             Work::Add => {
                 let mut copy = backend.zeros(pass.rows * node.channels * node.pixels)?;
@@ -326,7 +379,7 @@ impl Network for LockStep {
         }
         let holder = Self::holder(&values, self.nodes.len() - 1);
         let out = match &mut values[holder] {
-            Value::Own { after, .. } => after.take(),
+            Value::Own(own) => own.after.take(),
             _ => None,
         };
         let Some(out) = out else { return Err(candle_core::Error::Msg("a network without an op".to_owned()).into()) };
@@ -356,6 +409,12 @@ impl Network for LockStep {
     }
 }
 
+/// Whether a node's values follow from the inputs alone.
+fn shared_input(nodes: &[Node], node: usize) -> bool {
+    let weights = matches!(nodes[node].work, Work::Linear(_) | Work::Activated(..) | Work::Conv(..) | Work::BatchNorm(_));
+    !weights && nodes[node].inputs.iter().all(|&i| shared_input(nodes, i))
+}
+
 /// Adds to a node's gradient.
 fn accumulate<B: Backend>(backend: &B, to: &mut Option<B::Buffer>, from: B::Buffer) -> weft_ops::Result<()> {
     if let Some(to) = to {
@@ -383,6 +442,14 @@ fn work_of(step: &Step) -> Option<Work> {
         Step::Pool(pooling, shape) => Work::Pool(*pooling, *shape),
         Step::GlobalPool(shape) => Work::Pool(Pooling::Average, *shape),
         Step::Flatten => Work::Flatten,
+        Step::BatchNorm(norm) => Work::BatchNorm(BatchNorm {
+            width: norm.gain.len(),
+            epsilon: f64::from(norm.epsilon),
+            gain: norm.gain.start,
+            bias: norm.bias.start,
+            mean: norm.mean.start,
+            variance: norm.variance.start,
+        }),
         _ => return None,
     })
 }

@@ -28,6 +28,7 @@ fn convolutional() -> Architecture {
     let x = graph.conv2d(0, "first", [3, 2], Window { size: [1, 3], stride: [1, 1], padding: [0, 1] }, true);
     let x = graph.push(Op::Activation(Activation::Relu), &[x]);
     let y = graph.conv2d(x, "second", [3, 3], Window { size: [1, 3], stride: [1, 1], padding: [0, 1] }, false);
+    let y = graph.batch_norm(y, "norm", 3);
     let x = graph.push(Op::Add, &[x, y]);
     let x = graph.push(Op::Activation(Activation::Tanh), &[x]);
     let x = graph.push(Op::MaxPool(Window { size: [1, 2], stride: [1, 2], padding: [0, 1] }), &[x]);

@@ -18,7 +18,7 @@ pub(crate) fn train(
     seeds: &[Seed],
     (device, monitor): (&Device, &Monitor<'_>),
 ) -> Result<Vec<RunResult>> {
-    let network = LockStep::new(architecture, seeds.len(), false)?;
+    let network = LockStep::new(architecture, seeds.len(), false)?.training();
     let job = Training { network, examples, validation, recipe, seeds, device, monitor };
     on_device(device.candle(), job)?
 }
@@ -61,7 +61,9 @@ impl Job for Training<'_> {
             let pass = Pass { backend, theta, rows: n * recipe.batch_size, keep: true };
             let (z, saved) = self.network.forward(pass, backend.view(&batch), None)?;
             let (losses, dz) = backend.cross_entropy([n, classes], backend.view(&z), backend.indices(&labels))?;
-            if let Some(saved) = saved {
+            let mut moved = Vec::new();
+            if let Some(mut saved) = saved {
+                moved = self.network.moved(&mut saved);
                 self.network.backward(pass, (backend.view(&batch), None), saved, backend.view(&dz), gradient)?;
             }
             let learning_rate = recipe.learning_rate * recipe.schedule.factor(step, num_steps);
@@ -69,6 +71,10 @@ impl Job for Training<'_> {
             let rule =
                 OptimizerStep { optimizer, weight_decay, learning_rate, clip_norm: None, average_decay: 0.0, step: step + 1 };
             backend.optimizer_step(&mut parameters, &rule)?;
+            let batch = self.network.batch(recipe.batch_size, false);
+            for (norm, moved) in moved {
+                backend.set_statistics(&mut parameters, &norm, batch, &moved)?;
+            }
             match &mut mean_loss {
                 Some(mean) => backend.mix(mean, 0.98, backend.view(&losses))?,
                 None => mean_loss = Some(losses),

@@ -28,9 +28,6 @@ const STRIP: usize = 4096;
 /// A matrix of fewer values is found in a processor's cache.
 const SMALL: usize = 2048;
 
-/// Places in a kernel that lie in shared memory.
-const PLACES: usize = 4096;
-
 fn refused(what: &str) -> crate::Error {
     candle_core::Error::Msg(format!("{what} of more than {LIMIT} values on a GPU")).into()
 }
@@ -150,12 +147,9 @@ impl<T: CudaReal> Cuda<T> {
         assert_eq!(x.len(), images * image, "images");
         let y = self.buffer(images * out)?;
         let area = shape.kernel[0] * shape.kernel[1];
-        if area > PLACES {
-            return Err(candle_core::Error::Msg(format!("a kernel of {:?} on a GPU", shape.kernel)).into());
-        }
+        let divisors = [shape.taps(), area, shape.kernel[1], windows.out[1], windows.out[0]].map(|d| pair(divisor(d)));
         let [size, windows_out, kernel, stride, padding] = windows.arguments();
-        let divisors = [shape.taps(), area, windows.out[1], windows.out[0]].map(|d| pair(divisor(d)));
-        let [by_taps, by_area, by_columns, by_rows] = divisors;
+        let [by_taps, by_area, by_kernel, by_columns, by_rows] = divisors;
         for (first, count) in parts(images, image.max(out)) {
             let to = address(&y) + (first * out * size_of::<T>()) as u64;
             let wide = to.is_multiple_of(16);
@@ -171,14 +165,13 @@ impl<T: CudaReal> Cuda<T> {
                 padding,
                 by_taps,
                 by_area,
+                by_kernel,
                 by_columns,
                 by_rows,
                 wide.into(),
             ];
             let packs = if wide { (count * out).div_ceil(T::WIDE) } else { count * out };
-            let mut grid = Grid { shared_bytes: area * size_of::<[u32; 2]>(), ..Grid::each(packs) };
-            grid.blocks[0] = grid.blocks[0].min(32 * self.device.processors);
-            self.device.launch(&self.kernels.patches, grid, arguments)?;
+            self.device.launch(&self.kernels.patches, Grid::each(packs), arguments)?;
         }
         Ok(y)
     }

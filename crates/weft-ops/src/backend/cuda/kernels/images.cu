@@ -13,79 +13,65 @@ struct Divisor {
 };
 __device__ __forceinline__ u32 over(u32 n, Divisor d) { return (u32)(((u64)n * d.factor) >> d.shift); }
 
-// A place in the kernel: how far its pixel lies behind the window's first one, as values and as rows (low half) and columns.
-struct Tap {
-    u32 offset, corner;
-};
-
-// y[image][window][channel][place in the kernel] of `len` values; 0 beyond the image's edge. `of_taps` and `of_area` divide by what a
-// kernel covers in all channels and in one.
+// y[image][window][channel][place in the kernel] of `len` values; 0 beyond the image's edge. `area` and `taps` are what a kernel
+// covers in one channel and in all.
 template <int V>
 __device__ void patches_of(const real* x, real* y, u32 len, u32 channels, Pair size, Pair out, Pair kernel, Pair stride, Pair padding,
-                           Divisor of_taps, Divisor of_area, Divisor of_columns, Divisor of_rows) {
-    extern __shared__ Tap taps[];
+                           Divisor of_taps, Divisor of_area, Divisor of_kernel, Divisor of_columns, Divisor of_rows) {
+    const u32 index = (blockIdx.x * blockDim.x + threadIdx.x) * V;
+    if (index >= len) return;
     const u32 area = kernel.row * kernel.column;
-    for (u32 place = threadIdx.x; place < area; place += blockDim.x) {
-        const u32 down = place / kernel.column, across = place - down * kernel.column;
-        taps[place] = {(down * size.column + across) * channels, across << 16 | down};
-    }
-    __syncthreads();
-    const u32 stretch = gridDim.x * blockDim.x * V;
-    for (u32 index = (blockIdx.x * blockDim.x + threadIdx.x) * V; index < len; index += stretch) {
-        const u32 window = over(index, of_taps);
-        const u32 tap = index - window * channels * area;
-        u32 channel = over(tap, of_area);
-        u32 place = tap - channel * area;
-        const u32 line = over(window, of_columns);
-        u32 column = window - line * out.column;
-        u32 image = over(line, of_rows);
-        u32 row = line - image * out.row;
+    const u32 window = over(index, of_taps);
+    const u32 tap = index - window * channels * area;
+    u32 channel = over(tap, of_area);
+    const u32 place = tap - channel * area;
+    u32 down = over(place, of_kernel);
+    u32 across = place - down * kernel.column;
+    const u32 line = over(window, of_columns);
+    u32 column = window - line * out.column;
+    u32 image = over(line, of_rows);
+    u32 row = line - image * out.row;
+    Pack<V> pack;
+#pragma unroll
+    for (int i = 0; i < V; i++) {
         // A pixel above or left of the image is one far below or right of it.
-        u32 top = row * stride.row - padding.row, left = column * stride.column - padding.column;
-        u32 start = ((image * size.row + top) * size.column + left) * channels + channel;
-        Pack<V> pack;
+        const u32 r = row * stride.row + down - padding.row, c = column * stride.column + across - padding.column;
+        const bool inside = r < size.row && c < size.column && index + i < len;
+        pack.v[i] = inside ? widen(x[((image * size.row + r) * size.column + c) * channels + channel]) : 0.0f;
+        // The next value, without branches: then all loads are under way at once.
+        bool carry = ++across == kernel.column;
+        across = carry ? 0 : across;
+        down += carry;
+        carry = down == kernel.row;
+        down = carry ? 0 : down;
+        channel += carry;
+        carry = channel == channels;
+        channel = carry ? 0 : channel;
+        column += carry;
+        carry = column == out.column;
+        column = carry ? 0 : column;
+        row += carry;
+        carry = row == out.row;
+        row = carry ? 0 : row;
+        image += carry;
+    }
+    if (V == 1 || index + V <= len) {
+        store<V>(y + index, pack);
+    } else {
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            const Tap t = taps[place];
-            const bool inside = top + (t.corner & 0xffff) < size.row && left + (t.corner >> 16) < size.column && index + i < len;
-            pack.v[i] = inside ? widen(x[start + t.offset]) : 0.0f;
-            const bool next = ++place == area;
-            place = next ? 0 : place;
-            start += next;
-            channel += next;
-            if (channel == channels) {
-                channel = 0;
-                column++;
-                if (column == out.column) {
-                    column = 0;
-                    row++;
-                }
-                if (row == out.row) {
-                    row = 0;
-                    image++;
-                }
-                top = row * stride.row - padding.row;
-                left = column * stride.column - padding.column;
-                start = ((image * size.row + top) * size.column + left) * channels;
-            }
-        }
-        if (V == 1 || index + V <= len) {
-            store<V>(y + index, pack);
-        } else {
-#pragma unroll
-            for (int i = 0; i < V; i++) {
-                if (index + i < len) narrow(y + index + i, pack.v[i]);
-            }
+            if (index + i < len) narrow(y + index + i, pack.v[i]);
         }
     }
 }
 
 extern "C" __global__ void patches(const real* x, real* y, u32 len, u32 channels, Pair size, Pair out, Pair kernel, Pair stride,
-                                   Pair padding, Divisor of_taps, Divisor of_area, Divisor of_columns, Divisor of_rows, int wide) {
+                                   Pair padding, Divisor of_taps, Divisor of_area, Divisor of_kernel, Divisor of_columns,
+                                   Divisor of_rows, int wide) {
     if (wide) {
-        patches_of<WIDE>(x, y, len, channels, size, out, kernel, stride, padding, of_taps, of_area, of_columns, of_rows);
+        patches_of<WIDE>(x, y, len, channels, size, out, kernel, stride, padding, of_taps, of_area, of_kernel, of_columns, of_rows);
     } else {
-        patches_of<1>(x, y, len, channels, size, out, kernel, stride, padding, of_taps, of_area, of_columns, of_rows);
+        patches_of<1>(x, y, len, channels, size, out, kernel, stride, padding, of_taps, of_area, of_kernel, of_columns, of_rows);
     }
 }
 

@@ -98,7 +98,7 @@ extern "C" __global__ void norm_forward(const real* x, const real* add, const re
 //
 // A block is a chunk of one group's rows. Each of its warps sums in shared memory of its own, where value `i` of pack `p` lies at
 // `i·(width/V) + p`, so that lanes meet different banks.
-template <int V, int K>
+template <int V>
 __device__ void norm_backward_of(const real* x, const real* add, const float* statistics, const real* gain, const real* modulation,
                                  u32 stride, u32 group_rows, u32 chunks, const real* dy, real* dx, float* partial, u32 width, int rms) {
     extern __shared__ float sums[];
@@ -120,7 +120,7 @@ __device__ void norm_backward_of(const real* x, const real* add, const float* st
         const u64 start = row * width;
         const float mean = statistics[2 * row], factor = statistics[2 * row + 1];
         // The normalized value, and the gradient with respect to it.
-        Pack<V> normal[K > 0 ? K : 1], upstream[K > 0 ? K : 1];
+        Pack<V> normal, upstream;
         const auto fetch = [&](u32 column, Pack<V>& n, Pack<V>& d, bool sum) {
             n = load_sum<V>(x, add, start + column);
             d = load<V>(dy + start + column);
@@ -138,21 +138,21 @@ __device__ void norm_backward_of(const real* x, const real* add, const float* st
             }
         };
         float sum = 0.0f, product = 0.0f;
-        each_pack<V, K>(width, [&](int k, u32 column) {
-            fetch(column, normal[k], upstream[k], partial != nullptr);
+        each_pack<V, 0>(width, [&](int, u32 column) {
+            fetch(column, normal, upstream, partial != nullptr);
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                sum += upstream[k].v[i];
-                product += upstream[k].v[i] * normal[k].v[i];
+                sum += upstream.v[i];
+                product += upstream.v[i] * normal.v[i];
             }
         });
         sum = rms ? 0.0f : warp_sum(sum) / width;
         product = warp_sum(product) / width;
-        each_pack<V, K>(width, [&](int k, u32 column) {
-            if (K == 0) fetch(column, normal[k], upstream[k], false);
+        each_pack<V, 0>(width, [&](int, u32 column) {
+            fetch(column, normal, upstream, false);
             Pack<V> out = load<V>(dx + start + column);
 #pragma unroll
-            for (int i = 0; i < V; i++) out.v[i] += factor * (upstream[k].v[i] - sum - normal[k].v[i] * product);
+            for (int i = 0; i < V; i++) out.v[i] += factor * (upstream.v[i] - sum - normal.v[i] * product);
             store<V>(dx + start + column, out);
         });
     }
@@ -172,9 +172,9 @@ extern "C" __global__ void __launch_bounds__(128, 4)
     norm_backward(const real* x, const real* add, const float* statistics, const real* gain, const real* modulation, u32 stride,
                   u32 group_rows, u32 chunks, const real* dy, real* dx, float* partial, u32 width, int rms, int wide) {
     if (wide) {
-        norm_backward_of<WIDE, 0>(x, add, statistics, gain, modulation, stride, group_rows, chunks, dy, dx, partial, width, rms);
+        norm_backward_of<WIDE>(x, add, statistics, gain, modulation, stride, group_rows, chunks, dy, dx, partial, width, rms);
     } else {
-        norm_backward_of<1, 0>(x, add, statistics, gain, modulation, stride, group_rows, chunks, dy, dx, partial, width, rms);
+        norm_backward_of<1>(x, add, statistics, gain, modulation, stride, group_rows, chunks, dy, dx, partial, width, rms);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::weights::WeightSpace;
 use crate::{Error, Result, row, verdict};
 use std::collections::BTreeSet;
 use weft_core::{Dataset, Monitor, Population, Seed};
+use weft_net::Device;
 
 /// The networks and data that an evaluation measures against.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,8 @@ pub struct ContextInput<'a> {
     pub held_out: &'a Population,
     /// The data set: training images show what is dead, validation images compare functions, test images measure accuracy.
     pub dataset: &'a Dataset,
+    /// Where networks are run.
+    pub device: &'a Device,
 }
 
 /// A measured zoo, ready to measure generators.
@@ -63,10 +66,11 @@ impl<'a> Context<'a> {
         };
         let architecture = input.train.architecture();
         let projection = Projection::new(architecture, input.dataset, options.max_train_examples);
-        let (functions, train_functions) = FunctionSpace::new(input.dataset, options.max_functional_examples, input.train)?;
+        let (functions, train_functions) =
+            FunctionSpace::new((input.dataset, input.device), options.max_functional_examples, input.train)?;
         let root = projection.linear_first.then(|| input_root(input.dataset, options.max_train_examples));
         let weights = WeightSpace::new(architecture.clone(), &projection, root, options.seed.fork("matching"))?;
-        let instruments = Instruments { dataset: input.dataset, projection, weights, functions };
+        let instruments = Instruments { dataset: input.dataset, device: input.device, projection, weights, functions };
         done(1)?;
         let weights = instruments.weights.prepare(&instruments.projection, input.train, Some(input.train_run))?;
         done(2)?;

@@ -8,6 +8,7 @@ use crate::matmul::inner_products;
 use crate::weights::Nearest;
 use rayon::prelude::*;
 use weft_core::{Dataset, Part, Population};
+use weft_net::Device;
 
 /// Logits held at a time while networks are run.
 const MAX_LOGITS: usize = 1 << 23;
@@ -17,6 +18,7 @@ const BLOCK: usize = 128;
 /// The inputs on which functions are compared, and the origin that features are measured from.
 #[derive(Debug)]
 pub(crate) struct FunctionSpace {
+    device: Device,
     inputs: Vec<f32>,
     num_examples: usize,
     num_classes: usize,
@@ -34,12 +36,17 @@ pub(crate) struct Functions {
 
 impl FunctionSpace {
     /// Takes the first `max_examples` validation inputs, and the features of the training networks.
-    pub(crate) fn new(dataset: &Dataset, max_examples: usize, train: &Population) -> Result<(Self, Functions)> {
+    pub(crate) fn new(
+        (dataset, device): (&Dataset, &Device),
+        max_examples: usize,
+        train: &Population,
+    ) -> Result<(Self, Functions)> {
         let range = dataset.range(Part::Validation);
         let num_examples = range.len().min(max_examples);
         let inputs = dataset.gather(range.start..range.start + num_examples);
         let k = num_examples * dataset.num_classes();
-        let mut space = Self { inputs, num_examples, num_classes: dataset.num_classes(), origin: vec![0.0; k] };
+        let mut space =
+            Self { device: device.clone(), inputs, num_examples, num_classes: dataset.num_classes(), origin: vec![0.0; k] };
         let mut features = space.features(train)?;
         let mut sum = vec![0f64; k];
         for row in features.chunks_exact(k) {
@@ -63,7 +70,7 @@ impl FunctionSpace {
         let mut features = Vec::with_capacity(networks.len() * k);
         for start in (0..networks.len()).step_by(chunk) {
             let indices: Vec<usize> = (start..networks.len().min(start + chunk)).collect();
-            features.extend(weft_net::logits(&networks.select(&indices), &self.inputs)?);
+            features.extend(weft_net::logits(&networks.select(&indices), &self.inputs, &self.device)?);
         }
         debug_assert_eq!(features.len(), networks.len() * self.num_examples * self.num_classes, "one logit a class");
         features.par_chunks_exact_mut(self.num_classes).for_each(|logits| {

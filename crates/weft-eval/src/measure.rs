@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 use weft_canon::distance::Prepared;
 use weft_core::{Dataset, Monitor, Part, Population, Seed};
+use weft_net::Device;
 
 /// Networks of one vote.
 const VOTERS: usize = 16;
@@ -92,6 +93,7 @@ impl Measurements {
 #[derive(Debug)]
 pub(crate) struct Instruments<'a> {
     pub(crate) dataset: &'a Dataset,
+    pub(crate) device: &'a Device,
     pub(crate) projection: Projection<'a>,
     pub(crate) weights: WeightSpace,
     pub(crate) functions: FunctionSpace,
@@ -115,7 +117,7 @@ impl Instruments<'_> {
         for start in (0..networks.len()).step_by(chunk) {
             stop_if_asked(monitor)?;
             let indices: Vec<usize> = (start..networks.len().min(start + chunk)).collect();
-            mistakes.extend(&weft_net::predictions(&networks.select(&indices), self.dataset, Part::Test)?, labels);
+            mistakes.extend(&weft_net::predictions(&networks.select(&indices), self.dataset, Part::Test, self.device)?, labels);
         }
         let accuracy = accuracies(&mistakes, networks.len(), labels.len());
         Ok((mistakes, accuracy))
@@ -134,7 +136,7 @@ impl Instruments<'_> {
         let networks = networks.as_ref();
         let weights = self.weights.prepare(&self.projection, networks, None)?;
         let labels = self.dataset.labels(Part::Test);
-        let predictions = weft_net::predictions(networks, self.dataset, Part::Test)?;
+        let predictions = weft_net::predictions(networks, self.dataset, Part::Test, self.device)?;
         let mistakes = Mistakes::new(&predictions, labels);
         stop_if_asked(monitor)?;
         let nearest = self.weights.nearest(&weights, &train.weights, set.excluded);

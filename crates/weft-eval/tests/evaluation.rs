@@ -21,6 +21,7 @@ struct Zoo {
     run: Vec<u32>,
     held_out: Population,
     dataset: Dataset,
+    device: weft_net::Device,
 }
 
 impl Zoo {
@@ -38,6 +39,7 @@ impl Zoo {
             run: (0..RUNS as u32).flat_map(|r| [r, r]).collect(),
             held_out: networks(&architecture, 5, Seed::new(3)),
             dataset: dataset(),
+            device: weft_net::Device::cpu(),
         }
     }
 
@@ -47,8 +49,8 @@ impl Zoo {
     }
 
     fn input(&self) -> ContextInput<'_> {
-        let Self { train, is_final, run, held_out, dataset } = self;
-        ContextInput { train, train_is_final: is_final, train_run: run, held_out, dataset }
+        let Self { train, is_final, run, held_out, dataset, device } = self;
+        ContextInput { train, train_is_final: is_final, train_run: run, held_out, dataset, device }
     }
 
     fn finals(&self) -> Population {
@@ -143,7 +145,7 @@ fn null_copies_change_all_that_the_data_cannot_see_and_nothing_else() {
     let copies = context.null_copies(10, Seed::new(12)).unwrap();
     let sources = zoo.train.select(&context.measure("null", &copies, &Monitor::silent()).unwrap().nearest);
     let centered = |networks: &Population| {
-        let mut logits = weft_net::logits(networks, &zoo.dataset.gather(0..60)).unwrap();
+        let mut logits = weft_net::logits(networks, &zoo.dataset.gather(0..60), &weft_net::Device::cpu()).unwrap();
         for example in logits.chunks_exact_mut(CLASSES) {
             let mean = example.iter().sum::<f32>() / CLASSES as f32;
             for z in example.iter_mut() {

@@ -54,7 +54,7 @@ fn dataset() -> Dataset {
 
 /// The logits on the training images, centered over the classes.
 fn functions(networks: &Population, data: &Dataset) -> Vec<f32> {
-    let mut z = weft_net::logits(networks, &data.gather(0..40)).unwrap();
+    let mut z = weft_net::logits(networks, &data.gather(0..40), &weft_net::Device::cpu()).unwrap();
     for row in z.chunks_exact_mut(3) {
         let mean = row.iter().sum::<f32>() / 3.0;
         for v in row {

@@ -5,62 +5,33 @@
 //! cargo run --release -p weft-gen --example steps -- cuda:0 bf16 residual 1024x1024x6x256
 //! ```
 //!
-//! Shapes: `transformer BATCHxTOKENSxWIDTHxLAYERS` (heads of 64 features, or 8 if that is fewer; tokens of 64 features in and out),
-//! `residual BATCHxWIDTHxBLOCKSxLATENT`.
+//! Shapes: `transformer BATCHxTOKENSxWIDTHxLAYERS`, `residual BATCHxWIDTHxBLOCKSxLATENT`; see [`weft_gen::workload`].
 //! Each line of standard input asks for `train N` or `infer N`; without any, the median of five rounds of ten is printed.
 
 #![expect(clippy::print_stdout, reason = "an example's answers")]
 
 use std::io::BufRead as _;
 use std::time::Instant;
-use weft_core::Activation;
-use weft_gen::workload::Workload;
+use weft_gen::workload::{Steps, workload};
 use weft_net::Device;
-use weft_ops::tensor::{Network, Precision, ResidualMlpConfig, TransformerConfig};
+use weft_ops::tensor::Precision;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [device, precision, kind, shape] = args.as_slice() else {
-        return Err("usage: steps DEVICE f32|bf16 transformer|residual SHAPE [--serve]".into());
+        return Err("usage: steps DEVICE f32|bf16 transformer|residual SHAPE".into());
     };
     let precision = match precision.as_str() {
         "f32" => Precision::Single,
         "bf16" => Precision::Bfloat16,
         other => return Err(format!("`{other}` is neither f32 nor bf16").into()),
     };
-    let sizes = shape.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
-    let [batch, second, third, fourth] = sizes[..] else { return Err(format!("`{shape}` is not four sizes").into()) };
-    let device = Device::open(device)?;
-    match kind.as_str() {
-        "transformer" => {
-            let (tokens, d_model) = (second, third);
-            let num_heads = (d_model / 64).max(8);
-            let config = TransformerConfig {
-                inputs: 64,
-                outputs: 64,
-                tokens,
-                d_model,
-                num_heads,
-                num_layers: fourth,
-                hidden: 4 * d_model,
-                activation: Activation::Gelu,
-                gated: false,
-                causal: false,
-                conditioning: 0,
-            };
-            serve(Workload::transformer(config, batch, &device, precision)?)
-        }
-        "residual" => {
-            let config = ResidualMlpConfig { inputs: fourth, conditioning: 64, width: second, blocks: third, outputs: fourth };
-            serve(Workload::residual_mlp(config, batch, &device, precision)?)
-        }
-        other => Err(format!("`{other}` is neither transformer nor residual").into()),
-    }
+    serve(&mut *workload(kind, shape, &Device::open(device)?, precision)?)
 }
 
-fn serve<N: Network>(mut workload: Workload<N>) -> Outcome<()> {
+fn serve(workload: &mut dyn Steps) -> Outcome<()> {
     let since = Instant::now();
     workload.train(1)?;
     println!("{{\"ready\": true, \"first_step_ms\": {:.1}}}", since.elapsed().as_secs_f64() * 1e3);
@@ -73,20 +44,20 @@ fn serve<N: Network>(mut workload: Workload<N>) -> Outcome<()> {
             return Ok(());
         }
         asked = true;
-        answer(&mut workload, verb, count)?;
+        answer(workload, verb, count)?;
     }
     if !asked {
         for verb in ["train", "infer"] {
-            answer(&mut workload, verb, 3)?;
+            answer(workload, verb, 3)?;
             for _ in 0..5 {
-                answer(&mut workload, verb, 10)?;
+                answer(workload, verb, 10)?;
             }
         }
     }
     Ok(())
 }
 
-fn answer<N: Network>(workload: &mut Workload<N>, verb: &str, count: usize) -> Outcome<()> {
+fn answer(workload: &mut dyn Steps, verb: &str, count: usize) -> Outcome<()> {
     let since = Instant::now();
     let value = match verb {
         "train" => workload.train(count)?,

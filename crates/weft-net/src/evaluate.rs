@@ -1,6 +1,7 @@
-//! Outputs and scores of populations: through the engine, or the interpreter where the engine lacks an op.
+//! Outputs and scores of populations: through the engine, or the interpreter where the engine lacks an op; on a GPU in lock step,
+//! as far as it has the ops.
 
-use crate::{Engine, Error, Examples, Result, Workspace, interpret_captured, interpret_f32};
+use crate::{Device, Engine, Error, Examples, Result, Workspace, interpret_captured, interpret_f32, lockstep};
 use rayon::prelude::*;
 use std::ops::Range;
 use weft_core::{Architecture, Dataset, Op, Part, Population};
@@ -25,11 +26,20 @@ pub struct Scores {
 ///
 /// # Errors
 /// If the architecture's values do not fit in memory, or inputs are not the token ids that it wants.
-pub fn logits(population: &Population, inputs: &[f32]) -> Result<Vec<f32>> {
+pub fn logits(population: &Population, inputs: &[f32], device: &Device) -> Result<Vec<f32>> {
     let architecture = population.architecture();
     let examples = Examples::unlabelled(inputs, architecture.num_inputs());
     let mut out = vec![0.0; population.len() * examples.len() * architecture.num_outputs()];
-    let stride = (examples.len() * architecture.num_outputs()).max(1);
+    let classes = architecture.num_outputs();
+    let stride = (examples.len() * classes).max(1);
+    if in_lock_step(population, &examples, device) {
+        lockstep::logits(population, &examples, device, |[network, example], z, rows| {
+            for (n, z) in z.chunks_exact(rows * classes).enumerate() {
+                out[(network + n) * stride + example * classes..][..z.len()].copy_from_slice(z);
+            }
+        })?;
+        return Ok(out);
+    }
     for_each_output(population, &examples, out.par_chunks_mut(stride), |at, z, out| out[at..at + z.len()].copy_from_slice(z))?;
     Ok(out)
 }
@@ -41,11 +51,20 @@ pub fn logits(population: &Population, inputs: &[f32]) -> Result<Vec<f32>> {
 ///
 /// # Errors
 /// If the architecture does not fit the data set, and those of [`logits`].
-pub fn predictions(population: &Population, dataset: &Dataset, part: Part) -> Result<Vec<u32>> {
+pub fn predictions(population: &Population, dataset: &Dataset, part: Part, device: &Device) -> Result<Vec<u32>> {
     let architecture = population.architecture();
     let examples = Examples::new(architecture, dataset, dataset.range(part))?;
     let classes = architecture.num_outputs();
     let mut out = vec![0; population.len() * examples.len()];
+    if in_lock_step(population, &examples, device) {
+        lockstep::logits(population, &examples, device, |[network, example], z, rows| {
+            for (n, z) in z.chunks_exact(rows * classes).enumerate() {
+                let out = &mut out[(network + n) * examples.len() + example..][..rows];
+                out.iter_mut().zip(z.chunks_exact(classes)).for_each(|(slot, z)| *slot = argmax(z));
+            }
+        })?;
+        return Ok(out);
+    }
     for_each_output(population, &examples, out.par_chunks_mut(examples.len().max(1)), |at, z, out| {
         for (slot, z) in out[at / classes..].iter_mut().zip(z.chunks_exact(classes)) {
             *slot = argmax(z);
@@ -58,22 +77,30 @@ pub fn predictions(population: &Population, dataset: &Dataset, part: Part) -> Re
 ///
 /// # Errors
 /// If the architecture does not fit the data set.
-pub fn accuracies(population: &Population, dataset: &Dataset, part: Part) -> Result<Vec<f64>> {
-    Ok(scores(population, dataset, part)?.into_iter().map(|s| s.accuracy).collect())
+pub fn accuracies(population: &Population, dataset: &Dataset, part: Part, device: &Device) -> Result<Vec<f64>> {
+    Ok(scores(population, dataset, part, device)?.into_iter().map(|s| s.accuracy).collect())
 }
 
 /// The accuracy and loss of each network on a part.
 ///
 /// # Errors
 /// If the architecture does not fit the data set.
-pub fn scores(population: &Population, dataset: &Dataset, part: Part) -> Result<Vec<Scores>> {
+pub fn scores(population: &Population, dataset: &Dataset, part: Part, device: &Device) -> Result<Vec<Scores>> {
     let examples = Examples::new(population.architecture(), dataset, dataset.range(part))?;
-    score_all(population, &examples)
+    score_all(population, &examples, device)
 }
 
-pub(crate) fn score_all(population: &Population, examples: &Examples) -> Result<Vec<Scores>> {
+pub(crate) fn score_all(population: &Population, examples: &Examples, device: &Device) -> Result<Vec<Scores>> {
     let mut out = vec![Tally::default(); population.len()];
     let classes = population.architecture().num_outputs();
+    if in_lock_step(population, examples, device) {
+        lockstep::logits(population, examples, device, |[network, example], z, rows| {
+            for (n, z) in z.chunks_exact(rows * classes).enumerate() {
+                out[network + n].add(examples, (example * classes, z), classes);
+            }
+        })?;
+        return Ok(out.into_iter().map(|tally| tally.scores(examples)).collect());
+    }
     for_each_output(population, examples, out.par_chunks_mut(1), |at, z, out| out[0].add(examples, (at, z), classes))?;
     Ok(out.into_iter().map(|tally| tally.scores(examples)).collect())
 }
@@ -222,6 +249,11 @@ impl Tally {
         let count = examples.len().max(1) as f64;
         Scores { accuracy: self.correct as f64 / count, loss: self.loss / count }
     }
+}
+
+/// Whether a GPU is asked for and can run the networks.
+fn in_lock_step(population: &Population, examples: &Examples, device: &Device) -> bool {
+    !device.is_cpu() && !examples.is_empty() && !population.is_empty() && lockstep::runs(population.architecture())
 }
 
 /// The engine, unless it lacks an op of the networks.

@@ -1,8 +1,8 @@
 //! Runs architectures: forward, gradient and training of many networks of one architecture.
 //!
 //! On a CPU each thread takes one network at a time and works on it while its weights, gradient and optimizer
-//! state are in that core's cache ([`Engine`]); on a GPU all networks move in lock step through batched products
-//! ([`device`]), as far as they are made of linear maps: images run on the CPU. Both start from the same initial weights and see the same batches.
+//! state are in that core's cache ([`Engine`]); on a GPU all networks move in lock step, each operation over all of them.
+//! Both start from the same initial weights and see the same batches.
 //!
 //! Shape legend: `n` networks, `b` examples, `c` classes, `D` weights of a network.
 
@@ -12,6 +12,7 @@ mod error;
 mod evaluate;
 mod examples;
 mod interpreter;
+mod lockstep;
 mod loss;
 mod train;
 

@@ -3,9 +3,9 @@
 //! This is what makes a generator *function-aware*: it decodes a code to weights, runs them here on training
 //! data, and learns from what the network does rather than from how its weights look.
 
-use crate::device::{check_lock_step, cross_entropy, split_rows, tensor_logits};
+use crate::lockstep::LockStep;
 use crate::{Device, Engine, Examples, Result, Workspace};
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl PopulationLoss {
         let on_device = if device.is_cpu() {
             None
         } else {
-            check_lock_step(&architecture)?;
+            LockStep::new(&architecture, 1, false)?;
             let shape = (examples.len(), architecture.num_inputs());
             let x = Tensor::from_vec(examples.to_dense(), shape, device.candle())?;
             Some((x, Tensor::new(examples.labels(), device.candle())?))
@@ -131,9 +131,9 @@ impl PopulationLoss {
             }
             Some((x, _)) => {
                 let index = Tensor::new(chosen, x.device())?;
-                let x_nbi = x.index_select(&index, 0)?.reshape((n, chosen.len() / n, x.dim(1)?))?;
-                let architecture = self.engine.architecture();
-                Ok(tensor_logits(architecture, &split_rows(architecture, rows)?, &x_nbi)?)
+                let network = LockStep::new(self.engine.architecture(), n, false)?;
+                let z = weft_ops::tensor::run_on_weights(&network, &x.index_select(&index, 0)?, rows)?;
+                Ok(z.reshape((n, chosen.len() / n, self.engine.architecture().num_outputs()))?)
             }
         }
     }
@@ -229,6 +229,15 @@ impl PopulationLoss {
             .collect();
         Gradients { losses, gradient }
     }
+}
+
+/// Mean cross-entropy of each network: `[n, b, c]`, `[n, b]` → `[n]`.
+fn cross_entropy(logits: &Tensor, labels: &Tensor) -> candle_core::Result<Tensor> {
+    let max = logits.max_keepdim(D::Minus1)?.detach();
+    let shifted = logits.broadcast_sub(&max)?;
+    let log_sum = shifted.exp()?.sum(D::Minus1)?.log()?;
+    let chosen = shifted.gather(&labels.unsqueeze(D::Minus1)?, D::Minus1)?.squeeze(D::Minus1)?;
+    (log_sum - chosen)?.mean(D::Minus1)
 }
 
 /// One thread's buffers.

@@ -1,7 +1,7 @@
 //! Training of populations: independent runs of one architecture and recipe, each with its own seed.
 
 use crate::evaluate::Runner;
-use crate::{Device, Engine, Error, Examples, Result, Scores, Workspace, device};
+use crate::{Device, Engine, Error, Examples, Result, Scores, Workspace, lockstep};
 use rayon::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,7 +48,7 @@ pub fn train(
     let validation = Examples::new(architecture, dataset, dataset.range(Part::Validation))?;
     recipe.check(examples.len())?;
     if !device.is_cpu() {
-        return device::train(architecture, [&examples, &validation], recipe, seeds, (device, monitor));
+        return lockstep::train(architecture, [&examples, &validation], recipe, seeds, (device, monitor));
     }
     let engine = Engine::new(architecture.clone())?;
     let done = AtomicU64::new(0);

@@ -136,7 +136,7 @@ fn training_learns_and_is_independent_of_threads_and_neighbours() {
     assert_ne!(all[0].snapshots[2].row, all[1].snapshots[2].row);
     let rows: Vec<f32> = all.iter().flat_map(|r| r.snapshots[2].row.clone()).collect();
     let population = Population::new(arch.clone(), rows).unwrap();
-    let accuracies = weft_net::accuracies(&population, &data, Part::Validation).unwrap();
+    let accuracies = weft_net::accuracies(&population, &data, Part::Validation, &weft_net::Device::cpu()).unwrap();
     assert_eq!(accuracies, all.iter().map(|r| r.snapshots[2].validation.accuracy).collect::<Vec<_>>());
 }
 
@@ -145,10 +145,10 @@ fn scores_agree_with_logits_and_predictions() {
     let data = dataset(9, 3, false);
     let arch = Arc::new(Architecture::mlp("m", &[9, 5, 3], Activation::Relu).unwrap());
     let population = Population::new(arch.clone(), Seed::new(2).normals(4 * arch.num_parameters())).unwrap();
-    let z = weft_net::logits(&population, &data.gather(data.range(Part::Test))).unwrap();
-    let predictions = weft_net::predictions(&population, &data, Part::Test).unwrap();
+    let z = weft_net::logits(&population, &data.gather(data.range(Part::Test)), &weft_net::Device::cpu()).unwrap();
+    let predictions = weft_net::predictions(&population, &data, Part::Test, &weft_net::Device::cpu()).unwrap();
     let labels = data.labels(Part::Test);
-    let scores = weft_net::scores(&population, &data, Part::Test).unwrap();
+    let scores = weft_net::scores(&population, &data, Part::Test, &weft_net::Device::cpu()).unwrap();
     for (network, scores) in scores.iter().enumerate() {
         let mut correct = 0;
         for (e, &label) in labels.iter().enumerate() {
@@ -220,8 +220,11 @@ fn an_ensemble_is_the_mean_of_centred_logits() {
     let loss = PopulationLoss::new(arch.clone(), &data, &Device::cpu()).unwrap();
     let networks = Population::new(arch.clone(), Seed::new(2).normals(6 * arch.num_parameters())).unwrap();
     let (n, examples) = (networks.len(), loss.num_examples());
-    let mut z: Vec<f64> =
-        weft_net::logits(&networks, &data.gather(data.range(Part::Train))).unwrap().into_iter().map(f64::from).collect();
+    let mut z: Vec<f64> = weft_net::logits(&networks, &data.gather(data.range(Part::Train)), &weft_net::Device::cpu())
+        .unwrap()
+        .into_iter()
+        .map(f64::from)
+        .collect();
     for row in z.chunks_exact_mut(3) {
         let mean = row.iter().sum::<f64>() / 3.0;
         for v in row {

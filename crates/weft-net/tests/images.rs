@@ -81,7 +81,7 @@ fn logits_equal_the_reference_on_sparse_and_dense_inputs() {
             }
             let row = weights(&architecture, Seed::new(2));
             let population = Population::new(architecture.clone(), row.clone()).unwrap();
-            let got = weft_net::logits(&population, &inputs).unwrap();
+            let got = weft_net::logits(&population, &inputs, &weft_net::Device::cpu()).unwrap();
             let expected = forward_f64(&architecture, &wide(&row), &wide(&inputs));
             assert_eq!(got.len(), expected.len());
             for (g, e) in got.iter().zip(&expected) {
@@ -178,7 +178,7 @@ fn training_learns_and_is_independent_of_threads_and_neighbours() {
         assert_eq!(all[2..3], run(1, &seeds[2..3]));
         let rows: Vec<f32> = all.iter().flat_map(|run| run.snapshots[0].row.clone()).collect();
         let population = Population::new(architecture.clone(), rows).unwrap();
-        let accuracies = weft_net::accuracies(&population, &data, Part::Test).unwrap();
+        let accuracies = weft_net::accuracies(&population, &data, Part::Test, &weft_net::Device::cpu()).unwrap();
         assert!(accuracies.iter().all(|a| *a > 0.95), "{accuracies:?}");
     }
 }

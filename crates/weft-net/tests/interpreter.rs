@@ -192,9 +192,9 @@ fn populations_that_the_engine_lacks_an_op_for_are_scored_all_the_same() {
     let labels: Vec<u32> = (0..300).map(|i| i % 3).collect();
     let data = Dataset::new("noise", Inputs::Floats(values), labels, 3, [4, 280]).unwrap();
     let inputs = data.gather(data.range(Part::Validation));
-    let logits = weft_net::logits(&networks, &inputs).unwrap();
-    let scores = weft_net::scores(&networks, &data, Part::Validation).unwrap();
-    let predictions = weft_net::predictions(&networks, &data, Part::Validation).unwrap();
+    let logits = weft_net::logits(&networks, &inputs, &weft_net::Device::cpu()).unwrap();
+    let scores = weft_net::scores(&networks, &data, Part::Validation, &weft_net::Device::cpu()).unwrap();
+    let predictions = weft_net::predictions(&networks, &data, Part::Validation, &weft_net::Device::cpu()).unwrap();
     for (i, row) in networks.rows().enumerate() {
         let z = forward_f64(&vit, &widen(row), &widen(&inputs));
         assert_close_f64(&widen(&logits[i * 840..(i + 1) * 840]), &z, 1e-5);

@@ -326,13 +326,13 @@ fn losses_on<T: CudaReal>(pair: &Pair<T>) {
         let logits = pair.values(1, networks * rows * classes);
         let labels =
             Seed::new(2).uniforms(networks * rows).iter().map(|u| (u * classes as f32) as u32 % classes as u32).collect::<Vec<_>>();
-        let indices = pair.gpu.indices(&labels).unwrap();
+        let indices = pair.gpu.upload_indices(&labels).unwrap();
         let (loss, gradient) = pair.gpu.cross_entropy([networks, classes], logits.view(), DeviceView::from(&indices)).unwrap();
         let (cpu_loss, cpu_gradient) = pair.cpu.cross_entropy([networks, classes], &logits.cpu, &labels).unwrap();
         pair.compare(&format!("loss {networks}×{rows}×{classes}"), &loss, &cpu_loss);
         pair.compare(&format!("gradient {networks}×{rows}×{classes}"), &gradient, &cpu_gradient);
     }
-    let labels = pair.gpu.indices(&[1, 9, 0, 2]).unwrap();
+    let labels = pair.gpu.upload_indices(&[1, 9, 0, 2]).unwrap();
     let (loss, _) = pair.gpu.cross_entropy([2, 3], pair.values(1, 12).view(), DeviceView::from(&labels)).unwrap();
     let loss = pair.gpu.to_vec(&loss).unwrap();
     assert!(

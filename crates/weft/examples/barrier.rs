@@ -133,7 +133,7 @@ impl Paths {
         let mix =
             |i: usize| a.iter().zip(b).map(move |(a, b)| (f64::from(*a) * (1.0 - lambda(i)) + f64::from(*b) * lambda(i)) as f32);
         let networks = Population::new(architecture.clone(), (0..POINTS).flat_map(mix).collect())?;
-        let scores: Vec<Scores> = weft_net::scores(&networks, data, Part::Test)?;
+        let scores: Vec<Scores> = weft_net::scores(&networks, data, Part::Test, &weft_net::Device::cpu())?;
         let (first, last) = (scores[0], scores[POINTS - 1]);
         let above = |(i, s): (usize, &Scores)| s.loss - (1.0 - lambda(i)) * first.loss - lambda(i) * last.loss;
         self.barrier.push(scores.iter().enumerate().map(above).fold(0.0, f64::max));

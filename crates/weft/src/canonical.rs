@@ -179,7 +179,7 @@ impl Canonicalization<'_> {
         let Some(dataset) = self.dataset else { return Ok(BTreeMap::new()) };
         let has_none = |i: &usize| !entries[*i].record().metrics.contains_key("validation-accuracy");
         let unscored: Vec<usize> = (0..entries.len()).filter(has_none).collect();
-        let scores = weft_net::scores(&networks.select(&unscored), dataset, Part::Validation)?;
+        let scores = weft_net::scores(&networks.select(&unscored), dataset, Part::Validation, &weft_net::Device::cpu())?;
         Ok(unscored.into_iter().zip(scores).collect())
     }
 }

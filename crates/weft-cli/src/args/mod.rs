@@ -133,6 +133,9 @@ fn field(text: &str) -> Result<(String, f64), String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
+    /// What to measure: cpu, cuda:N or auto.
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
     /// A short version of every measurement.
     #[arg(long)]
     pub(crate) quick: bool,

@@ -109,13 +109,13 @@ impl Whole {
 }
 
 fn measure_function(networks: &Population, dataset: &Dataset, options: StructureOptions<'_>, found: &mut Structure) -> Result<()> {
-    let accuracies = weft_net::accuracies(networks, dataset, Part::Validation)?;
+    let accuracies = weft_net::accuracies(networks, dataset, Part::Validation, &weft_net::Device::cpu())?;
     found.accuracy = Some(crate::stats::mean_estimate(&[&accuracies]));
     let mut mean = vec![0.0_f64; networks.dim()];
     networks.rows().for_each(|row| mean.iter_mut().zip(row).for_each(|(m, &w)| *m += f64::from(w)));
     let mean = mean.iter().map(|m| (m / networks.len() as f64) as f32).collect();
     let mean = Population::new(networks.architecture().clone(), mean)?;
-    found.mean_accuracy = weft_net::accuracies(&mean, dataset, Part::Validation)?.first().copied();
+    found.mean_accuracy = weft_net::accuracies(&mean, dataset, Part::Validation, &weft_net::Device::cpu())?.first().copied();
     let pairs = pairs(networks.len(), options.num_pairs, options.seed);
     if !pairs.is_empty() {
         let (path, barrier) = paths(networks, &pairs, dataset)?;

@@ -50,7 +50,7 @@ pub fn paths(networks: &Population, pairs: &[[usize; 2]], dataset: &Dataset) -> 
             }
         }
         let mixed = Population::new(networks.architecture().clone(), mixed)?;
-        scores.extend(weft_net::scores(&mixed, dataset, Part::Validation)?);
+        scores.extend(weft_net::scores(&mixed, dataset, Part::Validation, &weft_net::Device::cpu())?);
     }
     let at = |i: usize, of: fn(&Scores) -> f64| {
         let values: Vec<f64> = scores.iter().skip(i).step_by(POINTS).map(of).collect();

@@ -31,7 +31,7 @@ pub struct SharpnessPoint {
 /// # Errors
 /// A data set that does not fit the networks.
 pub fn sharpness(networks: &Population, dataset: &Dataset, seed: Seed) -> Result<Vec<SharpnessPoint>> {
-    let before = weft_net::scores(networks, dataset, Part::Validation)?;
+    let before = weft_net::scores(networks, dataset, Part::Validation, &weft_net::Device::cpu())?;
     let mut points = Vec::with_capacity(SCALES.len());
     for (s, scale) in SCALES.into_iter().enumerate() {
         let (mut loss, mut accuracy) = (Vec::with_capacity(before.len()), Vec::with_capacity(before.len()));
@@ -42,7 +42,7 @@ pub fn sharpness(networks: &Population, dataset: &Dataset, seed: Seed) -> Result
                 row.iter().zip(noise).map(|(&w, noise)| w * (1.0 + scale as f32 * noise)).collect::<Vec<_>>()
             });
             let noisy = Population::new(networks.architecture().clone(), noisy.collect())?;
-            let after = weft_net::scores(&noisy, dataset, Part::Validation)?;
+            let after = weft_net::scores(&noisy, dataset, Part::Validation, &weft_net::Device::cpu())?;
             loss.push(after.iter().map(|a| a.loss - before.loss).sum::<f64>() / DRAWS as f64);
             accuracy.push(after.iter().map(|a| before.accuracy - a.accuracy).sum::<f64>() / DRAWS as f64);
         }

@@ -14,7 +14,7 @@ fn proposals(data: &TrainingSet) -> Population {
 }
 
 fn mean_loss(networks: &Population, part: Part) -> f64 {
-    let scores = weft_net::scores(networks, &points(), part).expect("the architecture fits the points");
+    let scores = weft_net::scores(networks, &points(), part, &weft_net::Device::cpu()).expect("the architecture fits the points");
     scores.iter().map(|s| s.loss).sum::<f64>() / scores.len() as f64
 }
 

@@ -6,7 +6,7 @@
 
 mod image;
 mod linear;
-mod plan;
+pub(crate) mod plan;
 
 use crate::{Batch, Result};
 use image::ImageScratch;

@@ -7,7 +7,7 @@ use weft_ops::kernels::{ConvShape, PoolShape, Pooling};
 
 /// A node's work, with the sizes and places of its tensors.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Input,
     Linear {
         weight: Range<usize>,
@@ -43,16 +43,16 @@ pub(super) enum Step {
 
 /// The tensors of a batch norm.
 #[derive(Debug, Clone)]
-pub(super) struct Norm {
-    pub(super) gain: Range<usize>,
-    pub(super) bias: Range<usize>,
-    pub(super) mean: Range<usize>,
-    pub(super) variance: Range<usize>,
-    pub(super) epsilon: f32,
+pub(crate) struct Norm {
+    pub(crate) gain: Range<usize>,
+    pub(crate) bias: Range<usize>,
+    pub(crate) mean: Range<usize>,
+    pub(crate) variance: Range<usize>,
+    pub(crate) epsilon: f32,
 }
 
 /// Plans all nodes, in order.
-pub(super) fn plan(architecture: &Architecture) -> Result<Vec<Step>> {
+pub(crate) fn plan(architecture: &Architecture) -> Result<Vec<Step>> {
     architecture.nodes().iter().enumerate().map(|(at, node)| step(architecture, at, node)).collect()
 }
 

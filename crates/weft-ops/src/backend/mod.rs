@@ -34,6 +34,8 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
     type Wide: Send + Sync;
     /// A borrowed part of a buffer.
     type View<'a>: Copy;
+    /// Whole numbers.
+    type IndexBuffer: Send + Sync;
     /// Borrowed whole numbers.
     type Indices<'a>: Copy;
     /// Parameters with their gradient, moments and moving average.
@@ -41,6 +43,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
 
     /// Borrows a buffer.
     fn view<'a>(&self, buffer: &'a Self::Buffer) -> Self::View<'a>;
+
+    /// The same part, borrowed for less long.
+    fn shorten<'long: 'short, 'short>(view: Self::View<'long>) -> Self::View<'short>;
 
     /// A buffer of zeros.
     ///
@@ -356,6 +361,36 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
     /// If memory is not to be had.
     fn upload(&self, values: &[f32]) -> crate::Result<Self::Buffer>;
 
+    /// Waits for values and copies them to the host.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn download(&self, values: Self::View<'_>) -> crate::Result<Vec<f32>>;
+
+    /// Copies whole numbers from the host.
+    ///
+    /// # Errors
+    /// If memory is not to be had.
+    fn upload_indices(&self, values: &[u32]) -> crate::Result<Self::IndexBuffer>;
+
+    /// Borrows whole numbers.
+    fn indices<'a>(&self, buffer: &'a Self::IndexBuffer) -> Self::Indices<'a>;
+
+    /// Some rows of a matrix, in the order asked for; each must be there.
+    ///
+    /// # Shapes
+    /// `x` `[r, width]`, `rows` `[m]` → `[m, width]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn gather(&self, width: usize, x: Self::View<'_>, rows: Self::Indices<'_>) -> crate::Result<Self::Buffer>;
+
+    /// `keep·y + (1 − keep)·x`, in `y`: one step of an exponential mean.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn mix(&self, y: &mut Self::Buffer, keep: f64, x: Self::View<'_>) -> crate::Result<()>;
+
     /// Copies values from the host, in higher precision.
     ///
     /// # Errors
@@ -426,4 +461,29 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// If the device fails.
     fn gradient_norm(&self, parameters: &Self::Parameters) -> crate::Result<f64>;
+}
+
+/// Work for whatever backend a device has.
+pub trait Job {
+    /// What it gives.
+    type Output;
+
+    /// Does the work.
+    fn run<B: Backend + 'static>(self, backend: &B) -> Self::Output;
+}
+
+/// Does a job in `f32` on a device.
+///
+/// # Errors
+/// If the device cannot be prepared.
+pub fn on_device<J: Job>(device: &candle_core::Device, job: J) -> crate::Result<J::Output> {
+    match device {
+        candle_core::Device::Cpu => Ok(job.run(&Cpu::<f32>::new())),
+        #[cfg(feature = "cuda")]
+        candle_core::Device::Cuda(device) => Ok(job.run(&Cuda::<f32>::new(device)?)),
+        other => {
+            let reason = "networks do not run there".to_owned();
+            Err(crate::Error::Device { device: format!("{:?}", other.location()), reason })
+        }
+    }
 }

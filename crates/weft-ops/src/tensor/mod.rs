@@ -10,7 +10,7 @@ mod parameters;
 mod residual;
 mod transformer;
 
-pub use network::{Lesson, Network, Pass, Ran, regress, run};
+pub use network::{Lesson, Network, Pass, Ran, regress, run, run_on_weights};
 pub use optimizer::{FlatOptimizer, FlatOptimizerConfig};
 pub use parameters::{Parameters, Precision};
 pub use residual::{ResidualMlp, ResidualMlpConfig};

@@ -1,9 +1,9 @@
 //! Whole networks as one differentiable operation each: candle sees inputs and outputs, and nothing in between costs a tensor.
 
-use super::on_tensors::OnTensors;
+use super::on_tensors::{OnTensors, VisitBackend, on_device_of};
 use super::parameters::{Held, Parameters, Visit, VisitMut};
 use crate::backend::{Backend, Batch, Linear};
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Shape, Storage, Tensor};
 use std::any::Any;
 use std::sync::{Mutex, PoisonError};
 
@@ -318,4 +318,113 @@ pub(super) fn linear_backward<B: Backend>(
 ) -> crate::Result<B::Buffer> {
     let dx = pass.backend.linear_backward((map, true), Batch::one(pass.rows), x, pass.theta, dy, gradient)?;
     dx.ok_or_else(|| candle_core::Error::Msg("a gradient that was asked for is missing".to_owned()).into())
+}
+
+/// Runs a network on weights that are a tensor: for what generates them.
+///
+/// # Shapes
+/// `x` `[r, i]`, `weights` of as many values as the network has parameters → `[r, o]`; differentiable in the weights alone.
+///
+/// # Errors
+/// If the shapes do not fit or a tensor operation fails.
+pub fn run_on_weights<N: Network>(network: &N, x: &Tensor, weights: &Tensor) -> crate::Result<Tensor> {
+    let [inputs, _] = network.features();
+    let (x, weights) = (x.contiguous()?, weights.contiguous()?);
+    if weights.elem_count() != network.num_parameters() || x.dims().last() != Some(&inputs) {
+        let text = format!("inputs {:?} and weights {:?} for {network:?}", x.shape(), weights.shape());
+        return Err(candle_core::Error::Msg(text).into());
+    }
+    let forward = ForwardOnWeights { network, x: &x, weights: &weights };
+    let (y, saved) = on_device_of(&weights, forward)?;
+    let op = OnWeights { network: network.clone(), x, ready: Mutex::new(Some(y)), saved: Mutex::new(saved) };
+    Ok(weights.apply_op1(op)?)
+}
+
+struct ForwardOnWeights<'a, N: Network> {
+    network: &'a N,
+    x: &'a Tensor,
+    weights: &'a Tensor,
+}
+
+impl<N: Network> VisitBackend<(Storage, Kept)> for ForwardOnWeights<'_, N> {
+    fn visit<B: OnTensors>(self, backend: &B) -> crate::Result<(Storage, Kept)> {
+        let (x, weights) = (self.x.storage_and_layout(), self.weights.storage_and_layout());
+        let rows = self.x.elem_count() / self.network.features()[0];
+        let pass = Pass { backend, theta: backend.lend(&weights.0, weights.1)?, rows, keep: true };
+        let (y, saved) = self.network.forward(pass, backend.lend(&x.0, x.1)?, None)?;
+        Ok((backend.storage(y), saved.map(|saved| Box::new(saved) as Box<dyn Any + Send + Sync>)))
+    }
+}
+
+struct BackwardOnWeights<'a, N: Network> {
+    network: &'a N,
+    saved: Box<dyn Any + Send + Sync>,
+    x: &'a Tensor,
+    weights: &'a Tensor,
+    dy: &'a Tensor,
+}
+
+impl<N: Network> VisitBackend<Storage> for BackwardOnWeights<'_, N> {
+    fn visit<B: OnTensors>(self, backend: &B) -> crate::Result<Storage> {
+        let guards = [self.x, self.weights, self.dy].map(Tensor::storage_and_layout);
+        let [x, weights, dy] = &guards;
+        let saved = self.saved.downcast::<N::Saved<B>>();
+        let saved = saved.map_err(|_| candle_core::Error::Msg("a pass of another device".to_owned()))?;
+        let mut gradient = backend.zeros_wide(self.network.num_parameters())?;
+        let rows = self.x.elem_count() / self.network.features()[0];
+        let pass = Pass { backend, theta: backend.lend(&weights.0, weights.1)?, rows, keep: true };
+        let inputs = (backend.lend(&x.0, x.1)?, None);
+        self.network.backward(pass, inputs, *saved, backend.lend(&dy.0, dy.1)?, &mut gradient)?;
+        Ok(backend.wide_storage(gradient))
+    }
+}
+
+/// A pass over weights that has been made, as an operation.
+struct OnWeights<N: Network> {
+    network: N,
+    x: Tensor,
+    ready: Mutex<Option<Storage>>,
+    saved: Mutex<Kept>,
+}
+
+impl<N: Network> OnWeights<N> {
+    fn take(&self) -> candle_core::Result<(Storage, Shape)> {
+        let mut dims = self.x.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = self.network.features()[1];
+        }
+        match self.ready.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(ready) => Ok((ready, Shape::from(dims))),
+            None => candle_core::bail!("a pass is taken once"),
+        }
+    }
+}
+
+impl<N: Network> CustomOp1 for OnWeights<N> {
+    fn name(&self) -> &'static str {
+        "network-on-weights"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        match self.take()? {
+            (Storage::Cpu(y), shape) => Ok((y, shape)),
+            _ => candle_core::bail!("the weights are on another device than the inputs"),
+        }
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        match self.take()? {
+            (Storage::Cuda(y), shape) => Ok((y, shape)),
+            _ => candle_core::bail!("the weights are on another device than the inputs"),
+        }
+    }
+
+    fn bwd(&self, weights: &Tensor, _: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(saved) = saved else { candle_core::bail!("a second backward pass") };
+        let dy = dy.contiguous()?;
+        let backward = BackwardOnWeights { network: &self.network, saved, x: &self.x, weights, dy: &dy };
+        let gradient = on_device_of(weights, backward).map_err(candle_core::Error::wrap)?;
+        Ok(Some(tensor_of(gradient, weights.shape())))
+    }
 }

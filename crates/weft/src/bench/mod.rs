@@ -4,10 +4,13 @@
 //! measured on MNIST where [`data_folder`](crate::config::data_folder) has it, else on images as sparse. Measure
 //! on an idle machine.
 
+mod limits;
+mod networks;
 mod peer;
 mod stages;
 
 use crate::Result;
+use crate::config::DeviceConfig;
 use serde::Serialize;
 use std::time::Instant;
 use weft_core::Monitor;
@@ -15,6 +18,8 @@ use weft_core::Monitor;
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
+    /// Where; on a GPU, what it is for is measured alone.
+    pub device: DeviceConfig,
     /// Problems of about a tenth of the size.
     pub quick: bool,
     /// Also the PyTorch loops in `bench/`.
@@ -56,18 +61,25 @@ type Measurement = fn(&stages::Bench) -> Result<Vec<Figure>>;
 /// # Errors
 /// A stage that fails, a peer that cannot be run, or a stop.
 pub fn run(options: &Options, monitor: &Monitor) -> Result<Vec<Figure>> {
-    let measurements: [Measurement; 7] = [
-        stages::machine,
-        stages::train,
-        stages::canonicalize,
-        stages::encode,
-        stages::sample,
-        stages::flow_memory,
-        stages::catalogue,
-    ];
     let bench = stages::Bench::new(*options)?;
-    let total = measurements.len() as u64 + u64::from(options.peer);
-    monitor.start("bench", total, "measurements");
+    let mut measurements: Vec<Measurement> = vec![networks::steps, stages::train];
+    if bench.device.is_cpu() {
+        measurements.insert(0, limits::machine);
+        measurements.extend([
+            stages::canonicalize as Measurement,
+            stages::encode,
+            stages::sample,
+            stages::flow_memory,
+            stages::catalogue,
+        ]);
+    }
+    if options.peer {
+        measurements.push(networks::beside_pytorch);
+        if bench.device.is_cpu() {
+            measurements.push(peer::populations);
+        }
+    }
+    monitor.start("bench", measurements.len() as u64, "measurements");
     let mut figures = Vec::new();
     for (i, measure) in measurements.iter().enumerate() {
         if monitor.should_stop() {
@@ -75,10 +87,6 @@ pub fn run(options: &Options, monitor: &Monitor) -> Result<Vec<Figure>> {
         }
         figures.extend(measure(&bench)?);
         monitor.progress(i as u64 + 1);
-    }
-    if options.peer {
-        figures.extend(peer::pytorch(&bench)?);
-        monitor.progress(total);
     }
     monitor.finish();
     Ok(figures)

@@ -1,4 +1,4 @@
-//! The PyTorch loops of `bench/h1_peer.py` beside ours, in turns, so that both see the same machine.
+//! The PyTorch loops of `bench/` beside ours, in turns, so that both see the same machine.
 
 use super::Figure;
 use super::stages::{Bench, H1_STEPS, NETWORKS};
@@ -9,12 +9,14 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-const SCRIPT: &str = "bench/h1_peer.py";
+const POPULATIONS: &str = "bench/h1_peer.py";
+const STEPS: &str = "bench/steps_peer.py";
 /// Turns of each side; the median counts.
-const TURNS: usize = 3;
+pub(super) const TURNS: usize = 5;
 
 /// A running peer.
-struct Peer {
+pub(super) struct Peer {
+    script: &'static str,
     child: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -22,20 +24,48 @@ struct Peer {
 
 /// What the peer answers to a request; the line that says it is ready has no figure.
 #[derive(Deserialize)]
-struct Answer {
+pub(super) struct Answer {
     #[serde(default)]
     secs_per_step: f64,
+    #[serde(default)]
+    train: Option<f64>,
+    #[serde(default)]
+    infer: Option<f64>,
     #[serde(default)]
     error: Option<String>,
 }
 
+impl Answer {
+    /// The milliseconds of what was asked for.
+    pub(super) fn millis(&self, verb: &str) -> Result<f64> {
+        let figure = if verb == "train" { self.train } else { self.infer };
+        figure.ok_or_else(|| Error::Peer { reason: format!("it has no figure for `{verb}`") })
+    }
+}
+
 impl Peer {
-    fn start(kind: &str, networks: usize) -> Result<Self> {
+    /// A process that takes training steps.
+    pub(super) fn steps<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        Self::start(STEPS, arguments.into_iter().map(std::ffi::OsString::from).collect())
+    }
+
+    /// A process that trains populations.
+    fn populations(kind: &str, networks: usize) -> Result<Self> {
+        let mut arguments: Vec<std::ffi::OsString> =
+            ["--serve", "--loop", kind, "--networks", &networks.to_string(), "--data"].map(Into::into).to_vec();
+        arguments.push(data_folder().join("mnist").into());
+        Self::start(POPULATIONS, arguments)
+    }
+
+    fn start(script: &'static str, arguments: Vec<std::ffi::OsString>) -> Result<Self> {
+        if !Path::new(script).is_file() {
+            return Err(Error::Peer { reason: format!("there is no `{script}` in the current folder") });
+        }
         let own = Path::new(".venv/bin/python");
         let python = if own.exists() { own } else { Path::new("python3") };
         let mut child = Command::new(python)
-            .args([SCRIPT, "--serve", "--loop", kind, "--networks", &networks.to_string(), "--data"])
-            .arg(data_folder().join("mnist"))
+            .arg(script)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -43,20 +73,25 @@ impl Peer {
         let gone = || Error::Peer { reason: "it has no input or output".to_owned() };
         let requests = child.stdin.take().ok_or_else(gone)?;
         let answers = BufReader::new(child.stdout.take().ok_or_else(gone)?);
-        let mut peer = Self { child, requests, answers };
+        let mut peer = Self { script, child, requests, answers };
         peer.answer()?;
         Ok(peer)
     }
 
     /// Seconds in which all its networks advance by one step.
     fn measure(&mut self, steps: usize) -> Result<f64> {
-        writeln!(self.requests, "run {steps}").map_err(Error::io("write to", Path::new(SCRIPT)))?;
-        Ok(self.answer()?.secs_per_step)
+        Ok(self.ask(&format!("run {steps}"))?.secs_per_step)
+    }
+
+    /// Asks for one measurement.
+    pub(super) fn ask(&mut self, request: &str) -> Result<Answer> {
+        writeln!(self.requests, "{request}").map_err(Error::io("write to", Path::new(self.script)))?;
+        self.answer()
     }
 
     fn answer(&mut self) -> Result<Answer> {
         let mut line = String::new();
-        self.answers.read_line(&mut line).map_err(Error::io("read from", Path::new(SCRIPT)))?;
+        self.answers.read_line(&mut line).map_err(Error::io("read from", Path::new(self.script)))?;
         let answer: Answer =
             serde_json::from_str(&line).map_err(|_| Error::Peer { reason: format!("it answered `{}`", line.trim()) })?;
         match answer.error {
@@ -75,20 +110,17 @@ impl Drop for Peer {
 }
 
 /// Both loops against ours.
-pub(super) fn pytorch(bench: &Bench) -> Result<Vec<Figure>> {
-    if !Path::new(SCRIPT).is_file() {
-        return Err(Error::Peer { reason: format!("there is no `{SCRIPT}` in the current folder") });
-    }
+pub(super) fn populations(bench: &Bench) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (kind, networks, steps) in [("batched", NETWORKS, 50), ("sequential", 1, 400)] {
         let steps = bench.options.size(steps).max(5);
-        let mut peer = Peer::start(kind, networks)?;
+        let mut peer = Peer::populations(kind, networks)?;
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..TURNS {
             theirs.push(peer.measure(steps)? / networks as f64);
             ours.push(bench.train_secs(NETWORKS, 100)? / 100.0 / NETWORKS as f64);
         }
-        let (theirs, ours) = (median(theirs), median(ours));
+        let (theirs, ours) = (median(&mut theirs), median(&mut ours));
         let zoo = |secs: f64| secs * (NETWORKS * H1_STEPS) as f64;
         let note = format!("PyTorch {:.1} s for the zoo of H1, weft {:.1} s", zoo(theirs), zoo(ours));
         figures.push(Figure::new(&format!("faster than the {kind} PyTorch loop"), theirs / ours, "×", note));
@@ -96,7 +128,8 @@ pub(super) fn pytorch(bench: &Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The median.
+pub(super) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

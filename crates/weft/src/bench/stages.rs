@@ -1,5 +1,6 @@
 //! The measurements of single stages.
 
+use super::limits::best_product_rate;
 use super::{Figure, Options, secs};
 use crate::config::data_folder;
 use crate::{Error, Result};
@@ -25,6 +26,7 @@ const VALIDATION: usize = 100;
 /// What the measurements share.
 pub(super) struct Bench {
     pub(super) options: Options,
+    pub(super) device: Device,
     pub(super) h1: Arc<Architecture>,
     pub(super) dataset: Dataset,
 }
@@ -34,7 +36,7 @@ impl Bench {
         let h1 = Arc::new(Architecture::mlp("784-32-32-10", &[784, 32, 32, 10], Activation::Relu)?);
         let folder = data_folder().join("mnist");
         let dataset = if folder.is_dir() { weft_zoo::data::idx_folder(&folder, "mnist", VALIDATION)? } else { lookalike()? };
-        Ok(Self { options, h1, dataset })
+        Ok(Self { options, device: Device::open(&options.device.to_string())?, h1, dataset })
     }
 
     /// Seconds to train networks of H1 for a number of steps, and their number of floating-point operations.
@@ -49,7 +51,7 @@ impl Bench {
             snapshot_steps: Vec::new(),
         };
         let seeds: Vec<Seed> = (0..networks as u64).map(|i| Seed::new(0).index(i)).collect();
-        let train = || Ok(weft_net::train(&self.h1, &self.dataset, &recipe, &seeds, &Device::cpu(), &Monitor::silent())?);
+        let train = || Ok(weft_net::train(&self.h1, &self.dataset, &recipe, &seeds, &self.device, &Monitor::silent())?);
         Ok(secs(train)?.0)
     }
 }
@@ -64,46 +66,21 @@ fn lookalike() -> Result<Dataset> {
     Ok(Dataset::new("images as sparse as MNIST", inputs, labels, 10, [55_000, VALIDATION])?)
 }
 
-/// The rate of single-precision matrix products that all threads reach together.
-fn product_rate() -> f64 {
-    let (size, repeats) = (512usize, 20u32);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let since = std::time::Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let (a, b, mut c) = (vec![0.5f32; size * size], vec![0.25f32; size * size], vec![0.0f32; size * size]);
-                for _ in 0..repeats {
-                    weft_ops::kernels::matmul([size; 3], std::hint::black_box(&a), false, std::hint::black_box(&b), &mut c);
-                }
-                std::hint::black_box(c);
-            });
-        }
-    });
-    2.0 * (size as f64).powi(3) * f64::from(repeats) * threads as f64 / since.elapsed().as_secs_f64()
-}
-
-/// The machine's limits.
-#[expect(clippy::unnecessary_wraps, reason = "all measurements have one signature")]
-pub(super) fn machine(_: &Bench) -> Result<Vec<Figure>> {
-    let rate = (0..3).map(|_| product_rate()).fold(0.0, f64::max);
-    Ok(vec![Figure::new("matrix products, f32", rate / 1e9, "GFLOP/s", "all threads, 512 × 512 × 512, best of 3")])
-}
-
-/// Stage 1: the zoo of H1.
+/// Stage 1: the zoo of H1; on a GPU, ten of them at once.
 pub(super) fn train(bench: &Bench) -> Result<Vec<Figure>> {
+    let networks = if bench.device.is_cpu() { NETWORKS } else { 10 * NETWORKS };
     let steps = bench.options.size(200);
-    bench.train_secs(NETWORKS, 10)?;
-    let per_step = bench.train_secs(NETWORKS, steps as u64)? / steps as f64;
-    let flops = 6.0 * bench.h1.num_parameters() as f64 * 64.0 * NETWORKS as f64;
-    let rate = (0..3).map(|_| product_rate()).fold(0.0, f64::max);
+    bench.train_secs(networks, 10)?;
+    let per_step = bench.train_secs(networks, steps as u64)? / steps as f64;
     let zoo = per_step * H1_STEPS as f64;
-    let note = format!("{NETWORKS} networks 784-32-32-10, batch 64, Adam, on {}; the zoo takes {zoo:.1} s", bench.dataset.name());
-    let share = "of the rate of matrix products, counted as if images were dense";
-    Ok(vec![
-        Figure::new("train, a step of all networks", per_step * 1e3, "ms", note),
-        Figure::new("train, dense floating-point operations", flops / per_step / rate, "", share),
-    ])
+    let note = format!("{networks} networks 784-32-32-10, batch 64, Adam, on {}; the zoo takes {zoo:.1} s", bench.dataset.name());
+    let mut figures = vec![Figure::new("train, a step of all networks", per_step * 1e3, "ms", note)];
+    if bench.device.is_cpu() {
+        let flops = 6.0 * bench.h1.num_parameters() as f64 * 64.0 * networks as f64;
+        let share = "of the rate of matrix products, counted as if images were dense";
+        figures.push(Figure::new("train, dense floating-point operations", flops / per_step / best_product_rate(), "", share));
+    }
+    Ok(figures)
 }
 
 /// Random networks, one flat row each.

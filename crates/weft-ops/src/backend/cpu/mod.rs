@@ -70,11 +70,16 @@ impl<T: Real> Backend for Cpu<T> {
     type Buffer = Pooled<T>;
     type Wide = Pooled<T>;
     type View<'a> = &'a [T];
+    type IndexBuffer = Vec<u32>;
     type Indices<'a> = &'a [u32];
     type Parameters = CpuParameters<T>;
 
     fn view<'a>(&self, buffer: &'a Self::Buffer) -> &'a [T] {
         buffer
+    }
+
+    fn shorten<'long: 'short, 'short>(view: &'long [T]) -> &'short [T] {
+        view
     }
 
     fn zeros(&self, len: usize) -> crate::Result<Pooled<T>> {
@@ -402,6 +407,31 @@ impl<T: Real> Backend for Cpu<T> {
         let mut buffer = self.buffer(values.len());
         buffer.iter_mut().zip(values).for_each(|(b, &v)| *b = T::from_f32(v));
         Ok(buffer)
+    }
+
+    fn download(&self, values: &[T]) -> crate::Result<Vec<f32>> {
+        Ok(values.iter().map(|v| v.to_f32()).collect())
+    }
+
+    fn upload_indices(&self, values: &[u32]) -> crate::Result<Vec<u32>> {
+        Ok(values.to_vec())
+    }
+
+    fn indices<'a>(&self, buffer: &'a Vec<u32>) -> &'a [u32] {
+        buffer
+    }
+
+    fn gather(&self, width: usize, x: &[T], rows: &[u32]) -> crate::Result<Pooled<T>> {
+        let mut y = self.buffer(rows.len() * width);
+        y.par_chunks_mut(width).zip(rows).for_each(|(y, &row)| y.copy_from_slice(&x[row as usize * width..][..width]));
+        Ok(y)
+    }
+
+    fn mix(&self, y: &mut Pooled<T>, keep: f64, x: &[T]) -> crate::Result<()> {
+        assert_eq!(y.len(), x.len(), "summands of two lengths");
+        let [keep, take] = [keep, 1.0 - keep].map(T::from_f64);
+        y.iter_mut().zip(x).for_each(|(y, &x)| *y = keep * *y + take * x);
+        Ok(())
     }
 
     fn upload_wide(&self, values: &[f32]) -> crate::Result<Pooled<T>> {

@@ -2,7 +2,7 @@
 
 use super::compile::Source;
 use super::multiply::Products;
-use super::view::{Arg, CudaReal, PerType, address};
+use super::view::{Arg, CudaReal, PerType, View, address};
 use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, sys as cublas};
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaModule, CudaSlice, CudaStream, DeviceRepr, result, sys};
@@ -125,6 +125,17 @@ impl Device {
         Ok(unsafe { self.stream.alloc(len) }.w()?)
     }
 
+    /// Waits for values and copies them to the host.
+    pub(super) fn copy_to_host<T: CudaReal>(&self, values: View<'_, T>) -> crate::Result<Vec<T>> {
+        let mut host = vec![T::default(); values.len()];
+        self.stream.context().bind_to_thread().w()?;
+        // SAFETY: a view borrows that many values on this device, and the host's are as many; the copy is waited for below, while both
+        // are borrowed.
+        unsafe { result::memcpy_dtoh_async(&mut host, values.address(), self.stream.cu_stream()) }.w()?;
+        self.stream.synchronize().w()?;
+        Ok(host)
+    }
+
     /// Queues a kernel; nothing where there are no blocks.
     ///
     /// The arguments are those of the kernel in its source, in order, and all that it reads and writes lies inside what they address:
@@ -180,6 +191,8 @@ pub(super) struct Kernels {
     pub(super) activate_backward: CudaFunction,
     pub(super) gated: CudaFunction,
     pub(super) add: CudaFunction,
+    pub(super) gather: CudaFunction,
+    pub(super) mix: CudaFunction,
     pub(super) column_sum: CudaFunction,
     pub(super) column_sum_wide: CudaFunction,
     pub(super) gate_backward: CudaFunction,
@@ -245,6 +258,8 @@ impl Kernels {
             activate_backward: function("activate_backward")?,
             gated: function("gated")?,
             add: function("add")?,
+            gather: function("gather")?,
+            mix: function("mix")?,
             column_sum: function("column_sum")?,
             column_sum_wide: function("column_sum_wide")?,
             gate_backward: function("gate_backward")?,

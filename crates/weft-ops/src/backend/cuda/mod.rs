@@ -74,14 +74,6 @@ impl<T: CudaReal> Cuda<T> {
         Ok(self.device.stream.clone_htod(values).w()?)
     }
 
-    /// Whole numbers from the host.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn indices(&self, values: &[u32]) -> crate::Result<CudaSlice<u32>> {
-        Ok(self.device.stream.clone_htod(values).w()?)
-    }
-
     /// Waits for a buffer's values and copies them to the host.
     ///
     /// # Errors
@@ -100,11 +92,16 @@ impl<T: CudaReal> Backend for Cuda<T> {
     type Buffer = CudaSlice<T>;
     type Wide = CudaSlice<f32>;
     type View<'a> = View<'a, T>;
+    type IndexBuffer = CudaSlice<u32>;
     type Indices<'a> = View<'a, u32>;
     type Parameters = CudaParameters<T>;
 
     fn view<'a>(&self, buffer: &'a CudaSlice<T>) -> View<'a, T> {
         View::from(buffer)
+    }
+
+    fn shorten<'long: 'short, 'short>(view: View<'long, T>) -> View<'short, T> {
+        view
     }
 
     fn zeros(&self, len: usize) -> crate::Result<CudaSlice<T>> {
@@ -348,6 +345,26 @@ impl<T: CudaReal> Backend for Cuda<T> {
     fn upload(&self, values: &[f32]) -> crate::Result<CudaSlice<T>> {
         let values: Vec<T> = values.iter().map(|&v| T::from_f32(v)).collect();
         self.from_slice(&values)
+    }
+
+    fn download(&self, values: View<'_, T>) -> crate::Result<Vec<f32>> {
+        self.to_host(values)
+    }
+
+    fn upload_indices(&self, values: &[u32]) -> crate::Result<CudaSlice<u32>> {
+        Ok(self.device.stream.clone_htod(values).w()?)
+    }
+
+    fn indices<'a>(&self, buffer: &'a CudaSlice<u32>) -> View<'a, u32> {
+        View::from(buffer)
+    }
+
+    fn gather(&self, width: usize, x: View<'_, T>, rows: View<'_, u32>) -> crate::Result<CudaSlice<T>> {
+        self.gather_rows(width, x, rows)
+    }
+
+    fn mix(&self, y: &mut CudaSlice<T>, keep: f64, x: View<'_, T>) -> crate::Result<()> {
+        self.mix_all(y, keep as f32, x)
     }
 
     fn upload_wide(&self, values: &[f32]) -> crate::Result<CudaSlice<f32>> {

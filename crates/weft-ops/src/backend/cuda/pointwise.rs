@@ -90,4 +90,25 @@ impl<T: CudaReal> Cuda<T> {
         let arguments = [y.into(), nothing, row.into(), nothing, rows.into(), len.into(), packs.into(), nothing, wide.into()];
         self.device.launch(&self.kernels.epilogue, Grid::each(packs), arguments)
     }
+
+    pub(super) fn gather_rows(&self, width: usize, x: View<'_, T>, rows: View<'_, u32>) -> crate::Result<CudaSlice<T>> {
+        let y = self.buffer(rows.len() * width)?;
+        let (packs, wide) = packs::<T>(y.len(), width, &[x.address()])?;
+        let of_row = if wide { width / T::WIDE } else { width };
+        let arguments = [x.into(), rows.into(), (&y).into(), of_row.into(), packs.into(), wide.into()];
+        self.device.launch(&self.kernels.gather, Grid::each(packs), arguments)?;
+        Ok(y)
+    }
+
+    pub(super) fn mix_all(&self, y: &mut CudaSlice<T>, keep: f32, x: View<'_, T>) -> crate::Result<()> {
+        assert_eq!(x.len(), y.len(), "summands of two lengths");
+        let (values, _) = packs::<T>(x.len(), 1, &[])?;
+        self.device.launch(&self.kernels.mix, Grid::each(values), [y.into(), x.into(), keep.into(), values.into()])
+    }
+
+    /// Waits for values and converts them on the host.
+    pub(super) fn to_host(&self, values: View<'_, T>) -> crate::Result<Vec<f32>> {
+        let copied = self.device.copy_to_host(values)?;
+        Ok(copied.into_iter().map(T::to_f32).collect())
+    }
 }

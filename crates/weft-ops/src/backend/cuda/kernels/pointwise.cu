@@ -197,3 +197,26 @@ extern "C" __global__ void add(real* y, const real* x, u32 packs, int wide) {
         add_of<1>(y, x, packs);
     }
 }
+
+// Rows of `of_row` packs; one that is asked for must be there.
+template <int V> __device__ void gather_of(const real* x, const u32* rows, real* y, u32 of_row, u32 packs) {
+    const u32 index = blockIdx.x * blockDim.x + threadIdx.x;
+    if (index >= packs) return;
+    const u32 row = index / of_row;
+    const u64 from = ((u64)rows[row] * of_row + (index - row * of_row)) * V;
+    store<V>(y + (u64)index * V, load<V>(x + from));
+}
+
+extern "C" __global__ void gather(const real* x, const u32* rows, real* y, u32 of_row, u32 packs, int wide) {
+    if (wide) {
+        gather_of<WIDE>(x, rows, y, of_row, packs);
+    } else {
+        gather_of<1>(x, rows, y, of_row, packs);
+    }
+}
+
+// y = keep·y + (1 − keep)·x
+extern "C" __global__ void mix(real* y, const real* x, float keep, u32 values) {
+    const u32 index = blockIdx.x * blockDim.x + threadIdx.x;
+    if (index < values) narrow(y + index, keep * widen(y[index]) + (1.0f - keep) * widen(x[index]));
+}

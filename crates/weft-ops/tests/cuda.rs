@@ -233,7 +233,7 @@ fn pointwise() {
 fn norms_on<T: CudaReal>(pair: &Pair<T>) {
     for kind in [NormKind::Layer, NormKind::Rms] {
         for (rows, width, rows_per_group) in
-            [(6, 24, 2), (30, 33, 10), (1000, 256, 250), (12, 1030, 12), (9, 2048, 1), (2000, 8, 1000), (16, 768, 8)]
+            [(6, 24, 2), (30, 33, 10), (1000, 256, 250), (12, 1030, 12), (9, 2048, 1), (2000, 8, 1000), (16, 768, 8), (99, 512, 33)]
         {
             for (summed, affine, modulated) in
                 [(false, true, false), (true, false, true), (true, true, true), (false, false, false)]
@@ -322,7 +322,7 @@ fn attention() {
 }
 
 fn losses_on<T: CudaReal>(pair: &Pair<T>) {
-    for (networks, rows, classes) in [(1, 5, 10), (3, 33, 7), (2, 500, 300)] {
+    for (networks, rows, classes) in [(1, 5, 10), (3, 33, 7), (2, 500, 300), (1, 9, 1), (2, 3, 8192), (1, 4, 5001), (300, 40, 16)] {
         let logits = pair.values(1, networks * rows * classes);
         let labels =
             Seed::new(2).uniforms(networks * rows).iter().map(|u| (u * classes as f32) as u32 % classes as u32).collect::<Vec<_>>();

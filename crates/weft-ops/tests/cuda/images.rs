@@ -51,7 +51,9 @@ fn stepped<T: CudaReal>(pair: &Pair<T>, seed: u64, len: usize) -> Values<T> {
 }
 
 fn pools_on<T: CudaReal>(pair: &Pair<T>) {
-    let cases: [Case; 9] = [
+    let cases: [Case; 11] = [
+        (2, 16, [11, 13], [2, 3], [5, 4], [1, 2]),
+        (3, 5, [10, 9], [3, 2], [4, 3], [0, 1]),
         (3, 1, [28, 28], [2, 2], [2, 2], [0, 0]),
         (2, 3, [31, 17], [3, 3], [2, 2], [1, 1]),
         (4, 16, [14, 14], [3, 2], [1, 2], [1, 0]),
@@ -85,9 +87,19 @@ fn pools() {
 }
 
 fn transposes_on<T: CudaReal>(pair: &Pair<T>) {
-    for sizes in
-        [[3, 1, 784], [5, 784, 3], [2, 3, 1024], [4, 16, 49], [4, 49, 16], [2, 33, 65], [1, 100, 31], [70, 5, 4], [1, 1, 1]]
-    {
+    for sizes in [
+        [3, 1, 784],
+        [5, 784, 3],
+        [2, 3, 1024],
+        [4, 16, 49],
+        [4, 49, 16],
+        [2, 33, 65],
+        [1, 100, 31],
+        [70, 5, 4],
+        [1, 1, 1],
+        [3, 5000, 16],
+        [2, 31, 700],
+    ] {
         let x = pair.values(1, sizes.iter().product());
         let y = pair.gpu.transpose(sizes, x.view()).unwrap();
         pair.same(&format!("transpose {sizes:?}"), &y, &pair.cpu.transpose(sizes, &x.cpu).unwrap());

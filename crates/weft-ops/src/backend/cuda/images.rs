@@ -19,8 +19,14 @@ const THREADS: usize = 256;
 /// Channels (or packs of them) side by side in a block.
 const LANES: usize = 16;
 
-/// A shorter side than this leaves tiles of 32 mostly empty.
-const NARROW: usize = 16;
+/// The side of a tile that is transposed; matrices with a shorter one are transposed in strips.
+const SIDE: usize = 32;
+
+/// Values of a strip.
+const STRIP: usize = 4096;
+
+/// A matrix of fewer values is found in a processor's cache.
+const SMALL: usize = 2048;
 
 fn refused(what: &str) -> crate::Error {
     candle_core::Error::Msg(format!("{what} of more than {LIMIT} values on a GPU")).into()
@@ -66,6 +72,19 @@ impl Windows {
     fn arguments(&self) -> [Arg; 5] {
         [self.size, self.out, self.kernel, self.stride, self.padding].map(pair)
     }
+
+    fn by_stride(&self) -> [Arg; 2] {
+        self.stride.map(|d| pair(divisor(d)))
+    }
+
+    fn overlap(&self) -> bool {
+        (0..2).any(|axis| self.stride[axis] < self.kernel[axis])
+    }
+
+    /// How many cells of a window's stride cover the image.
+    fn cells(&self) -> [usize; 2] {
+        [0, 1].map(|axis| (self.size[axis] + self.padding[axis]).div_ceil(self.stride[axis]))
+    }
 }
 
 /// Two numbers in one argument; both are below 2³².
@@ -97,8 +116,19 @@ impl Tile {
         Self { lanes, sides: [rows, columns], images: pixels / (rows * columns) }
     }
 
+    fn count(&self, size: [usize; 2]) -> [usize; 2] {
+        [0, 1].map(|axis| size[axis].div_ceil(self.sides[axis]))
+    }
+
+    /// The logarithms of the sides, how many tiles an image has, and what divides by that.
+    fn arguments(&self, size: [usize; 2]) -> [Arg; 4] {
+        let [down, across] = self.count(size);
+        let logs = self.sides.map(|side| side.trailing_zeros() as usize);
+        [logs, [down, across], divisor(down), divisor(across)].map(pair)
+    }
+
     fn grid(&self, images: usize, channels: usize, size: [usize; 2]) -> Grid {
-        let tiles = size[0].div_ceil(self.sides[0]) * size[1].div_ceil(self.sides[1]);
+        let tiles: usize = self.count(size).iter().product();
         let pixels = self.sides[0] * self.sides[1] * self.images;
         let blocks = [images.div_ceil(self.images) * tiles, channels.div_ceil(self.lanes)];
         Grid { blocks, threads: [self.lanes, pixels], shared_bytes: 0 }
@@ -154,8 +184,25 @@ impl<T: CudaReal> Cuda<T> {
         let tile = Tile::new(shape.channels[0], shape.size);
         let [size, windows_out, kernel, stride, padding] = windows.arguments();
         let channels = shape.channels[0].into();
-        let arguments =
-            [dy.into(), (&dx).into(), images.into(), channels, size, windows_out, kernel, stride, padding, pair(tile.sides)];
+        let [log, tiles, of_down, of_across] = tile.arguments(shape.size);
+        let [by_row, by_column] = windows.by_stride();
+        let arguments = [
+            dy.into(),
+            (&dx).into(),
+            images.into(),
+            channels,
+            size,
+            windows_out,
+            kernel,
+            stride,
+            padding,
+            log,
+            tiles,
+            of_down,
+            of_across,
+            by_row,
+            by_column,
+        ];
         let grid = tile.grid(images, shape.channels[0], shape.size);
         self.device.launch(&self.kernels.patches_backward, grid, arguments)?;
         Ok(dx)
@@ -174,6 +221,7 @@ impl<T: CudaReal> Cuda<T> {
         let wide = wide::<T>(channels, &[x.address()]);
         let lanes = if wide { channels / T::WIDE } else { channels };
         let tile = Tile::new(lanes, windows.out);
+        let [log, tiles, of_down, of_across] = tile.arguments(windows.out);
         let [size, windows_out, kernel, stride, padding] = windows.arguments();
         let arguments = [
             x.into(),
@@ -185,7 +233,10 @@ impl<T: CudaReal> Cuda<T> {
             kernel,
             stride,
             padding,
-            pair(tile.sides),
+            log,
+            tiles,
+            of_down,
+            of_across,
             (pooling == Pooling::Average).into(),
             wide.into(),
         ];
@@ -206,24 +257,58 @@ impl<T: CudaReal> Cuda<T> {
         let dx = self.buffer(x.len())?;
         let wide = wide::<T>(channels, &[x.address(), dy.address()]);
         let lanes = if wide { channels / T::WIDE } else { channels };
-        let tile = Tile::new(lanes, shape.size);
         let [size, windows_out, kernel, stride, padding] = windows.arguments();
+        let (from, channel_count) = ([x.into(), dy.into(), (&dx).into(), images.into()], channels.into());
+        let [x, dy, to, images_count] = from;
+        // Of windows that do not overlap, each is looked at once.
+        let by_cell = pooling == Pooling::Max && !windows.overlap();
+        let places = if by_cell { windows.cells() } else { shape.size };
+        let tile = Tile::new(lanes, places);
+        let ([log, tiles, of_down, of_across], grid) = (tile.arguments(places), tile.grid(images, lanes, places));
+        if by_cell {
+            let arguments = [
+                x,
+                dy,
+                to,
+                images_count,
+                channel_count,
+                size,
+                windows_out,
+                kernel,
+                stride,
+                padding,
+                pair(places),
+                log,
+                tiles,
+                of_down,
+                of_across,
+                wide.into(),
+            ];
+            self.device.launch(&self.kernels.cells_backward, grid, arguments)?;
+            return Ok(dx);
+        }
+        let [by_row, by_column] = windows.by_stride();
         let arguments = [
-            x.into(),
-            dy.into(),
-            (&dx).into(),
-            images.into(),
-            channels.into(),
+            x,
+            dy,
+            to,
+            images_count,
+            channel_count,
             size,
             windows_out,
             kernel,
             stride,
             padding,
-            pair(tile.sides),
+            log,
+            tiles,
+            of_down,
+            of_across,
+            by_row,
+            by_column,
             (pooling == Pooling::Average).into(),
             wide.into(),
         ];
-        self.device.launch(&self.kernels.pool_backward, tile.grid(images, lanes, shape.size), arguments)?;
+        self.device.launch(&self.kernels.pool_backward, grid, arguments)?;
         Ok(dx)
     }
 
@@ -231,25 +316,40 @@ impl<T: CudaReal> Cuda<T> {
         let matrix = rows * columns;
         assert_eq!(x.len(), matrices * matrix, "matrices");
         let y = self.buffer(x.len())?;
-        if rows.min(columns) >= NARROW || matrix >= LIMIT {
-            let blocks = matrices * rows.div_ceil(32) * columns.div_ceil(32);
-            let grid = Grid { blocks: [blocks, 1], threads: [32, 8], shared_bytes: 0 };
-            self.device.launch(&self.kernels.transpose_tiles, grid, [x.into(), (&y).into(), rows.into(), columns.into()])?;
-            return Ok(y);
-        }
         let (length, width) = (rows.max(columns), rows.min(columns));
-        for (first, count) in parts(matrices, matrix) {
+        if matrix < SMALL {
+            for (first, count) in parts(matrices, matrix) {
+                let arguments = [
+                    x.part(first * matrix, count * matrix).into(),
+                    (address(&y) + (first * matrix * size_of::<T>()) as u64).into(),
+                    (count * matrix).into(),
+                    rows.into(),
+                    columns.into(),
+                    pair(divisor(rows)),
+                    pair(divisor(columns)),
+                ];
+                self.device.launch(&self.kernels.transpose_small, Grid::each(count * matrix), arguments)?;
+            }
+        } else if width < SIDE && length < LIMIT {
+            let log = (STRIP / (width | 1)).ilog2() as usize;
+            let strips = length.div_ceil(1 << log);
             let arguments = [
-                x.part(first * matrix, count * matrix).into(),
-                (address(&y) + (first * matrix * size_of::<T>()) as u64).into(),
-                (count * matrix).into(),
+                x.into(),
+                (&y).into(),
                 length.into(),
                 width.into(),
+                log.into(),
+                strips.into(),
+                pair(divisor(strips)),
                 pair(divisor(width)),
-                pair(divisor(length)),
-                (columns < rows).into(),
+                (rows < columns).into(),
             ];
-            self.device.launch(&self.kernels.transpose_narrow, Grid::each(count * matrix), arguments)?;
+            let grid = Grid { blocks: [matrices * strips, 1], threads: [THREADS, 1], shared_bytes: 0 };
+            self.device.launch(&self.kernels.transpose_strips, grid, arguments)?;
+        } else {
+            let blocks = matrices * rows.div_ceil(SIDE) * columns.div_ceil(SIDE);
+            let grid = Grid { blocks: [blocks, 1], threads: [SIDE, 8], shared_bytes: 0 };
+            self.device.launch(&self.kernels.transpose_tiles, grid, [x.into(), (&y).into(), rows.into(), columns.into()])?;
         }
         Ok(y)
     }

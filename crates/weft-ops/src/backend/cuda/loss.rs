@@ -2,8 +2,12 @@
 
 use super::Cuda;
 use super::device::Grid;
+use super::pointwise::packs;
 use super::view::{Arg, CudaReal, View};
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
+
+/// Accesses to a row of logits that are too many for a warp.
+const LONG_ROW: usize = 512;
 
 /// Values that a block sums at least, and the most blocks that share them.
 const SQUARES_A_BLOCK: usize = 1024;
@@ -23,6 +27,10 @@ impl<T: CudaReal> Cuda<T> {
         let of_network = rows / networks;
         let (means, gradient) = (self.buffer(networks)?, self.buffer(logits.len())?);
         let losses = self.device.uninit::<f32>(rows)?;
+        let (_, wide) = packs::<T>(logits.len(), classes, &[logits.address()])?;
+        let accesses = if wide { classes / T::WIDE } else { classes };
+        // A thread has some accesses of a row; long rows have a block each.
+        let lanes = if accesses > LONG_ROW { 256 } else { accesses.div_ceil(4).next_power_of_two().min(32) };
         let arguments = [
             logits.into(),
             labels.into(),
@@ -31,8 +39,11 @@ impl<T: CudaReal> Cuda<T> {
             rows.into(),
             classes.into(),
             (1.0 / of_network as f32).into(),
+            lanes.into(),
+            wide.into(),
         ];
-        self.device.launch(&self.kernels.cross_entropy, Grid::warps(rows), arguments)?;
+        let grid = Grid { blocks: [rows.div_ceil(256 / lanes), 1], threads: [256, 1], shared_bytes: 0 };
+        self.device.launch(&self.kernels.cross_entropy, grid, arguments)?;
         let grid = Grid { blocks: [networks, 1], threads: [256, 1], shared_bytes: 0 };
         self.device.launch(&self.kernels.cross_entropy_mean, grid, [(&losses).into(), (&means).into(), of_network.into()])?;
         Ok((means, gradient))
@@ -49,7 +60,7 @@ impl<T: CudaReal> Cuda<T> {
         assert!(y.len() == rows * columns && targets.len() == y.len(), "outputs and targets of other sizes");
         assert!(weights.is_none_or(|weights| weights.len() == rows), "weights of other rows");
         let gradient = self.buffer(y.len())?;
-        let (values, _) = super::pointwise::packs::<T>(y.len(), 1, &[])?;
+        let (values, _) = packs::<T>(y.len(), 1, &[])?;
         let blocks = values.div_ceil(SQUARES_A_BLOCK).min(SQUARE_BLOCKS);
         let sums = self.device.uninit::<f32>(blocks)?;
         let share = Arg::from(1.0 / y.len() as f32);

@@ -12,6 +12,10 @@ use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 /// Rows of a group that are not worth another chunk.
 const CHUNK_ROWS: usize = 16;
 
+/// Packs of rows that the registers of a block hold, one or two a thread.
+const SHORT: usize = 128;
+const LONG: usize = 256;
+
 /// Shared memory of a block that leaves room for others beside it.
 const SHARED_BYTES: usize = 48 << 10;
 
@@ -146,29 +150,54 @@ impl<T: CudaReal> Backward<'_, T> {
     fn inputs(&self, cuda: &Cuda<T>, plan: &Plan<'_, T>, group_rows: usize, dx: &mut CudaSlice<T>) -> crate::Result<()> {
         let (x, add) = self.inputs;
         let width = self.norm.width;
+        let (_, wide) = packs::<T>(x.len(), width, &[x.address(), add.map_or(0, View::address), self.dy.address()])?;
+        let (modulation, statistics) = (plan.modulation, self.statistics);
+        let gain = parameter(self.norm, self.theta, self.norm.gain);
+        let partial = plan.partial.as_ref().map_or(Arg::from(0usize), Arg::from);
+        let rms = Arg::from(self.norm.kind == NormKind::Rms);
+        let blocks = [plan.groups * plan.chunks, 1];
+        if wide && width <= LONG * T::WIDE {
+            let kernels = &cuda.kernels;
+            let kernel = if width <= SHORT * T::WIDE { &kernels.norm_backward_short } else { &kernels.norm_backward_long };
+            let arguments = [
+                x.into(),
+                add.into(),
+                statistics.into(),
+                gain.into(),
+                modulation.into(),
+                plan.columns.into(),
+                group_rows.into(),
+                plan.chunks.into(),
+                self.dy.into(),
+                dx.into(),
+                partial,
+                width.into(),
+                rms,
+            ];
+            return cuda.device.launch(kernel, Grid { blocks, threads: [128, 1], shared_bytes: 0 }, arguments);
+        }
         let of_warp = if plan.partial.is_some() { 2 * width * size_of::<f32>() } else { 0 };
         let warps = (SHARED_BYTES / of_warp.max(1)).clamp(1, 4);
         if warps * of_warp > cuda.device.shared_bytes {
             return Err(candle_core::Error::Msg(format!("a norm of {width} features is too wide for this GPU")).into());
         }
-        let (_, wide) = packs::<T>(x.len(), width, &[x.address(), add.map_or(0, View::address), self.dy.address()])?;
         let arguments = [
             x.into(),
             add.into(),
-            self.statistics.into(),
-            parameter(self.norm, self.theta, self.norm.gain).into(),
-            plan.modulation.into(),
+            statistics.into(),
+            gain.into(),
+            modulation.into(),
             plan.columns.into(),
             group_rows.into(),
             plan.chunks.into(),
             self.dy.into(),
             dx.into(),
-            plan.partial.as_ref().map_or(Arg::from(0usize), Arg::from),
+            partial,
             width.into(),
-            (self.norm.kind == NormKind::Rms).into(),
+            rms,
             wide.into(),
         ];
-        let grid = Grid { blocks: [plan.groups * plan.chunks, 1], threads: [32 * warps, 1], shared_bytes: warps * of_warp };
+        let grid = Grid { blocks, threads: [32 * warps, 1], shared_bytes: warps * of_warp };
         cuda.device.launch(&cuda.kernels.norm_backward, grid, arguments)
     }
 

@@ -82,14 +82,19 @@ struct Place {
     u32 row, column, channel;
 };
 
-template <int V> __device__ __forceinline__ bool place_of(u32 images, u32 channels, Pair size, Pair tile, Place& place) {
-    const u32 pixels = tile.row * tile.column;
-    const u32 across = (size.column + tile.column - 1) / tile.column, down = (size.row + tile.row - 1) / tile.row;
-    const u32 line = blockIdx.x / across, group = line / down;
-    const u32 of_group = blockDim.y / pixels, pixel = threadIdx.y % pixels;
-    place.image = group * of_group + threadIdx.y / pixels;
-    place.row = (line - group * down) * tile.row + pixel / tile.column;
-    place.column = (blockIdx.x - line * across) * tile.column + pixel % tile.column;
+// Tiles of an image, down and across, and the logarithms of their sides.
+struct Tiles {
+    Pair log, count;
+    Divisor of_down, of_across;
+};
+
+template <int V> __device__ __forceinline__ bool place_of(u32 images, u32 channels, Pair size, const Tiles& tiles, Place& place) {
+    const u32 log = tiles.log.row + tiles.log.column;
+    const u32 line = over(blockIdx.x, tiles.of_across), group = over(line, tiles.of_down);
+    const u32 pixel = threadIdx.y & ((1u << log) - 1);
+    place.image = group * (blockDim.y >> log) + (threadIdx.y >> log);
+    place.row = ((line - group * tiles.count.row) << tiles.log.row) + (pixel >> tiles.log.column);
+    place.column = ((blockIdx.x - line * tiles.count.column) << tiles.log.column) + (pixel & ((1u << tiles.log.column) - 1));
     place.channel = (blockIdx.y * blockDim.x + threadIdx.x) * V;
     return place.image < images && place.row < size.row && place.column < size.column && place.channel < channels;
 }
@@ -106,18 +111,19 @@ __device__ __forceinline__ Range pixels_of(u32 window, u32 size, u32 kernel, u32
 }
 
 // The windows over a pixel, along one axis.
-__device__ __forceinline__ Range windows_of(u32 pixel, u32 windows, u32 kernel, u32 stride, u32 padding) {
+__device__ __forceinline__ Range windows_of(u32 pixel, u32 windows, u32 kernel, Divisor of_stride, u32 padding) {
     const u32 at = pixel + padding;
-    return {at < kernel ? 0 : (at - kernel) / stride + 1, min(at / stride + 1, windows)};
+    return {at < kernel ? 0 : over(at - kernel, of_stride) + 1, min(over(at, of_stride) + 1, windows)};
 }
 
 extern "C" __global__ void patches_backward(const real* dy, real* dx, u32 images, u32 channels, Pair size, Pair out, Pair kernel,
-                                            Pair stride, Pair padding, Pair tile) {
+                                            Pair stride, Pair padding, Pair log, Pair tiles, Divisor of_down, Divisor of_across,
+                                            Divisor by_row, Divisor by_column) {
     Place place;
-    if (!place_of<1>(images, channels, size, tile, place)) return;
+    if (!place_of<1>(images, channels, size, {log, tiles, of_down, of_across}, place)) return;
     const u32 area = kernel.row * kernel.column, taps = channels * area;
-    const Range rows = windows_of(place.row, out.row, kernel.row, stride.row, padding.row);
-    const Range columns = windows_of(place.column, out.column, kernel.column, stride.column, padding.column);
+    const Range rows = windows_of(place.row, out.row, kernel.row, by_row, padding.row);
+    const Range columns = windows_of(place.column, out.column, kernel.column, by_column, padding.column);
     const real* mine = dy + place.image * (out.row * out.column * taps) + place.channel * area;
     float sum = 0.0f;
     for (u32 row = rows.first; row < rows.end; row++) {
@@ -133,9 +139,9 @@ extern "C" __global__ void patches_backward(const real* dy, real* dx, u32 images
 
 template <int V>
 __device__ void pool_of(const real* x, real* y, u32 images, u32 channels, Pair size, Pair out, Pair kernel, Pair stride, Pair padding,
-                        Pair tile, int average) {
+                        const Tiles& tiles, int average) {
     Place place;
-    if (!place_of<V>(images, channels, out, tile, place)) return;
+    if (!place_of<V>(images, channels, out, tiles, place)) return;
     const Range rows = pixels_of(place.row, size.row, kernel.row, stride.row, padding.row);
     const Range columns = pixels_of(place.column, size.column, kernel.column, stride.column, padding.column);
     const real* mine = x + place.image * (size.row * size.column * channels) + place.channel;
@@ -164,19 +170,17 @@ __device__ void pool_of(const real* x, real* y, u32 images, u32 channels, Pair s
 }
 
 extern "C" __global__ void pool(const real* x, real* y, u32 images, u32 channels, Pair size, Pair out, Pair kernel, Pair stride,
-                                Pair padding, Pair tile, int average, int wide) {
+                                Pair padding, Pair log, Pair tiles, Divisor of_down, Divisor of_across, int average, int wide) {
     if (wide) {
-        pool_of<WIDE>(x, y, images, channels, size, out, kernel, stride, padding, tile, average);
+        pool_of<WIDE>(x, y, images, channels, size, out, kernel, stride, padding, {log, tiles, of_down, of_across}, average);
     } else {
-        pool_of<1>(x, y, images, channels, size, out, kernel, stride, padding, tile, average);
+        pool_of<1>(x, y, images, channels, size, out, kernel, stride, padding, {log, tiles, of_down, of_across}, average);
     }
 }
 
-// Adds to `sum` what a window gives to the pixel at `pixel`: all where it is the first of the greatest values.
+// Where the first of the greatest values of a window lies, of each channel.
 template <int V>
-__device__ __forceinline__ void add_if_won(const real* x, u32 channels, u32 width, Range rows, Range columns, u32 pixel,
-                                           const Pack<V>& d, Pack<V>& sum) {
-    u32 winner[V];
+__device__ __forceinline__ void winners(const real* x, u32 channels, u32 width, Range rows, Range columns, u32 (&winner)[V]) {
     const u32 first = (rows.first * width + columns.first) * channels;
     Pack<V> best = load<V>(x + first);
 #pragma unroll
@@ -194,19 +198,15 @@ __device__ __forceinline__ void add_if_won(const real* x, u32 channels, u32 widt
             }
         }
     }
-#pragma unroll
-    for (int i = 0; i < V; i++) {
-        if (winner[i] == pixel) sum.v[i] += d.v[i];
-    }
 }
 
 template <int V>
 __device__ void pool_backward_of(const real* x, const real* dy, real* dx, u32 images, u32 channels, Pair size, Pair out, Pair kernel,
-                                 Pair stride, Pair padding, Pair tile, int average) {
+                                 Pair stride, Pair padding, const Tiles& tiles, Divisor by_row, Divisor by_column, int average) {
     Place place;
-    if (!place_of<V>(images, channels, size, tile, place)) return;
-    const Range over_rows = windows_of(place.row, out.row, kernel.row, stride.row, padding.row);
-    const Range over_columns = windows_of(place.column, out.column, kernel.column, stride.column, padding.column);
+    if (!place_of<V>(images, channels, size, tiles, place)) return;
+    const Range over_rows = windows_of(place.row, out.row, kernel.row, by_row, padding.row);
+    const Range over_columns = windows_of(place.column, out.column, kernel.column, by_column, padding.column);
     const u64 start = place.image * (size.row * size.column * channels) + place.channel;
     const real* upstream = dy + place.image * (out.row * out.column * channels) + place.channel;
     const u32 pixel = (place.row * size.column + place.column) * channels;
@@ -221,7 +221,10 @@ __device__ void pool_backward_of(const real* x, const real* dy, real* dx, u32 im
 #pragma unroll
                 for (int i = 0; i < V; i++) sum.v[i] += d.v[i] / count;
             } else {
-                add_if_won<V>(x + start, channels, size.column, rows, columns, pixel, d, sum);
+                u32 winner[V];
+                winners<V>(x + start, channels, size.column, rows, columns, winner);
+#pragma unroll
+                for (int i = 0; i < V; i++) sum.v[i] += winner[i] == pixel ? d.v[i] : 0.0f;
             }
         }
     }
@@ -229,11 +232,55 @@ __device__ void pool_backward_of(const real* x, const real* dy, real* dx, u32 im
 }
 
 extern "C" __global__ void pool_backward(const real* x, const real* dy, real* dx, u32 images, u32 channels, Pair size, Pair out,
-                                         Pair kernel, Pair stride, Pair padding, Pair tile, int average, int wide) {
+                                         Pair kernel, Pair stride, Pair padding, Pair log, Pair tiles, Divisor of_down,
+                                         Divisor of_across, Divisor by_row, Divisor by_column, int average, int wide) {
+    const Tiles t = {log, tiles, of_down, of_across};
     if (wide) {
-        pool_backward_of<WIDE>(x, dy, dx, images, channels, size, out, kernel, stride, padding, tile, average);
+        pool_backward_of<WIDE>(x, dy, dx, images, channels, size, out, kernel, stride, padding, t, by_row, by_column, average);
     } else {
-        pool_backward_of<1>(x, dy, dx, images, channels, size, out, kernel, stride, padding, tile, average);
+        pool_backward_of<1>(x, dy, dx, images, channels, size, out, kernel, stride, padding, t, by_row, by_column, average);
+    }
+}
+
+// The same for the greatest values of windows that do not overlap: a thread has a cell, the pixels from one window to the next.
+template <int V>
+__device__ void cells_backward_of(const real* x, const real* dy, real* dx, u32 images, u32 channels, Pair size, Pair out, Pair kernel,
+                                  Pair stride, Pair padding, Pair cells, const Tiles& tiles) {
+    Place place;
+    if (!place_of<V>(images, channels, cells, tiles, place)) return;
+    const u64 start = place.image * (size.row * size.column * channels) + place.channel;
+    u32 winner[V];
+    Pack<V> d = {};
+#pragma unroll
+    for (int i = 0; i < V; i++) winner[i] = ~0u;
+    if (place.row < out.row && place.column < out.column) {
+        const Range rows = pixels_of(place.row, size.row, kernel.row, stride.row, padding.row);
+        const Range columns = pixels_of(place.column, size.column, kernel.column, stride.column, padding.column);
+        winners<V>(x + start, channels, size.column, rows, columns, winner);
+        d = load<V>(dy + place.image * (out.row * out.column * channels) + (place.row * out.column + place.column) * channels +
+                    place.channel);
+    }
+    const Range rows = pixels_of(place.row, size.row, stride.row, stride.row, padding.row);
+    const Range columns = pixels_of(place.column, size.column, stride.column, stride.column, padding.column);
+    for (u32 row = rows.first; row < rows.end; row++) {
+        for (u32 column = columns.first; column < columns.end; column++) {
+            const u32 at = (row * size.column + column) * channels;
+            Pack<V> won;
+#pragma unroll
+            for (int i = 0; i < V; i++) won.v[i] = winner[i] == at ? d.v[i] : 0.0f;
+            store<V>(dx + start + at, won);
+        }
+    }
+}
+
+extern "C" __global__ void cells_backward(const real* x, const real* dy, real* dx, u32 images, u32 channels, Pair size, Pair out,
+                                          Pair kernel, Pair stride, Pair padding, Pair cells, Pair log, Pair tiles, Divisor of_down,
+                                          Divisor of_across, int wide) {
+    const Tiles t = {log, tiles, of_down, of_across};
+    if (wide) {
+        cells_backward_of<WIDE>(x, dy, dx, images, channels, size, out, kernel, stride, padding, cells, t);
+    } else {
+        cells_backward_of<1>(x, dy, dx, images, channels, size, out, kernel, stride, padding, cells, t);
     }
 }
 
@@ -259,18 +306,47 @@ extern "C" __global__ void transpose_tiles(const real* x, real* y, u64 rows, u64
     }
 }
 
-// The same for matrices with a short side: each thread has a value of the one of which short rows follow each other, so that both
-// are accessed in a few long stretches. That one is `x` if `from_short`, else `y`.
-extern "C" __global__ void transpose_narrow(const real* x, real* y, u32 len, u32 length, u32 width, Divisor of_width,
-                                            Divisor of_length, int from_short) {
+// The same for small matrices: threads write what they find all over one.
+extern "C" __global__ void transpose_small(const real* x, real* y, u32 len, u32 rows, u32 columns, Divisor of_rows,
+                                           Divisor of_columns) {
     const u32 index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index >= len) return;
-    const u32 line = over(index, of_width), column = index - line * width;
-    const u32 matrix = over(line, of_length), row = line - matrix * length;
-    const u32 other = (matrix * width + column) * length + row;
-    if (from_short) {
-        y[other] = x[index];
+    const u32 line = over(index, of_rows), row = index - line * rows;
+    const u32 matrix = over(line, of_columns), column = line - matrix * columns;
+    y[index] = x[(matrix * rows + row) * columns + column];
+}
+
+// The same for long matrices of short rows, or back to these if `back`: a block has a strip of 2^`log` rows, which lie behind each
+// other; of the transposed matrix it is a stretch of each row. A strip's rows have an odd pitch in shared memory.
+extern "C" __global__ void transpose_strips(const real* x, real* y, u32 length, u32 width, u32 log, u32 strips, Divisor of_strips,
+                                            Divisor of_width, int back) {
+    __shared__ real strip[4096];
+    const u32 matrix = over(blockIdx.x, of_strips);
+    const u32 first = (blockIdx.x - matrix * strips) << log, count = min(1u << log, length - first);
+    const u32 pitch = width | 1;
+    const u64 start = (u64)matrix * length * width;
+    const u64 rows = start + (u64)first * width, stretch = start + first;
+    if (back) {
+        for (u32 i = threadIdx.x; i < width << log; i += blockDim.x) {
+            const u32 column = i >> log, row = i & ((1u << log) - 1);
+            if (row < count) strip[row * pitch + column] = x[stretch + (u64)column * length + row];
+        }
     } else {
-        y[index] = x[other];
+        for (u32 i = threadIdx.x; i < count * width; i += blockDim.x) {
+            const u32 row = over(i, of_width);
+            strip[row * pitch + i - row * width] = x[rows + i];
+        }
+    }
+    __syncthreads();
+    if (back) {
+        for (u32 i = threadIdx.x; i < count * width; i += blockDim.x) {
+            const u32 row = over(i, of_width);
+            y[rows + i] = strip[row * pitch + i - row * width];
+        }
+    } else {
+        for (u32 i = threadIdx.x; i < width << log; i += blockDim.x) {
+            const u32 column = i >> log, row = i & ((1u << log) - 1);
+            if (row < count) y[stretch + (u64)column * length + row] = strip[row * pitch + column];
+        }
     }
 }

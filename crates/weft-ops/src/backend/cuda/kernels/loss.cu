@@ -1,26 +1,69 @@
-// Cross-entropy, a warp a row; and squared errors.
+// Cross-entropy and squared errors.
 
-// losses[row], in nats, and the gradient of the mean over a network's rows. A label that is no class gives no number.
-extern "C" __global__ void cross_entropy(const real* logits, const u32* labels, real* gradient, float* losses, u32 rows, u32 classes,
-                                         float weight) {
-    const u32 row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    if (row >= rows) return;
-    const u32 lane = threadIdx.x % 32;
+// losses[row], in nats, and the gradient of the mean over a network's rows. A label that is no class gives no number. A row is that of
+// `lanes` neighboring threads, of 256 or a power of two up to 32; the sum of exponentials is taken with its greatest in one pass.
+template <int V>
+__device__ __forceinline__ void cross_entropy_of(const real* logits, const u32* labels, real* gradient, float* losses, u32 rows,
+                                                 u32 classes, float weight, u32 lanes) {
+    const u32 row = blockIdx.x * (256 / lanes) + threadIdx.x / lanes;
+    const u32 lane = threadIdx.x % lanes;
+    const bool valid = row < rows;
     const real* x = logits + (u64)row * classes;
-    real* g = gradient + (u64)row * classes;
+    float largest = -infinity(), sum = 0.0f;
+    if (valid) {
+        for (u32 c = lane * V; c < classes; c += lanes * V) {
+            const Pack<V> a = load<V>(x + c);
+            float greatest = largest;
+#pragma unroll
+            for (int i = 0; i < V; i++) greatest = fmaxf(greatest, a.v[i]);
+            // Of −∞ alone, the sum stays 0.
+            if (greatest > largest) sum *= exponential(largest - greatest);
+            largest = greatest;
+#pragma unroll
+            for (int i = 0; i < V; i++) sum += exponential(a.v[i] - largest);
+        }
+    }
+    // Sums with their greatest values, of lanes and of warps.
+    const auto join = [&](float other_largest, float other_sum) {
+        const float greatest = fmaxf(largest, other_largest);
+        if (largest < greatest) sum *= exponential(largest - greatest);
+        sum += other_largest < greatest ? other_sum * exponential(other_largest - greatest) : other_sum;
+        largest = greatest;
+    };
+    for (u32 i = min(lanes, 32u) / 2; i > 0; i /= 2) {
+        const float other_largest = __shfl_xor_sync(0xffffffffu, largest, i), other_sum = __shfl_xor_sync(0xffffffffu, sum, i);
+        join(other_largest, other_sum);
+    }
+    if (lanes > 32) {
+        __shared__ float shared[8][2];
+        if (threadIdx.x % 32 == 0) {
+            shared[threadIdx.x / 32][0] = largest;
+            shared[threadIdx.x / 32][1] = sum;
+        }
+        __syncthreads();
+        largest = shared[0][0];
+        sum = shared[0][1];
+        for (int w = 1; w < 8; w++) join(shared[w][0], shared[w][1]);
+    }
+    if (!valid) return;
     const u32 label = labels[row];
-    float largest = -infinity();
-    for (u32 c = lane; c < classes; c += 32) largest = fmaxf(largest, widen(x[c]));
-    largest = warp_max(largest);
-    float sum = 0.0f;
-    for (u32 c = lane; c < classes; c += 32) sum += expf(widen(x[c]) - largest);
-    sum = warp_sum(sum);
-    const float inverse = 1.0f / sum;
-    for (u32 c = lane; c < classes; c += 32) {
-        const float p = expf(widen(x[c]) - largest) * inverse;
-        narrow(g + c, weight * (c == label ? p - 1.0f : p));
+    const float share = weight / sum;
+    for (u32 c = lane * V; c < classes; c += lanes * V) {
+        Pack<V> a = load<V>(x + c);
+#pragma unroll
+        for (int i = 0; i < V; i++) a.v[i] = share * exponential(a.v[i] - largest) - (c + i == label ? weight : 0.0f);
+        store<V>(gradient + (u64)row * classes + c, a);
     }
     if (lane == 0) losses[row] = label < classes ? logf(sum) + largest - widen(x[label]) : not_a_number();
+}
+
+extern "C" __global__ void cross_entropy(const real* logits, const u32* labels, real* gradient, float* losses, u32 rows, u32 classes,
+                                         float weight, u32 lanes, int wide) {
+    if (wide) {
+        cross_entropy_of<WIDE>(logits, labels, gradient, losses, rows, classes, weight, lanes);
+    } else {
+        cross_entropy_of<1>(logits, labels, gradient, losses, rows, classes, weight, lanes);
+    }
 }
 
 // The sum over a block of 256 threads, in its first thread.

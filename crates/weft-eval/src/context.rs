@@ -65,7 +65,7 @@ impl<'a> Context<'a> {
             stop_if_asked(monitor)
         };
         let architecture = input.train.architecture();
-        let projection = Projection::new(architecture, input.dataset, options.max_train_examples);
+        let projection = Projection::new(architecture, (input.dataset, input.device), options.max_train_examples);
         let (functions, train_functions) =
             FunctionSpace::new((input.dataset, input.device), options.max_functional_examples, input.train)?;
         let root = projection.linear_first.then(|| input_root(input.dataset, options.max_train_examples));

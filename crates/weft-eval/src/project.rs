@@ -12,6 +12,7 @@
 use crate::{Error, Result};
 use std::ops::Range;
 use weft_core::{Activation, Architecture, Dataset, Op, Part, Population, TensorId};
+use weft_net::Device;
 
 /// Training examples on which every network's units are tried first; few need more.
 const FIRST_EXAMPLES: usize = 256;
@@ -46,6 +47,7 @@ pub(crate) struct Hidden {
 #[derive(Debug)]
 pub struct Projection<'a> {
     dataset: &'a Dataset,
+    device: Device,
     num_examples: usize,
     /// `(input, value)` of the inputs that do not vary.
     dead_inputs: Vec<(usize, f32)>,
@@ -63,7 +65,7 @@ impl<'a> Projection<'a> {
     /// Finds the dead inputs of a data set's first `max_examples` training examples, and where an architecture
     /// meets its input, its output and its hidden units.
     #[must_use]
-    pub fn new(architecture: &Architecture, dataset: &'a Dataset, max_examples: usize) -> Self {
+    pub fn new(architecture: &Architecture, (dataset, device): (&'a Dataset, &Device), max_examples: usize) -> Self {
         let num_examples = dataset.range(Part::Train).len().min(max_examples);
         let readers = readers(architecture, 0);
         let linear_first = readers.iter().all(Option::is_some);
@@ -73,7 +75,7 @@ impl<'a> Projection<'a> {
         let movable = readers.iter().all(|l| l.bias.is_some());
         let dead_inputs = constants.into_iter().filter(|&(_, value)| value == 0.0 || movable).collect();
         let (writers, hidden) = (writers(architecture), hidden(architecture));
-        Self { dataset, num_examples, dead_inputs, readers, linear_first, writers, hidden }
+        Self { dataset, device: device.clone(), num_examples, dead_inputs, readers, linear_first, writers, hidden }
     }
 
     /// The inputs that do not vary over the training examples.
@@ -90,7 +92,7 @@ impl<'a> Projection<'a> {
     /// If the networks cannot be run.
     pub fn dead_units(&self, networks: &Population) -> Result<Vec<Vec<(usize, usize)>>> {
         let first = self.num_examples.min(FIRST_EXAMPLES);
-        let activity = weft_net::hidden_activity(networks, &self.dataset.gather(0..first))?;
+        let activity = weft_net::hidden_activity(networks, &self.dataset.gather(0..first), &self.device)?;
         let silent = |activity: &[Vec<bool>]| -> Vec<(usize, usize)> {
             let units = activity.iter().enumerate().filter(|&(a, _)| self.hidden[a].can_die);
             units.flat_map(|(a, units)| units.iter().enumerate().filter(|&(_, &on)| !on).map(move |(u, _)| (a, u))).collect()
@@ -102,7 +104,7 @@ impl<'a> Projection<'a> {
                 break;
             }
             let inputs = self.dataset.gather(start..self.num_examples.min(start + EXAMPLES));
-            let activity = weft_net::hidden_activity(&networks.select(&suspects), &inputs)?;
+            let activity = weft_net::hidden_activity(&networks.select(&suspects), &inputs, &self.device)?;
             for (&i, activity) in suspects.iter().zip(&activity) {
                 dead[i].retain(|&(a, u)| !activity[a][u]);
             }

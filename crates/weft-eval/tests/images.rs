@@ -73,7 +73,7 @@ fn dead_channels_are_found_and_removed_without_a_trace() {
     for batch_norm in [false, true] {
         let (architecture, data) = (cnn(batch_norm), dataset());
         let raw = networks(&architecture, 6);
-        let projection = Projection::new(&architecture, &data, 40);
+        let projection = Projection::new(&architecture, (&data, &weft_net::Device::cpu()), 40);
         // A convolution sees every pixel with the same weights: no input is dead to it.
         assert!(projection.dead_inputs().is_empty());
         let dead = projection.dead_units(&raw).unwrap();
@@ -102,7 +102,7 @@ fn null_copies_differ_and_project_to_their_originals() {
     for batch_norm in [false, true] {
         let (architecture, data) = (cnn(batch_norm), dataset());
         let mut original = networks(&architecture, 1);
-        let projection = Projection::new(&architecture, &data, 40);
+        let projection = Projection::new(&architecture, (&data, &weft_net::Device::cpu()), 40);
         let mut copies = null_copies(&projection, &original, 5, Seed::new(4)).unwrap();
         let function = functions(&original, &data).repeat(5);
         let apart = largest_difference(&functions(&copies, &data), &function);

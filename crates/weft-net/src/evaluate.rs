@@ -115,8 +115,14 @@ pub(crate) fn score_all(population: &Population, examples: &Examples, device: &D
 ///
 /// # Errors
 /// Those of [`logits`].
-pub fn hidden_activity(population: &Population, inputs: &[f32]) -> Result<Vec<Vec<Vec<bool>>>> {
+pub fn hidden_activity(population: &Population, inputs: &[f32], device: &Device) -> Result<Vec<Vec<Vec<bool>>>> {
     let architecture = population.architecture();
+    if !device.is_cpu() {
+        let examples = Examples::unlabelled(inputs, architecture.num_inputs());
+        if in_lock_step(population, &examples, device) && !architecture.nodes().is_empty() {
+            return lockstep::activity(population, &examples, device);
+        }
+    }
     let nodes = architecture.nodes().iter().enumerate();
     let hidden: Vec<usize> = nodes.filter(|(_, n)| matches!(n.op, Op::Activation(_))).map(|(i, _)| i).collect();
     let idle: Vec<Vec<bool>> = hidden.iter().map(|&node| vec![false; num_units(architecture, node)]).collect();

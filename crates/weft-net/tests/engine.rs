@@ -248,8 +248,8 @@ fn units_that_never_fire_are_found() {
     // Units: x₀ − 10 (never on inputs below 10), x₁, and −x₁.
     let row = vec![1., 0., 0., 1., 0., -1., -10., 0., 0., 1., 1., 1., 1., 1., 1., 0., 0.];
     let population = Population::new(arch, [row.clone(), row].concat()).unwrap();
-    let active = weft_net::hidden_activity(&population, &[1.0, 2.0, 3.0, 0.5]).unwrap();
+    let active = weft_net::hidden_activity(&population, &[1.0, 2.0, 3.0, 0.5], &weft_net::Device::cpu()).unwrap();
     assert_eq!(active, vec![vec![vec![false, true, false]]; 2]);
-    let active = weft_net::hidden_activity(&population, &[11.0, 2.0, 3.0, -0.5]).unwrap();
+    let active = weft_net::hidden_activity(&population, &[11.0, 2.0, 3.0, -0.5], &weft_net::Device::cpu()).unwrap();
     assert_eq!(active, vec![vec![vec![true, true, true]]; 2]);
 }

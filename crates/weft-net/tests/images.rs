@@ -227,9 +227,9 @@ fn channels_count_as_units_and_padding_does_not() {
     row[weight.start + 9 + 4] = -10.0;
     row[bias.start + 1] = 1.0;
     let population = Population::new(architecture, row).unwrap();
-    let active = weft_net::hidden_activity(&population, &[0.5; 36 * 3]).unwrap();
+    let active = weft_net::hidden_activity(&population, &[0.5; 36 * 3], &weft_net::Device::cpu()).unwrap();
     assert_eq!(active[0][0], [true, false, false, false]);
-    let active = weft_net::hidden_activity(&population, &[0.0; 36 * 3]).unwrap();
+    let active = weft_net::hidden_activity(&population, &[0.0; 36 * 3], &weft_net::Device::cpu()).unwrap();
     assert_eq!(active[0][0], [false, true, false, false]);
 }
 

@@ -220,7 +220,7 @@ fn a_feature_of_tokens_is_active_if_it_is_in_any_token() {
     let tokens = Arc::new(graph.build("tokens").unwrap());
     // relu(x) and relu(−x − 5)
     let networks = Population::new(tokens, vec![1.0, -1.0, 0.0, -5.0, 1.0, 0.0, 0.0, 1.0]).unwrap();
-    let active = |inputs: &[f32]| weft_net::hidden_activity(&networks, inputs).unwrap();
+    let active = |inputs: &[f32]| weft_net::hidden_activity(&networks, inputs, &weft_net::Device::cpu()).unwrap();
     assert_eq!(active(&[1.0, -2.0, -3.0, -4.0]), [[vec![true, false]]]);
     assert_eq!(active(&[-1.0, -6.0]), [[vec![false, true]]]);
 }

@@ -8,7 +8,7 @@
 mod run;
 mod train;
 
-pub(crate) use run::{logits, runs};
+pub(crate) use run::{activity, logits, runs};
 pub(crate) use train::train;
 
 use crate::engine::plan::{Step, plan};
@@ -118,8 +118,8 @@ impl LockStep {
                 _ => return Err(unsupported(architecture, at)),
             };
             let mut work = work_of(step).ok_or_else(|| unsupported(architecture, at))?;
-            // A norm of values that networks share would give each its own: only maps do that.
-            if matches!(work, Work::BatchNorm(_)) && inputs.iter().all(|&i| shared_input(&nodes, i)) {
+            // Of values that networks share there is one copy until a map gives each network its own.
+            if matches!(work, Work::BatchNorm(_) | Work::Activation(_)) && inputs.iter().all(|&i| shared_input(&nodes, i)) {
                 return Err(unsupported(architecture, at));
             }
             if let (Work::Activation(activation), [from]) = (&work, &inputs[..])
@@ -178,6 +178,11 @@ impl LockStep {
             _ => node.channels * node.pixels,
         };
         self.nodes.iter().map(values).max().unwrap_or(1)
+    }
+
+    /// The channels or features of a node.
+    fn units(&self, node: usize) -> usize {
+        self.nodes[node].channels
     }
 
     fn batch(&self, rows: usize, shared: bool) -> Batch {
@@ -337,6 +342,35 @@ impl LockStep {
             None => Ok(()),
         }
     }
+
+    /// Runs the networks, and shows the values of each node as they come.
+    fn forward_seen<B: Backend>(
+        &self,
+        pass: Pass<'_, B>,
+        x: B::View<'_>,
+        mut seen: impl FnMut(usize, B::View<'_>) -> weft_ops::Result<()>,
+    ) -> weft_ops::Result<(B::Buffer, Option<Saved<B>>)> {
+        let mut values: Vec<Value<B>> = Vec::with_capacity(self.nodes.len());
+        let mut shared = Vec::with_capacity(self.nodes.len());
+        for at in 0..self.nodes.len() {
+            let value = self.step(pass, at, (&values, &shared), x)?;
+            values.push(value);
+            seen(at, Self::view(pass.backend, &values, at, B::shorten(x)))?;
+            let weights = matches!(self.nodes[at].work, Work::Linear(_) | Work::Activated(..) | Work::Conv(..));
+            shared.push(!weights && self.nodes[at].inputs.iter().all(|&i| shared[i]));
+            let done = values.iter_mut().zip(&*self.nodes).filter(|(_, node)| !pass.keep && node.until == at);
+            for (value, _) in done {
+                *value = Value::Input;
+            }
+        }
+        let holder = Self::holder(&values, self.nodes.len() - 1);
+        let out = match &mut values[holder] {
+            Value::Own(own) => own.after.take(),
+            _ => None,
+        };
+        let Some(out) = out else { return Err(candle_core::Error::Msg("a network without an op".to_owned()).into()) };
+        Ok((out, pass.keep.then_some(Saved { values })))
+    }
 }
 
 impl Network for LockStep {
@@ -365,25 +399,7 @@ impl Network for LockStep {
         x: B::View<'_>,
         _: Option<B::View<'_>>,
     ) -> weft_ops::Result<Ran<B, Self>> {
-        let mut values: Vec<Value<B>> = Vec::with_capacity(self.nodes.len());
-        let mut shared = Vec::with_capacity(self.nodes.len());
-        for at in 0..self.nodes.len() {
-            let value = self.step(pass, at, (&values, &shared), x)?;
-            values.push(value);
-            let weights = matches!(self.nodes[at].work, Work::Linear(_) | Work::Activated(..) | Work::Conv(..));
-            shared.push(!weights && self.nodes[at].inputs.iter().all(|&i| shared[i]));
-            let done = values.iter_mut().zip(&*self.nodes).filter(|(_, node)| !pass.keep && node.until == at);
-            for (value, _) in done {
-                *value = Value::Input;
-            }
-        }
-        let holder = Self::holder(&values, self.nodes.len() - 1);
-        let out = match &mut values[holder] {
-            Value::Own(own) => own.after.take(),
-            _ => None,
-        };
-        let Some(out) = out else { return Err(candle_core::Error::Msg("a network without an op".to_owned()).into()) };
-        Ok((out, pass.keep.then_some(Saved { values })))
+        self.forward_seen(pass, x, |_, _| Ok(()))
     }
 
     /// There is no gradient of the inputs, which are data: what is returned for it is a single 0.

@@ -3,7 +3,7 @@
 use super::LockStep;
 use crate::{Device, Examples, Result};
 use std::sync::Arc;
-use weft_core::{Architecture, Population};
+use weft_core::{Architecture, Op, Population};
 use weft_ops::backend::{Backend, Job, on_device};
 use weft_ops::tensor::{Network as _, Pass};
 
@@ -59,5 +59,57 @@ impl<F: FnMut([usize; 2], &[f32], usize)> Job for Run<'_, F> {
             }
         }
         Ok(())
+    }
+}
+
+/// Which units of each activation are ever other than 0: `[network][activation][unit]`, activations in the graph's order.
+pub(crate) fn activity(population: &Population, examples: &Examples, device: &Device) -> Result<Vec<Vec<Vec<bool>>>> {
+    on_device(device.candle(), Activity { population, examples })?
+}
+
+struct Activity<'a> {
+    population: &'a Population,
+    examples: &'a Examples,
+}
+
+impl Job for Activity<'_> {
+    type Output = Result<Vec<Vec<Vec<bool>>>>;
+
+    fn run<B: Backend + 'static>(self, backend: &B) -> Self::Output {
+        let architecture = self.population.architecture();
+        let nodes = architecture.nodes().iter().enumerate();
+        let hidden: Vec<usize> = nodes.filter(|(_, n)| matches!(n.op, Op::Activation(_))).map(|(i, _)| i).collect();
+        let (features, dim) = (architecture.num_inputs(), self.population.dim());
+        let rows = EXAMPLES_AT_ONCE.min(self.examples.len());
+        let single = LockStep::new(architecture, 1, true)?;
+        let networks = (VALUES_AT_ONCE / (rows * single.widest()).max(1)).clamp(1, self.population.len().max(1));
+        let x = self.examples.to_dense();
+        let mut found = Vec::with_capacity(self.population.len());
+        for weights in self.population.data().chunks(networks * dim) {
+            let count = weights.len() / dim;
+            let network = LockStep::new(architecture, count, true)?;
+            let theta = backend.upload(weights)?;
+            let flags = hidden.iter().map(|&node| backend.zeros_wide(count * network.units(node)));
+            let mut flags = flags.collect::<weft_ops::Result<Vec<_>>>()?;
+            for x in x.chunks(rows * features) {
+                let of_each = x.len() / features;
+                let x = backend.upload(x)?;
+                let pass = Pass { backend, theta: backend.view(&theta), rows: count * of_each, keep: false };
+                network.forward_seen(pass, backend.view(&x), |node, values| {
+                    let Some(at) = hidden.iter().position(|&h| h == node) else { return Ok(()) };
+                    let (units, pixels) = (network.units(node), network.nodes[node].pixels);
+                    backend.mark_active([count, of_each * pixels, units], values, &mut flags[at])
+                })?;
+            }
+            let flags = flags.iter().map(|flags| backend.download_wide(flags)).collect::<weft_ops::Result<Vec<_>>>()?;
+            for n in 0..count {
+                let of_node = flags.iter().map(|flags| {
+                    let units = flags.len() / count;
+                    flags[n * units..][..units].iter().map(|&flag| flag != 0.0).collect()
+                });
+                found.push(of_node.collect());
+            }
+        }
+        Ok(found)
     }
 }

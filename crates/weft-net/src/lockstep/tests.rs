@@ -129,6 +129,18 @@ fn outputs_in_lock_step_are_the_engine_s() {
 }
 
 #[test]
+fn active_units_in_lock_step_are_the_engine_s() {
+    for architecture in architectures() {
+        let networks = population(&architecture, 4);
+        let inputs = Seed::new(6).normals(2 * 10);
+        let expected = crate::hidden_activity(&networks, &inputs, &Device::cpu()).unwrap();
+        let got = activity(&networks, &Examples::unlabelled(&inputs, 10), &Device::cpu()).unwrap();
+        assert_eq!(got, expected, "`{}`", architecture.name());
+        assert!(architecture.name() != "mlp" || expected.iter().flatten().flatten().any(|&on| !on));
+    }
+}
+
+#[test]
 fn gradients_of_weights_are_the_engine_s() {
     for architecture in architectures() {
         let networks = population(&architecture, 3);

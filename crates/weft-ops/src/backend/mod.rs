@@ -391,6 +391,15 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
     /// If the device fails.
     fn mix(&self, y: &mut Self::Buffer, keep: f64, x: Self::View<'_>) -> crate::Result<()>;
 
+    /// Sets to 1 the flag of each network's channel that is not 0 in some row; the sizes are `n`, `r` and `c`.
+    ///
+    /// # Shapes
+    /// `x` `[n, r, c]`, `flags` `[n, c]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn mark_active(&self, sizes: [usize; 3], x: Self::View<'_>, flags: &mut Self::Wide) -> crate::Result<()>;
+
     /// Copies values from the host, in higher precision.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! Elementwise nonlinearities, in place.
 
 use super::tanh::tanh_in_place;
+use pulp::{Arch, Simd, WithSimd};
 use weft_core::Activation;
 
 /// Applies the activation to each value.
 pub fn activate(activation: Activation, x: &mut [f32]) {
     match activation {
-        Activation::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
+        Activation::Relu => Arch::new().dispatch(Relu(x)),
         Activation::Tanh => tanh_in_place(x),
         Activation::Gelu => x.iter_mut().for_each(|v| *v *= normal_cdf(*v)),
         Activation::GeluTanh => x.iter_mut().for_each(|v| *v *= sigmoid(2.0 * cubic(*v))),
@@ -19,9 +20,12 @@ pub fn activate(activation: Activation, x: &mut [f32]) {
 ///
 /// `input` and `output` are the values before and after the activation, all of one length.
 pub fn activate_backward(activation: Activation, input: &[f32], output: &[f32], gradient: &mut [f32]) {
+    if activation == Activation::Relu {
+        return Arch::new().dispatch(ReluBackward { output, gradient });
+    }
     let pairs = gradient.iter_mut().zip(input.iter().zip(output));
     match activation {
-        Activation::Relu => pairs.for_each(|(g, (_, &y))| *g = if y > 0.0 { *g } else { 0.0 }),
+        Activation::Relu => {}
         Activation::Tanh => pairs.for_each(|(g, (_, &y))| *g *= 1.0 - y * y),
         Activation::Gelu => pairs.for_each(|(g, (&x, _))| *g *= normal_cdf(x) + x * normal_pdf(x)),
         Activation::GeluTanh => pairs.for_each(|(g, (&x, _))| {
@@ -30,6 +34,36 @@ pub fn activate_backward(activation: Activation, input: &[f32], output: &[f32], 
         }),
         Activation::Silu => pairs.for_each(|(g, (&x, &y))| *g *= sigmoid(x) * (1.0 - y) + y),
         Activation::Sigmoid => pairs.for_each(|(g, (_, &y))| *g *= y * (1.0 - y)),
+    }
+}
+
+struct Relu<'a>(&'a mut [f32]);
+
+impl WithSimd for Relu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        // A plain loop: compiled for the vector unit, it is vectorized as it stands.
+        for value in self.0 {
+            *value = value.max(0.0);
+        }
+    }
+}
+
+struct ReluBackward<'a> {
+    output: &'a [f32],
+    gradient: &'a mut [f32],
+}
+
+impl WithSimd for ReluBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (gradient, &output) in self.gradient.iter_mut().zip(self.output) {
+            *gradient = if output > 0.0 { *gradient } else { 0.0 };
+        }
     }
 }
 

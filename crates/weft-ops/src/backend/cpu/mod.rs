@@ -434,6 +434,15 @@ impl<T: Real> Backend for Cpu<T> {
         Ok(())
     }
 
+    fn mark_active(&self, [_, rows, channels]: [usize; 3], x: &[T], flags: &mut Pooled<T>) -> crate::Result<()> {
+        flags.par_chunks_mut(channels).zip(x.par_chunks(rows * channels)).for_each(|(flags, x)| {
+            for row in x.chunks_exact(channels) {
+                flags.iter_mut().zip(row).filter(|&(_, &x)| x != T::ZERO).for_each(|(flag, _)| *flag = T::ONE);
+            }
+        });
+        Ok(())
+    }
+
     fn upload_wide(&self, values: &[f32]) -> crate::Result<Pooled<T>> {
         self.upload(values)
     }

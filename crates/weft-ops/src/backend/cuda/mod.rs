@@ -367,6 +367,10 @@ impl<T: CudaReal> Backend for Cuda<T> {
         self.mix_all(y, keep as f32, x)
     }
 
+    fn mark_active(&self, sizes: [usize; 3], x: View<'_, T>, flags: &mut CudaSlice<f32>) -> crate::Result<()> {
+        self.mark_channels(sizes, x, flags)
+    }
+
     fn upload_wide(&self, values: &[f32]) -> crate::Result<CudaSlice<f32>> {
         Ok(self.device.stream.clone_htod(values).w()?)
     }

@@ -111,4 +111,17 @@ impl<T: CudaReal> Cuda<T> {
         let copied = self.device.copy_to_host(values)?;
         Ok(copied.into_iter().map(T::to_f32).collect())
     }
+
+    pub(super) fn mark_channels(
+        &self,
+        [networks, rows, channels]: [usize; 3],
+        x: View<'_, T>,
+        flags: &mut CudaSlice<f32>,
+    ) -> crate::Result<()> {
+        assert_eq!(x.len(), networks * rows * channels, "values of other sizes");
+        assert_eq!(flags.len(), networks * channels, "flags of other sizes");
+        let (values, _) = packs::<T>(x.len(), 1, &[])?;
+        let arguments = [x.into(), flags.into(), (rows * channels).into(), channels.into(), values.into()];
+        self.device.launch(&self.kernels.mark_active, Grid::each(values), arguments)
+    }
 }

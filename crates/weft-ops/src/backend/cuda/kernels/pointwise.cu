@@ -220,3 +220,10 @@ extern "C" __global__ void mix(real* y, const real* x, float keep, u32 values) {
     const u32 index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index < values) narrow(y + index, keep * widen(y[index]) + (1.0f - keep) * widen(x[index]));
 }
+
+// Flags [n, c] of what is not 0 somewhere in [n, r, c]; a network has `of_network` values. All that write a flag write the same.
+extern "C" __global__ void mark_active(const real* x, float* flags, u32 of_network, u32 channels, u32 values) {
+    const u32 index = blockIdx.x * blockDim.x + threadIdx.x;
+    if (index >= values || widen(x[index]) == 0.0f) return;
+    flags[index / of_network * channels + index % channels] = 1.0f;
+}

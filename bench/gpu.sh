@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Tests Weft on a GPU and prints tables. Run in the repository's root, on a machine with a GPU, a driver and NVRTC.
+#
+# What it runs is built here if there is a cargo, else taken from these variables:
+#   WEFT        the program, built with `--features cuda`
+#   STEPS       the example `steps` of weft-gen, likewise
+#   CUDA_TESTS  the test `cuda` of weft-ops, likewise (`cargo test … --no-run` says where it lies)
+# With a PyTorch in `python3`, the same steps are measured beside it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! nvidia-smi -L; then
+  echo "no GPU here: nothing is tested" >&2
+  exit 1
+fi
+if [ -z "${WEFT:-}" ]; then
+  cargo build --release --locked --features cuda -p weft-cli
+  cargo build --release --locked --features cuda -p weft-gen --example steps
+  CUDA_TESTS="$(cargo test --release --locked --features cuda -p weft-ops --test cuda --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')"
+  WEFT=target/release/weft STEPS=target/release/examples/steps
+fi
+
+printf '\n== kernels against the CPU, greatest deviations of each operation\n'
+"$CUDA_TESTS" --nocapture
+
+printf '\n== the same zoo on both: accuracies differ by rounding alone\n'
+output="$(mktemp -d)"
+trap 'rm -rf "$output"' EXIT
+for device in cpu cuda:0; do
+  "$WEFT" run configs/quickstart.toml --device "$device" --until zoo --set "run.output=$output/$device" 2>&1 | tail -n 2
+  "$WEFT" zoo stats "$output/$device/zoo" | sed -n 3,6p
+done
+
+printf '\n== throughput\n'
+"$WEFT" bench --device cuda:0
+if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+  shapes="transformer:64x128x512x8 transformer:16x256x1024x12 transformer:32x64x768x6 transformer:8x512x512x4"
+  # shellcheck disable=SC2086
+  python3 bench/steps.py --weft "$STEPS" --device cuda:0 --precision bf16 --steps 20 --turns 5 --peer eager --peer compiled $shapes
+  python3 bench/steps.py --weft "$STEPS" --device cuda:0 --steps 20 --turns 5 --peer eager residual:1024x1024x6x256
+fi

@@ -40,6 +40,8 @@ struct Node {
     /// Channels and pixels of its values; a vector has one pixel.
     channels: usize,
     pixels: usize,
+    /// Whether its values follow from the inputs alone: networks that share these share them, and nobody asks for their gradient.
+    of_inputs: bool,
     /// The last node that reads its buffer.
     until: usize,
 }
@@ -118,10 +120,13 @@ impl LockStep {
                 _ => return Err(unsupported(architecture, at)),
             };
             let mut work = work_of(step).ok_or_else(|| unsupported(architecture, at))?;
-            // Of values that networks share there is one copy until a map gives each network its own.
-            if matches!(work, Work::BatchNorm(_) | Work::Activation(_)) && inputs.iter().all(|&i| shared_input(&nodes, i)) {
+            // Of values that networks share there is one copy until a map gives each network its own: nothing else mixes the two.
+            let own = matches!(work, Work::BatchNorm(_) | Work::Activation(_) | Work::Add);
+            if shared && own && inputs.iter().any(|&i| nodes[i].of_inputs) {
                 return Err(unsupported(architecture, at));
             }
+            let weights = matches!(work, Work::Linear(_) | Work::Conv(..) | Work::BatchNorm(_));
+            let of_inputs = !weights && inputs.iter().all(|&i| nodes[i].of_inputs);
             if let (Work::Activation(activation), [from]) = (&work, &inputs[..])
                 && readers[*from] == 1
             {
@@ -142,7 +147,7 @@ impl LockStep {
             {
                 work = Work::Same;
             }
-            nodes.push(Node { work, inputs, channels, pixels, until: at });
+            nodes.push(Node { work, inputs, channels, pixels, of_inputs, until: at });
         }
         let last = nodes.len() - 1;
         nodes[last].until = usize::MAX;
@@ -205,19 +210,13 @@ impl LockStep {
     }
 
     /// Runs one node; `rows` are each network's examples.
-    fn step<B: Backend>(
-        &self,
-        pass: Pass<'_, B>,
-        at: usize,
-        (values, shared): (&[Value<B>], &[bool]),
-        x: B::View<'_>,
-    ) -> weft_ops::Result<Value<B>> {
+    fn step<B: Backend>(&self, pass: Pass<'_, B>, at: usize, values: &[Value<B>], x: B::View<'_>) -> weft_ops::Result<Value<B>> {
         let (backend, theta) = (pass.backend, pass.theta);
         let node = &self.nodes[at];
         let images = pass.rows / self.networks;
-        let is_shared = node.inputs.first().is_none_or(|&i| shared[i]);
         // Values that all networks share exist once.
-        let copies = if is_shared && self.shared { 1 } else { self.networks };
+        let shared = self.shared && node.inputs.first().is_none_or(|&i| self.nodes[i].of_inputs);
+        let copies = if shared { 1 } else { self.networks };
         let input = |i: usize| Self::view(backend, values, node.inputs[i], B::shorten(x));
         let own = |after| Value::Own(Own::new(after));
         Ok(match &node.work {
@@ -226,15 +225,15 @@ impl LockStep {
             }
             Work::Input => Value::Input,
             Work::Same | Work::Done => Value::Of(node.inputs[0]),
-            Work::Linear(map) => own(backend.linear(map, self.batch(images, is_shared && self.shared), input(0), theta)?),
+            Work::Linear(map) => own(backend.linear(map, self.batch(images, shared), input(0), theta)?),
             Work::Activated(map, activation) => {
-                let batch = self.batch(images, is_shared && self.shared);
+                let batch = self.batch(images, shared);
                 let (before, after) = backend.linear_activated((map, *activation), batch, input(0), theta)?;
                 Value::Own(Own { before: pass.keep.then_some(before), ..Own::new(after) })
             }
             Work::Conv(shape, map, activation) => {
                 let patches = backend.patches(shape, copies * images, input(0))?;
-                let batch = self.batch(images * node.pixels, is_shared && self.shared);
+                let batch = self.batch(images * node.pixels, shared);
                 let view = backend.view(&patches);
                 let (before, after) = match activation {
                     Some(activation) => {
@@ -283,8 +282,7 @@ impl LockStep {
         let images = pass.rows / self.networks;
         let Some(mut dy) = gradients[at].take() else { return Ok(()) };
         let input = |i: usize| Self::view(backend, &saved.values, node.inputs[i], B::shorten(x));
-        // What reaches the inputs alone is wanted by nobody.
-        let wanted = node.inputs.first().is_some_and(|&i| !matches!(self.nodes[i].work, Work::Input));
+        let wanted = node.inputs.first().is_some_and(|&i| !self.nodes[i].of_inputs);
         let (before, patches) = match &saved.values[at] {
             Value::Own(own) => (own.before.as_ref(), own.patches.as_ref()),
             _ => (None, None),
@@ -351,13 +349,10 @@ impl LockStep {
         mut seen: impl FnMut(usize, B::View<'_>) -> weft_ops::Result<()>,
     ) -> weft_ops::Result<(B::Buffer, Option<Saved<B>>)> {
         let mut values: Vec<Value<B>> = Vec::with_capacity(self.nodes.len());
-        let mut shared = Vec::with_capacity(self.nodes.len());
         for at in 0..self.nodes.len() {
-            let value = self.step(pass, at, (&values, &shared), x)?;
+            let value = self.step(pass, at, &values, x)?;
             values.push(value);
             seen(at, Self::view(pass.backend, &values, at, B::shorten(x)))?;
-            let weights = matches!(self.nodes[at].work, Work::Linear(_) | Work::Activated(..) | Work::Conv(..));
-            shared.push(!weights && self.nodes[at].inputs.iter().all(|&i| shared[i]));
             let done = values.iter_mut().zip(&*self.nodes).filter(|(_, node)| !pass.keep && node.until == at);
             for (value, _) in done {
                 *value = Value::Input;
@@ -423,12 +418,6 @@ impl Network for LockStep {
         // Inputs are data: nobody asks for their gradient.
         Ok((backend.zeros(1)?, None))
     }
-}
-
-/// Whether a node's values follow from the inputs alone.
-fn shared_input(nodes: &[Node], node: usize) -> bool {
-    let weights = matches!(nodes[node].work, Work::Linear(_) | Work::Activated(..) | Work::Conv(..) | Work::BatchNorm(_));
-    !weights && nodes[node].inputs.iter().all(|&i| shared_input(nodes, i))
 }
 
 /// Adds to a node's gradient.

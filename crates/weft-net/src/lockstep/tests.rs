@@ -105,6 +105,27 @@ fn lock_step_ends_where_the_engine_does() {
     }
 }
 
+/// The inputs added to what a map makes of them: shared inputs exist once, the map's values once a network.
+#[test]
+fn a_sum_with_the_inputs_trains_but_is_not_run_on_shared_ones() {
+    let tensors = [("a", vec![10, 10]), ("b", vec![3, 10])].map(|(name, shape)| (name.to_owned(), shape)).to_vec();
+    let nodes = vec![
+        Node { op: Op::Input { shape: vec![10] }, inputs: vec![] },
+        Node { op: Op::Linear { weight: 0, bias: None }, inputs: vec![0] },
+        Node { op: Op::Add, inputs: vec![0, 1] },
+        Node { op: Op::Linear { weight: 1, bias: None }, inputs: vec![2] },
+    ];
+    let architecture = Arc::new(Architecture::new("skip", tensors, nodes).unwrap());
+    assert!(!runs(&architecture) && architectures().iter().all(runs));
+    let recipe = recipe(Optimizer::ADAM);
+    let engine = crate::train(&architecture, &dataset(), &recipe, &seeds(), &Device::cpu(), &Monitor::silent()).unwrap();
+    let lock_step = lock_step(&architecture, &recipe, &Monitor::silent()).unwrap();
+    for (a, b) in engine.iter().zip(&lock_step) {
+        let apart = a.snapshots[2].row.iter().zip(&b.snapshots[2].row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 2e-5, "a weight differs by {apart}");
+    }
+}
+
 fn population(architecture: &Arc<Architecture>, n: u64) -> Population {
     let rows = (0..n).flat_map(|i| crate::initial_weights(architecture, Seed::new(5).index(i))).collect();
     Population::new(architecture.clone(), rows).unwrap()

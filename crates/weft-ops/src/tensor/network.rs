@@ -2,10 +2,11 @@
 
 use super::on_tensors::{OnTensors, VisitBackend, on_device_of};
 use super::parameters::{Held, Parameters, Visit, VisitMut};
-use crate::backend::{Backend, Batch, Linear};
+use crate::backend::{Backend, Batch, Linear, Norm, NormKind};
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Shape, Storage, Tensor};
 use std::any::Any;
 use std::sync::{Mutex, PoisonError};
+use weft_core::Seed;
 
 /// A network whose passes are written against [`Backend`].
 pub trait Network: std::fmt::Debug + Clone + Send + Sync + 'static {
@@ -306,6 +307,43 @@ impl<N: Network> CustomOp3 for Op<N> {
 /// A tensor of its own of a storage.
 fn tensor_of(storage: Storage, shape: &Shape) -> Tensor {
     Tensor::from_storage(storage, shape.clone(), candle_core::op::BackpropOp::none(), false)
+}
+
+/// Added to the variance in layer norm.
+const EPSILON: f64 = 1e-5;
+
+/// Lays out a network's parameters, one part behind the other.
+#[derive(Default)]
+pub(super) struct Places {
+    /// Parameters so far.
+    pub(super) len: usize,
+}
+
+impl Places {
+    /// The place of so many parameters.
+    pub(super) fn take(&mut self, len: usize) -> usize {
+        self.len += len;
+        self.len - len
+    }
+
+    /// A weight and a bias.
+    pub(super) fn linear(&mut self, inputs: usize, outputs: usize, input_major: bool) -> Linear {
+        Linear { weight: self.take(inputs * outputs), bias: Some(self.take(outputs)), inputs, outputs, input_major }
+    }
+
+    /// A layer norm, with a gain and a shift or without.
+    pub(super) fn norm(&mut self, width: usize, affine: bool) -> Norm {
+        let mut part = || affine.then(|| self.take(width));
+        Norm { kind: NormKind::Layer, width, epsilon: EPSILON, gain: part(), bias: part() }
+    }
+}
+
+/// Draws a map's weight and bias uniformly in `±1/√fan_in`.
+pub(super) fn draw_map(map: &Linear, seed: Seed, theta: &mut [f32]) {
+    let bound = 1.0 / (map.inputs.max(1) as f32).sqrt();
+    let range = map.weight..map.weight + (map.inputs + 1) * map.outputs;
+    let draws = seed.uniforms(range.len());
+    theta[range].iter_mut().zip(draws).for_each(|(t, u)| *t = (2.0 * u - 1.0) * bound);
 }
 
 /// A linear map backwards, with the gradient of its input.

@@ -4,14 +4,11 @@
 //!
 //! Shape legend: `b` rows, `i` inputs, `c` conditioning features, `w` width, `o` outputs.
 
-use super::network::{Network, Pass, Ran, linear_backward, run};
+use super::network::{Network, Pass, Places, Ran, draw_map, linear_backward, run};
 use super::parameters::Parameters;
-use crate::backend::{Backend, Batch, Linear, Norm, NormKind};
+use crate::backend::{Backend, Batch, Linear, Norm};
 use candle_core::Tensor;
 use weft_core::{Activation, Seed};
-
-/// Added to the variance in layer norm.
-const EPSILON: f64 = 1e-5;
 
 /// The sizes of a [`ResidualMlp`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,29 +48,14 @@ impl ResidualMlp {
     /// Lays out the parameters.
     #[must_use]
     pub fn new(config: ResidualMlpConfig) -> Self {
-        let mut at = 0;
-        let mut take = |len: usize| {
-            at += len;
-            at - len
-        };
-        let mut affine = |inputs: usize, outputs: usize| Linear {
-            weight: take(inputs * outputs),
-            bias: Some(take(outputs)),
-            inputs,
-            outputs,
-            input_major: true,
-        };
+        let mut places = Places::default();
         let w = config.width;
-        let condition = [affine(config.conditioning, w), affine(w, w)];
-        let input = affine(config.inputs, w);
-        let pairs: Vec<[Linear; 2]> = (0..config.blocks).map(|_| [affine(w, w), affine(w, w)]).collect();
-        let output = affine(w, config.outputs);
-        let mut norm = || {
-            let (gain, bias) = (Some(take(w)), Some(take(w)));
-            Norm { kind: NormKind::Layer, width: w, epsilon: EPSILON, gain, bias }
-        };
-        let blocks = pairs.into_iter().map(|[up, down]| Block { norm: norm(), up, down }).collect();
-        Self { config, condition, input, blocks, output, num_parameters: at }
+        let condition = [places.linear(config.conditioning, w, true), places.linear(w, w, true)];
+        let input = places.linear(config.inputs, w, true);
+        let pairs: Vec<[Linear; 2]> = (0..config.blocks).map(|_| [places.linear(w, w, true), places.linear(w, w, true)]).collect();
+        let output = places.linear(w, config.outputs, true);
+        let blocks = pairs.into_iter().map(|[up, down]| Block { norm: places.norm(w, true), up, down }).collect();
+        Self { config, condition, input, blocks, output, num_parameters: places.len }
     }
 
     /// The sizes.
@@ -100,10 +82,7 @@ impl ResidualMlp {
         let mut theta = vec![0.0; self.num_parameters];
         let inner = self.blocks.iter().flat_map(|b| [&b.up, &b.down]);
         for (i, affine) in self.condition.iter().chain([&self.input]).chain(inner).enumerate() {
-            let bound = 1.0 / (affine.inputs.max(1) as f32).sqrt();
-            let range = affine.weight..affine.weight + (affine.inputs + 1) * affine.outputs;
-            let draws = seed.index(i as u64).uniforms(range.len());
-            theta[range].iter_mut().zip(draws).for_each(|(t, u)| *t = (2.0 * u - 1.0) * bound);
+            draw_map(affine, seed.index(i as u64), &mut theta);
         }
         for gain in self.blocks.iter().filter_map(|block| block.norm.gain) {
             theta[gain..gain + self.config.width].fill(1.0);

@@ -7,14 +7,11 @@
 //!
 //! Shape legend: `b` sequences, `t` tokens, `i` and `o` features of a token, `d` width, `c` conditioning features.
 
-use super::network::{Network, Pass, Ran, linear_backward, run};
+use super::network::{Network, Pass, Places, Ran, draw_map, linear_backward, run};
 use super::parameters::Parameters;
-use crate::backend::{Attention, Backend, Batch, Columns, Linear, Norm, NormKind};
+use crate::backend::{Attention, Backend, Batch, Columns, Linear, Norm};
 use candle_core::Tensor;
 use weft_core::{Activation, Seed};
-
-/// Added to the variance in layer norm.
-const EPSILON: f64 = 1e-5;
 
 /// The sizes of a [`Transformer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,36 +83,39 @@ impl Transformer {
     pub fn new(config: TransformerConfig) -> Self {
         assert!(config.d_model.is_multiple_of(config.num_heads), "{} heads of {} features", config.num_heads, config.d_model);
         let d = config.d_model;
-        let mut at = 0;
-        let mut take = |len: usize| {
-            at += len;
-            at - len
-        };
-        let mut linear = |inputs: usize, outputs: usize| Linear {
-            weight: take(inputs * outputs),
-            bias: Some(take(outputs)),
-            inputs,
-            outputs,
-            input_major: false,
-        };
+        let mut places = Places::default();
         let conditioned = config.conditioning > 0;
         let modulations = (MODULATIONS * config.num_layers + 2) * d;
-        let conditioner = conditioned
-            .then(|| Conditioner { embed: [linear(config.conditioning, d), linear(d, d)], modulate: linear(d, modulations) });
-        let embed = linear(config.inputs, d);
+        let conditioner = conditioned.then(|| Conditioner {
+            embed: [places.linear(config.conditioning, d, false), places.linear(d, d, false)],
+            modulate: places.linear(d, modulations, false),
+        });
+        let embed = places.linear(config.inputs, d, false);
         let up = if config.gated { 2 * config.hidden } else { config.hidden };
-        let maps: Vec<[Linear; 4]> =
-            (0..config.num_layers).map(|_| [linear(d, 3 * d), linear(d, d), linear(d, up), linear(config.hidden, d)]).collect();
-        let head = linear(d, config.outputs);
-        let positions = take(config.tokens * d);
-        let mut norm = || {
-            let (gain, bias) = if conditioned { (None, None) } else { (Some(take(d)), Some(take(d))) };
-            Norm { kind: NormKind::Layer, width: d, epsilon: EPSILON, gain, bias }
-        };
-        let layers =
-            maps.into_iter().map(|[qkv, project, up, down]| Layer { norms: [norm(), norm()], qkv, project, up, down }).collect();
-        let norm = norm();
-        Self { config, conditioner, embed, positions, layers, norm, head, num_parameters: at }
+        let maps: Vec<[Linear; 4]> = (0..config.num_layers)
+            .map(|_| {
+                [
+                    places.linear(d, 3 * d, false),
+                    places.linear(d, d, false),
+                    places.linear(d, up, false),
+                    places.linear(config.hidden, d, false),
+                ]
+            })
+            .collect();
+        let head = places.linear(d, config.outputs, false);
+        let positions = places.take(config.tokens * d);
+        let layers = maps
+            .into_iter()
+            .map(|[qkv, project, up, down]| Layer {
+                norms: [places.norm(d, !conditioned), places.norm(d, !conditioned)],
+                qkv,
+                project,
+                up,
+                down,
+            })
+            .collect();
+        let norm = places.norm(d, !conditioned);
+        Self { config, conditioner, embed, positions, layers, norm, head, num_parameters: places.len }
     }
 
     /// The sizes.
@@ -143,10 +143,7 @@ impl Transformer {
         let maps = self.layers.iter().flat_map(|l| [&l.qkv, &l.project, &l.up, &l.down]).chain([&self.embed]);
         let maps = maps.chain(self.conditioner.iter().flat_map(|c| &c.embed));
         for (i, map) in maps.enumerate() {
-            let bound = 1.0 / (map.inputs.max(1) as f32).sqrt();
-            let range = map.weight..map.weight + (map.inputs + 1) * map.outputs;
-            let draws = seed.index(i as u64).uniforms(range.len());
-            theta[range].iter_mut().zip(draws).for_each(|(t, u)| *t = (2.0 * u - 1.0) * bound);
+            draw_map(map, seed.index(i as u64), &mut theta);
         }
         let len = self.config.tokens * self.config.d_model;
         let positions = &mut theta[self.positions..self.positions + len];

@@ -152,16 +152,7 @@ impl<T: Real> Backend for Cpu<T> {
             );
             return Ok((y, None));
         };
-        let mut branch = self.buffer(rows * width);
-        linear::forward(map, batch, x, theta, &mut branch);
-        linear::finish_rows(
-            map,
-            batch,
-            theta,
-            &mut branch,
-            #[inline(always)]
-            |_, row, bias| add_bias(row, bias),
-        );
+        let branch = self.linear(map, batch, x, theta)?;
         let rows = y.par_chunks_mut(width).zip(branch.par_chunks(width)).enumerate().with_min_len(ROWS);
         rows.for_each(|(r, (y, branch))| {
             let gate = &gate[r / columns.rows_per_group * columns.columns + columns.first..][..width];

@@ -119,7 +119,7 @@ pub fn hidden_activity(population: &Population, inputs: &[f32], device: &Device)
     let architecture = population.architecture();
     if !device.is_cpu() {
         let examples = Examples::unlabelled(inputs, architecture.num_inputs());
-        if in_lock_step(population, &examples, device) && !architecture.nodes().is_empty() {
+        if in_lock_step(population, &examples, device) {
             return lockstep::activity(population, &examples, device);
         }
     }

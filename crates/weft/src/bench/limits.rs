@@ -11,7 +11,7 @@ use std::time::Instant;
 const VALUES: usize = 1 << 26;
 
 /// The rate of single-precision matrix products that all threads reach together.
-pub(super) fn product_rate() -> f64 {
+fn product_rate() -> f64 {
     let (size, repeats) = (512usize, 20u32);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let since = Instant::now();
@@ -48,8 +48,9 @@ pub(super) fn machine(bench: &Bench) -> Result<Vec<Figure>> {
     let folder = std::env::temp_dir();
     let path = folder.join(format!("weft-bench-{}.bin", std::process::id()));
     let measured = disk(&path, bench.options.size(256 << 20));
-    std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    let removed = std::fs::remove_file(&path).map_err(Error::io("remove", &path));
     let [write, read] = measured?;
+    removed?;
     Ok(vec![
         Figure::new("matrix products, f32", best_product_rate() / 1e9, "GFLOP/s", "all threads, 512 × 512 × 512, best of 3"),
         Figure::new("memory, copy", bandwidth / 1e9, "GB/s", "bytes read and written, all threads, best of 3"),

@@ -6,7 +6,6 @@ use super::stages::Bench;
 use super::{Figure, secs};
 use crate::Result;
 use weft_gen::workload::{Steps, workload};
-use weft_net::Device;
 use weft_ops::tensor::Precision;
 
 /// What is measured on a CPU, in `f32`.
@@ -86,7 +85,7 @@ pub(super) fn beside_pytorch(bench: &Bench) -> Result<Vec<Figure>> {
     };
     for (kind, shape, precision) in cases(bench) {
         for (named, options) in peers {
-            let device = device_name(&bench.device);
+            let device = bench.device.to_string();
             let arguments = [device.as_str(), name(precision), kind, shape].into_iter().chain(options.iter().copied());
             let mut theirs = Peer::steps(arguments)?;
             let mut ours = workload(kind, shape, &bench.device, precision)?;
@@ -106,8 +105,4 @@ pub(super) fn beside_pytorch(bench: &Bench) -> Result<Vec<Figure>> {
         }
     }
     Ok(figures)
-}
-
-fn device_name(device: &Device) -> String {
-    device.to_string()
 }

@@ -33,7 +33,16 @@ impl<'a> PairSolver<'a> {
     }
 
     /// Matches the pair whose inner products are filled in, and estimates its squared distance from them.
-    pub(super) fn estimate(&mut self, (a, i): (&Prepared, usize), (b, j): (&Prepared, usize)) -> f64 {
+    pub(super) fn estimate(&mut self, a: (&Prepared, usize), b: (&Prepared, usize)) -> f64 {
+        self.estimate_from(self.starts, a, b)
+    }
+
+    /// The same from the first start alone.
+    pub(super) fn estimate_first(&mut self, a: (&Prepared, usize), b: (&Prepared, usize)) -> f64 {
+        self.estimate_from(&self.starts[..1], a, b)
+    }
+
+    fn estimate_from(&mut self, starts: &[Start], (a, i): (&Prepared, usize), (b, j): (&Prepared, usize)) -> f64 {
         let layout = &self.quotient.layout;
         let mut start = 0;
         let (of_a, of_b) = (a.couplings_of(i), b.couplings_of(j));
@@ -44,7 +53,7 @@ impl<'a> PairSolver<'a> {
         };
         let couplings: Vec<(&[f32], &[f32])> = layout.couplings.iter().map(cut).collect();
         let problem = Problem { layout, gains: &self.gains, couplings: &couplings };
-        let value = self.matcher.solve(&problem, self.starts, self.quotient.options.max_sweeps);
+        let value = self.matcher.solve(&problem, starts, self.quotient.options.max_sweeps);
         let rest: f64 = a.rest_of(i).iter().zip(b.rest_of(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
         a.norms[i] + b.norms[j] - 2.0 * (value + rest)
     }

@@ -7,10 +7,14 @@ use super::{Exclude, Prepared, Quotient};
 use crate::matching::Start;
 use crate::product::{View, multiply};
 use rayon::prelude::*;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::ops::Range;
 
 /// Queries that are bounded together.
 const BLOCK: usize = 16;
+/// References of a query that are matched from every start; the others only from the first, which decides who these are.
+const FINALISTS: usize = 32;
 
 /// The best reference of a query so far.
 #[derive(Clone, Copy)]
@@ -19,12 +23,52 @@ struct Best {
     squared: f64,
 }
 
+/// Chooses the references of a query that are worth all starts, as they come.
+#[derive(Default)]
+struct Finalists {
+    /// The lowest squared distances after the first ascent, `FINALISTS` at most; the highest of them on top.
+    first: BinaryHeap<Ordered>,
+}
+
+/// A squared distance in total order.
+#[derive(PartialEq)]
+struct Ordered(f64);
+
+impl Eq for Ordered {}
+
+impl PartialOrd for Ordered {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ordered {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl Finalists {
+    /// Whether a reference is among the best so far.
+    fn admit(&mut self, first: f64) -> bool {
+        if self.first.len() == FINALISTS {
+            if self.first.peek().is_some_and(|worst| first >= worst.0) {
+                return false;
+            }
+            self.first.pop();
+        }
+        self.first.push(Ordered(first));
+        true
+    }
+}
+
 impl Quotient {
     /// Finds each query's nearest reference: its index and quotient distance.
     ///
     /// `exclude(query, reference)` leaves pairs out. A query without any reference left gets `(usize::MAX, ∞)`. Equal distances go to the
-    /// lower index. References are ranked by a lower bound and visited until it exceeds the best distance found, so the result is that of
-    /// visiting all.
+    /// lower index. References are ranked by a lower bound and visited until it exceeds the best distance found, so without coupled hidden
+    /// spaces the result is that of visiting all. With them a pair's distance is the best of several ascents, and only a reference that is
+    /// among the 32 best of those visited so far after its first ascent gets the others.
     ///
     /// # Panics
     /// If the networks were prepared for different architectures.
@@ -35,16 +79,17 @@ impl Quotient {
             return self.nearest_of_all(queries, references, exclude, &starts);
         }
         let index = references.index.get_or_init(|| Index::build(self, references));
+        let init = || PairSolver::new(self, &starts);
         let blocks: Vec<Range<usize>> = (0..queries.len).step_by(BLOCK).map(|s| s..queries.len.min(s + BLOCK)).collect();
         let search = |solver: &mut PairSolver<'_>, block: Range<usize>| {
             let bounds = self.block_bounds((queries, block.clone()), references, index, exclude, solver);
-            let one = |(q, bounds): (usize, &[f32])| {
+            let one = |solver: &mut PairSolver<'_>, (q, bounds): (usize, &[f32])| {
                 let best = self.visit(solver, (queries, q), (references, index), bounds);
                 (best.index, best.squared.sqrt())
             };
-            block.zip(bounds.chunks_exact(references.len.max(1))).map(one).collect::<Vec<_>>()
+            let each = block.into_par_iter().zip(bounds.par_chunks_exact(references.len.max(1)));
+            each.map_init(init, one).collect::<Vec<_>>()
         };
-        let init = || PairSolver::new(self, &starts);
         if references.is_empty() {
             return vec![(usize::MAX, f64::INFINITY); queries.len];
         }
@@ -61,8 +106,12 @@ impl Quotient {
     ) -> Vec<(usize, f64)> {
         let one = |solver: &mut PairSolver<'_>, q: usize| {
             let mut best = Best { index: usize::MAX, squared: f64::INFINITY };
+            let mut finalists = Finalists::default();
             for j in (0..references.len).filter(|&j| !exclude.is_some_and(|e| e(q, j))) {
                 solver.fill_gains((queries, q), (references, j));
+                if !self.is_exact() && !finalists.admit(solver.estimate_first((queries, q), (references, j))) {
+                    continue;
+                }
                 solver.estimate((queries, q), (references, j));
                 let squared = solver.exact((queries, q), (references, j));
                 if squared < best.squared {
@@ -157,6 +206,7 @@ impl Quotient {
         let mut order: Vec<u32> = (0..references.len as u32).filter(|&j| bounds[j as usize] < f32::INFINITY).collect();
         order.sort_unstable_by(|&i, &j| bounds[i as usize].total_cmp(&bounds[j as usize]).then(i.cmp(&j)));
         let mut best = Best { index: usize::MAX, squared: f64::INFINITY };
+        let mut finalists = Finalists::default();
         let mut tight = TightBound::new(self, queries, q);
         for j in order.into_iter().map(|j| j as usize) {
             if f64::from(bounds[j]) > best.squared {
@@ -166,6 +216,9 @@ impl Quotient {
             let slack = ROUNDING * (queries.norms[q] + references.norms[j]);
             let limit = best.squared + slack;
             if tight.squared(&solver.gains, (queries, q), (references, j), (&index.extras[j], limit)) > limit {
+                continue;
+            }
+            if !self.is_exact() && !finalists.admit(solver.estimate_first((queries, q), (references, j))) {
                 continue;
             }
             if solver.estimate((queries, q), (references, j)) - slack > best.squared {

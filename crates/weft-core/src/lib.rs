@@ -37,7 +37,7 @@ pub use digest::{Digest, WeightsHasher};
 pub use error::Error;
 pub use monitor::{Event, Monitor};
 pub use population::Population;
-pub use recipe::{Duration, Optimizer, Recipe, Schedule};
+pub use recipe::{Duration, Optimizer, Precision, Recipe, Schedule};
 pub use record::{Provenance, Record, Sha256, Split};
 pub use seed::{Rng, Seed};
 

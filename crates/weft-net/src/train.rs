@@ -5,7 +5,7 @@ use crate::{Device, Engine, Error, Examples, Result, Scores, Workspace, lockstep
 use rayon::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use weft_core::{Architecture, Dataset, Monitor, Op, Part, Recipe, Seed};
+use weft_core::{Architecture, Dataset, Monitor, Op, Part, Precision, Recipe, Seed};
 use weft_ops::kernels::{OptimizerKernel, OptimizerState, cross_entropy_gradient};
 
 /// A network at one step of its run.
@@ -48,6 +48,9 @@ pub fn train(
     let validation = Examples::new(architecture, dataset, dataset.range(Part::Validation))?;
     recipe.check(examples.len())?;
     if !device.is_cpu() {
+        return lockstep::train(architecture, [&examples, &validation], recipe, seeds, (device, monitor));
+    }
+    if recipe.precision != Precision::Single {
         return lockstep::train(architecture, [&examples, &validation], recipe, seeds, (device, monitor));
     }
     let engine = Engine::new(architecture.clone())?;

@@ -4,7 +4,7 @@ use candle_core::{Tensor, Var};
 use proptest::prelude::*;
 use std::sync::Arc;
 use weft_core::{
-    Activation, Architecture, Dataset, Duration, Inputs, Monitor, Node, Op, Optimizer, Part, Population, Recipe, Schedule, Seed,
+    Activation, Architecture, Dataset, Duration, Inputs, Monitor, Node, Op, Optimizer, Part, Population, Precision, Recipe, Schedule, Seed,
 };
 use weft_net::{Device, PopulationLoss};
 
@@ -112,6 +112,7 @@ fn recipe(optimizer: Optimizer) -> Recipe {
         batch_size: 16,
         duration: Duration::Epochs(12),
         snapshot_steps: vec![1, 40],
+        precision: Precision::Single,
     }
 }
 

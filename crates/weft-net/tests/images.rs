@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use weft_core::families::{Cnn, ConvLayer, Family, Pool};
 use weft_core::{
-    Activation, Architecture, Dataset, Duration, GraphBuilder, Inputs, Monitor, Op, Optimizer, Part, Population, Recipe, Schedule,
+    Activation, Architecture, Dataset, Duration, GraphBuilder, Inputs, Monitor, Op, Optimizer, Part, Population, Precision, Recipe, Schedule,
     Seed, Window,
 };
 use weft_net::{Batch, Device, Engine, Error, PopulationLoss, Workspace};
@@ -161,6 +161,7 @@ fn recipe(learning_rate: f64, batch_size: usize, steps: u64) -> Recipe {
         batch_size,
         duration: Duration::Steps(steps),
         snapshot_steps: vec![],
+        precision: Precision::Single,
     }
 }
 

@@ -7,7 +7,7 @@ use weft_core::Architecture;
 use weft_core::families::Family;
 
 /// Name and text of every file, in the order of the names.
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 15] = [
     ("cnn-5258", include_str!("../../../architectures/cnn-5258.toml")),
     ("gpt-2", include_str!("../../../architectures/gpt-2.toml")),
     ("hexells", include_str!("../../../architectures/hexells.toml")),
@@ -17,6 +17,7 @@ const FILES: [(&str, &str); 14] = [
     ("mlp-784-32-32-10", include_str!("../../../architectures/mlp-784-32-32-10.toml")),
     ("openwakeword", include_str!("../../../architectures/openwakeword.toml")),
     ("resnet-18", include_str!("../../../architectures/resnet-18.toml")),
+    ("resnet-18-28", include_str!("../../../architectures/resnet-18-28.toml")),
     ("resnet-20", include_str!("../../../architectures/resnet-20.toml")),
     ("stories260k", include_str!("../../../architectures/stories260k.toml")),
     ("vit-b-16", include_str!("../../../architectures/vit-b-16.toml")),

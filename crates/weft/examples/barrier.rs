@@ -17,7 +17,7 @@ use std::time::Instant;
 use weft::activations::OnData;
 use weft::config::data_folder;
 use weft_canon::{AlignBy, Canonicalizer, Group, Matching, match_to};
-use weft_core::{Activation, Architecture, Dataset, Duration, Monitor, Optimizer, Part, Population, Recipe, Schedule, Seed};
+use weft_core::{Activation, Architecture, Dataset, Duration, Monitor, Optimizer, Part, Population, Precision, Recipe, Schedule, Seed};
 use weft_net::{Device, Scores};
 
 /// Positions on a path.
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         batch_size: 500,
         duration: Duration::Epochs(10),
         snapshot_steps: Vec::new(),
+        precision: Precision::Single,
     };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     for option in arguments.chunks(2) {

@@ -252,8 +252,7 @@ impl LockStep {
                 Value::Own(Own { statistics: Some(statistics), moved, ..Own::new(after) })
             }
             Work::Add => {
-                let mut sum = backend.zeros(pass.rows * node.channels * node.pixels)?;
-                backend.add(&mut sum, input(0))?;
+                let mut sum = backend.copy(input(0))?;
                 backend.add(&mut sum, input(1))?;
                 own(sum)
             }
@@ -321,9 +320,10 @@ impl LockStep {
                 Some(backend.batch_norm_backward(norm, batch, input(0), statistics, theta, self.training, dy, gradient)?)
             }
             Work::Add => {
-                let mut copy = backend.zeros(pass.rows * node.channels * node.pixels)?;
-                backend.add(&mut copy, backend.view(&dy))?;
-                accumulate(backend, &mut gradients[node.inputs[1]], copy)?;
+                match &mut gradients[node.inputs[1]] {
+                    Some(gradient) => backend.add(gradient, backend.view(&dy))?,
+                    none => *none = Some(backend.copy(backend.view(&dy))?),
+                }
                 Some(dy)
             }
             Work::Pool(pooling, shape) => {
@@ -402,18 +402,18 @@ impl Network for LockStep {
         &self,
         pass: Pass<'_, B>,
         (x, _): (B::View<'_>, Option<B::View<'_>>),
-        saved: Saved<B>,
+        mut saved: Saved<B>,
         dy: B::View<'_>,
         gradient: &mut B::Wide,
     ) -> weft_ops::Result<(B::Buffer, Option<B::Buffer>)> {
         let backend = pass.backend;
         let last = self.nodes.len() - 1;
         let mut gradients: Vec<Option<B::Buffer>> = self.nodes.iter().map(|_| None).collect();
-        let mut first = backend.zeros(pass.rows * self.architecture.num_outputs())?;
-        backend.add(&mut first, dy)?;
-        gradients[last] = Some(first);
+        gradients[last] = Some(backend.copy(dy)?);
         for at in (0..=last).rev() {
             self.step_backward(pass, at, (&saved, x), &mut gradients, gradient)?;
+            // Whoever read these values has had them: their memory holds gradients next.
+            saved.values[at] = Value::Input;
         }
         // Inputs are data: nobody asks for their gradient.
         Ok((backend.zeros(1)?, None))

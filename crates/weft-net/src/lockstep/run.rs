@@ -13,6 +13,11 @@ const VALUES_AT_ONCE: usize = 1 << 28;
 /// Examples at a time.
 const EXAMPLES_AT_ONCE: usize = 2_000;
 
+/// The same where one example's largest buffer has `widest` values.
+fn rows_at_once(widest: usize) -> usize {
+    (VALUES_AT_ONCE / widest.max(1)).clamp(1, EXAMPLES_AT_ONCE)
+}
+
 /// Runs each network over all examples; `each` gets the first network and the first example of a piece, and its logits, `[n, r, c]`.
 pub(crate) fn logits(
     population: &Population,
@@ -42,8 +47,8 @@ impl<F: FnMut([usize; 2], &[f32], usize)> Job for Run<'_, F> {
 
     fn run<B: Backend + 'static>(mut self, backend: &B) -> Result<()> {
         let (features, dim) = (self.architecture.num_inputs(), self.population.dim());
-        let rows = EXAMPLES_AT_ONCE.min(self.examples.len());
         let widest = LockStep::new(self.architecture, 1, true)?.widest();
+        let rows = rows_at_once(widest).min(self.examples.len());
         let networks = (VALUES_AT_ONCE / (rows * widest).max(1)).clamp(1, self.population.len().max(1));
         let x = self.examples.to_dense();
         for (piece, weights) in self.population.data().chunks(networks * dim).enumerate() {
@@ -80,8 +85,8 @@ impl Job for Activity<'_> {
         let nodes = architecture.nodes().iter().enumerate();
         let hidden: Vec<usize> = nodes.filter(|(_, n)| matches!(n.op, Op::Activation(_))).map(|(i, _)| i).collect();
         let (features, dim) = (architecture.num_inputs(), self.population.dim());
-        let rows = EXAMPLES_AT_ONCE.min(self.examples.len());
         let single = LockStep::new(architecture, 1, true)?;
+        let rows = rows_at_once(single.widest()).min(self.examples.len());
         let networks = (VALUES_AT_ONCE / (rows * single.widest()).max(1)).clamp(1, self.population.len().max(1));
         let x = self.examples.to_dense();
         let mut found = Vec::with_capacity(self.population.len());

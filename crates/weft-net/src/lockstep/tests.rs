@@ -5,8 +5,9 @@ use crate::train::RunResult;
 use crate::{Device, Examples, PopulationLoss};
 use candle_core::{Tensor, Var};
 use std::sync::atomic::AtomicBool;
+use weft_core::families::{Family, ResNet};
 use weft_core::{
-    Dataset, Duration, GraphBuilder, Inputs, Monitor, Node, Op, Optimizer, Part, Population, Recipe, Schedule, Seed, Window,
+    Dataset, Duration, GraphBuilder, Inputs, Monitor, Node, Op, Optimizer, Part, Population, Precision, Recipe, Schedule, Seed, Window,
 };
 
 const OPTIMIZERS: [Optimizer; 4] = [Optimizer::SGD, Optimizer::Sgd { momentum: 0.9 }, Optimizer::ADAM, Optimizer::ADAMW];
@@ -38,8 +39,21 @@ fn convolutional() -> Architecture {
     graph.build("convolutional").unwrap()
 }
 
-/// An MLP, a residual network that lacks a bias, and one of images.
-fn architectures() -> [Arc<Architecture>; 3] {
+/// Basic blocks with batch norm, and a shortcut that is a convolution.
+fn blocks() -> Architecture {
+    let family = ResNet {
+        image: [2, 1, 5],
+        stem: Window { size: [1, 3], stride: [1, 1], padding: [0, 1] },
+        stem_pool: false,
+        widths: vec![3, 4],
+        blocks: 1,
+        num_classes: 3,
+    };
+    Family::ResNet(family).build("blocks").unwrap()
+}
+
+/// An MLP, a residual network that lacks a bias, and two of images.
+fn architectures() -> [Arc<Architecture>; 4] {
     let tensors = [("a", vec![6, 10]), ("a.bias", vec![6]), ("b", vec![6, 6]), ("c", vec![3, 6]), ("c.bias", vec![3])];
     let nodes = vec![
         Node { op: Op::Input { shape: vec![10] }, inputs: vec![] },
@@ -54,6 +68,7 @@ fn architectures() -> [Arc<Architecture>; 3] {
         Arc::new(Architecture::mlp("mlp", &[10, 8, 8, 3], Activation::Relu).unwrap()),
         Arc::new(Architecture::new("residual", tensors, nodes).unwrap()),
         Arc::new(convolutional()),
+        Arc::new(blocks()),
     ]
 }
 
@@ -67,6 +82,7 @@ fn recipe(optimizer: Optimizer) -> Recipe {
         batch_size: 16,
         duration: Duration::Steps(20),
         snapshot_steps: vec![1, 7],
+        precision: Precision::Single,
     }
 }
 
@@ -212,4 +228,13 @@ fn lock_step_stops_when_asked_and_names_divergence() {
     let wild = Recipe { learning_rate: 1e30, ..recipe(Optimizer::SGD) };
     let error = lock_step(&mlp, &wild, &Monitor::silent()).unwrap_err();
     assert!(matches!(error, Error::Diverged { .. }), "{error}");
+}
+
+#[test]
+fn half_precision_needs_a_gpu() {
+    let [mlp, ..] = architectures();
+    let half = Recipe { precision: Precision::Bfloat16, ..recipe(Optimizer::SGD) };
+    let error = crate::train(&mlp, &dataset(), &half, &seeds(), &Device::cpu(), &Monitor::silent()).unwrap_err();
+    assert!(matches!(error, Error::Ops(weft_ops::Error::Device { .. })), "{error}");
+    assert!(error.to_string().contains("take a GPU for bf16"), "{error}");
 }

@@ -7,7 +7,7 @@ use crate::{Device, Error, Examples, Result};
 use rayon::prelude::*;
 use std::sync::Arc;
 use weft_core::{Architecture, Monitor, Population, Recipe, Seed};
-use weft_ops::backend::{Backend, Job, OptimizerStep, Slot, on_device};
+use weft_ops::backend::{Backend, Job, OptimizerStep, Slot, on_device_in};
 use weft_ops::tensor::{Network as _, Pass};
 
 /// Trains all runs in lock step. Called for devices other than the CPU; it runs on the CPU too, for tests.
@@ -20,7 +20,7 @@ pub(crate) fn train(
 ) -> Result<Vec<RunResult>> {
     let network = LockStep::new(architecture, seeds.len(), false)?.training();
     let job = Training { network, examples, validation, recipe, seeds, device, monitor };
-    on_device(device.candle(), job)?
+    on_device_in(recipe.precision, device.candle(), job)?
 }
 
 struct Training<'a> {

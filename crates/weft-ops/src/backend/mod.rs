@@ -21,7 +21,7 @@ pub use cuda::{Cuda, CudaParameters, CudaReal, View as DeviceView};
 pub use shapes::{Attention, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, NormKind, OptimizerStep, Slot};
 
 use crate::kernels::{ConvShape, PoolShape, Pooling};
-use weft_core::Activation;
+use weft_core::{Activation, Precision};
 
 /// A device's buffers and the operations on them.
 ///
@@ -214,6 +214,12 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
         outputs: (Self::View<'_>, &Self::Wide),
         dy: Self::View<'_>,
     ) -> crate::Result<Self::Buffer>;
+
+    /// A copy of a buffer.
+    ///
+    /// # Errors
+    /// If memory is not to be had.
+    fn copy(&self, x: Self::View<'_>) -> crate::Result<Self::Buffer>;
 
     /// `y + x`, in `y`.
     ///
@@ -486,11 +492,25 @@ pub trait Job {
 /// # Errors
 /// If the device cannot be prepared.
 pub fn on_device<J: Job>(device: &candle_core::Device, job: J) -> crate::Result<J::Output> {
-    match device {
-        candle_core::Device::Cpu => Ok(job.run(&Cpu::<f32>::new())),
+    on_device_in(Precision::Single, device, job)
+}
+
+/// Does a job on a device in a precision.
+///
+/// # Errors
+/// If the device cannot be prepared, or does not compute in that precision.
+pub fn on_device_in<J: Job>(precision: Precision, device: &candle_core::Device, job: J) -> crate::Result<J::Output> {
+    match (device, precision) {
+        (candle_core::Device::Cpu, Precision::Single) => Ok(job.run(&Cpu::<f32>::new())),
+        (candle_core::Device::Cpu, Precision::Bfloat16) => {
+            let reason = "it computes in f32; take a GPU for bf16 (`--device cuda:0`), or `precision = \"f32\"`".to_owned();
+            Err(crate::Error::Device { device: "cpu".to_owned(), reason })
+        }
         #[cfg(feature = "cuda")]
-        candle_core::Device::Cuda(device) => Ok(job.run(&Cuda::<f32>::new(device)?)),
-        other => {
+        (candle_core::Device::Cuda(device), Precision::Single) => Ok(job.run(&Cuda::<f32>::new(device)?)),
+        #[cfg(feature = "cuda")]
+        (candle_core::Device::Cuda(device), Precision::Bfloat16) => Ok(job.run(&Cuda::<half::bf16>::new(device)?)),
+        (other, _) => {
             let reason = "networks do not run there".to_owned();
             Err(crate::Error::Device { device: format!("{:?}", other.location()), reason })
         }

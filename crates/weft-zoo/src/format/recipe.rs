@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use weft_core::{Duration, Optimizer, Recipe, Schedule};
+use weft_core::{Duration, Optimizer, Precision, Recipe, Schedule};
 
 /// Writes a recipe as one line of JSON.
 ///
@@ -10,7 +10,7 @@ use weft_core::{Duration, Optimizer, Recipe, Schedule};
 ///
 /// # Examples
 /// ```
-/// # use weft_core::{Duration, Optimizer, Recipe, Schedule};
+/// # use weft_core::{Duration, Optimizer, Precision, Recipe, Schedule};
 /// let recipe = Recipe {
 ///     optimizer: Optimizer::Sgd { momentum: 0.9 },
 ///     learning_rate: 0.1,
@@ -19,6 +19,7 @@ use weft_core::{Duration, Optimizer, Recipe, Schedule};
 ///     batch_size: 64,
 ///     duration: Duration::Epochs(5),
 ///     snapshot_steps: vec![1, 2],
+///     precision: Precision::Single,
 /// };
 /// let json = weft_zoo::recipe_to_json(&recipe);
 /// assert!(json.starts_with(r#"{"optimizer":{"sgd":{"momentum":0.9}},"learning-rate":0.1"#));
@@ -49,6 +50,22 @@ struct RecipeJson {
     batch_size: usize,
     duration: DurationJson,
     snapshot_steps: Vec<u64>,
+    #[serde(default, skip_serializing_if = "PrecisionJson::is_single")]
+    precision: PrecisionJson,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+enum PrecisionJson {
+    #[default]
+    F32,
+    Bf16,
+}
+
+impl PrecisionJson {
+    fn is_single(&self) -> bool {
+        matches!(self, Self::F32)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -93,6 +110,10 @@ impl From<&Recipe> for RecipeJson {
                 Duration::Steps(steps) => DurationJson::Steps(steps),
             },
             snapshot_steps: recipe.snapshot_steps.clone(),
+            precision: match recipe.precision {
+                Precision::Single => PrecisionJson::F32,
+                Precision::Bfloat16 => PrecisionJson::Bf16,
+            },
         }
     }
 }
@@ -117,6 +138,10 @@ impl From<RecipeJson> for Recipe {
                 DurationJson::Steps(steps) => Duration::Steps(steps),
             },
             snapshot_steps: json.snapshot_steps,
+            precision: match json.precision {
+                PrecisionJson::F32 => Precision::Single,
+                PrecisionJson::Bf16 => Precision::Bfloat16,
+            },
         }
     }
 }
@@ -135,12 +160,14 @@ mod tests {
             batch_size: 64,
             duration: Duration::Steps(u64::MAX),
             snapshot_steps: vec![15, 24],
+            precision: Precision::Single,
         };
         let others = [
             Recipe { optimizer: Optimizer::ADAMW, ..base.clone() },
             Recipe { optimizer: Optimizer::Sgd { momentum: 0.0 }, ..base.clone() },
             Recipe { schedule: Schedule::Cosine { warmup_steps: 3 }, ..base.clone() },
             Recipe { duration: Duration::Epochs(5), snapshot_steps: vec![], ..base.clone() },
+            Recipe { precision: Precision::Bfloat16, ..base.clone() },
         ];
         for recipe in others.iter().chain([&base]) {
             assert_eq!(recipe_from_json(&recipe_to_json(recipe)).unwrap(), *recipe);

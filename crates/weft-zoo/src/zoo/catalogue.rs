@@ -275,7 +275,7 @@ impl Catalogue {
 mod tests {
     use super::*;
     use crate::query::{ACCURACY, Expr, SortKey};
-    use weft_core::{Optimizer, Schedule};
+    use weft_core::{Optimizer, Precision, Schedule};
 
     const RUNS: u64 = 10_000;
     const SNAPSHOTS: u64 = 10;
@@ -290,6 +290,7 @@ mod tests {
             batch_size: 64,
             duration: weft_core::Duration::Steps(SNAPSHOTS),
             snapshot_steps: (1..SNAPSHOTS).collect(),
+            precision: Precision::Single,
         };
         Record {
             step: Some(step),

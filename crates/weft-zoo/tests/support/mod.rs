@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weft_core::{Activation, Architecture, Duration, Optimizer, Population, Provenance, Recipe, Record, Schedule, Seed, Split};
+use weft_core::{Activation, Architecture, Duration, Optimizer, Population, Provenance, Precision, Recipe, Record, Schedule, Seed, Split};
 
 /// A network of 23 weights.
 pub(crate) fn architecture() -> Arc<Architecture> {
@@ -50,5 +50,6 @@ fn recipe(steps: u64) -> Recipe {
         batch_size: 8,
         duration: Duration::Steps(steps),
         snapshot_steps: vec![10],
+        precision: Precision::Single,
     }
 }

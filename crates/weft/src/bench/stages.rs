@@ -9,7 +9,7 @@ use std::sync::Arc;
 use weft_canon::{Canonicalizer, Group, Matching};
 use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
 use weft_core::{
-    Activation, Architecture, Condition, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Recipe, Record,
+    Activation, Architecture, Condition, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Precision, Recipe, Record,
     Schedule, Seed, Split,
 };
 use weft_gen::{FlowConfig, FlowTrainer, Generator as _, Sampler, SamplerConfig, TrainingSet};
@@ -49,6 +49,7 @@ impl Bench {
             batch_size: 64,
             duration: Duration::Steps(steps),
             snapshot_steps: Vec::new(),
+            precision: Precision::Single,
         };
         let seeds: Vec<Seed> = (0..networks as u64).map(|i| Seed::new(0).index(i)).collect();
         let train = || Ok(weft_net::train(&self.h1, &self.dataset, &recipe, &seeds, &self.device, &Monitor::silent())?);

@@ -2,7 +2,7 @@
 
 use super::Nothing;
 use serde::{Deserialize, Serialize};
-use weft_core::{Duration, Optimizer, Recipe, Schedule};
+use weft_core::{Duration, Optimizer, Precision, Recipe, Schedule};
 
 /// A training recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,27 @@ pub struct RecipeConfig {
     /// `[….schedule.constant]` or `[….schedule.cosine]`.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// What passes are computed in: `"f32"`, or `"bf16"` on a GPU.
+    #[serde(default, skip_serializing_if = "PrecisionConfig::is_single")]
+    pub precision: PrecisionConfig,
+}
+
+/// What the passes of a training run are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PrecisionConfig {
+    /// `f32`.
+    #[default]
+    F32,
+    /// `bf16`, with weights, moments and sums in `f32`; on a GPU alone.
+    Bf16,
+}
+
+impl PrecisionConfig {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_single(&self) -> bool {
+        *self == Self::F32
+    }
 }
 
 /// Length of a training run.
@@ -146,6 +167,10 @@ impl RecipeConfig {
                 DurationConfig::Steps(n) => Duration::Steps(n),
             },
             snapshot_steps: Vec::new(),
+            precision: match self.precision {
+                PrecisionConfig::F32 => Precision::Single,
+                PrecisionConfig::Bf16 => Precision::Bfloat16,
+            },
         };
         recipe.snapshot_steps = match &self.snapshots {
             SnapshotsConfig::Steps(steps) => steps.clone(),

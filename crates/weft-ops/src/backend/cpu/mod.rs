@@ -286,6 +286,12 @@ impl<T: Real> Backend for Cpu<T> {
         Ok(d_packed)
     }
 
+    fn copy(&self, x: &[T]) -> crate::Result<Pooled<T>> {
+        let mut copy = self.buffer(x.len());
+        copy.copy_from_slice(x);
+        Ok(copy)
+    }
+
     fn add(&self, y: &mut Pooled<T>, x: &[T]) -> crate::Result<()> {
         assert_eq!(y.len(), x.len(), "summands of two lengths");
         y.par_chunks_mut(VALUES).zip(x.par_chunks(VALUES)).for_each(|(y, x)| add_bias(y, x));

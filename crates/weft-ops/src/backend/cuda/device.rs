@@ -125,6 +125,16 @@ impl Device {
         Ok(unsafe { self.stream.alloc(len) }.w()?)
     }
 
+    /// A copy of values.
+    pub(super) fn copy<T: CudaReal>(&self, values: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        let copy = self.uninit(values.len())?;
+        self.stream.context().bind_to_thread().w()?;
+        // SAFETY: a view borrows that many values on this device, the copy has room for as many, and both are used on this stream alone.
+        unsafe { result::memcpy_dtod_async(address(&copy), values.address(), values.len() * size_of::<T>(), self.stream.cu_stream()) }
+            .w()?;
+        Ok(copy)
+    }
+
     /// Waits for values and copies them to the host.
     pub(super) fn copy_to_host<T: CudaReal>(&self, values: View<'_, T>) -> crate::Result<Vec<T>> {
         let mut host = vec![T::default(); values.len()];

@@ -223,6 +223,10 @@ impl<T: CudaReal> Backend for Cuda<T> {
         self.backward_attention(attention, packed, outputs, dy)
     }
 
+    fn copy(&self, x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
+        self.device.copy(x)
+    }
+
     fn add(&self, y: &mut CudaSlice<T>, x: View<'_, T>) -> crate::Result<()> {
         self.add_all(y, x)
     }

@@ -14,6 +14,7 @@ mod examples;
 mod interpreter;
 mod lockstep;
 mod loss;
+mod recalibrate;
 mod train;
 
 pub use device::Device;
@@ -23,4 +24,5 @@ pub use evaluate::{Scores, accuracies, hidden_activity, logits, predictions, sco
 pub use examples::{Batch, Examples};
 pub use interpreter::{WeightRow, interpret_captured, interpret_f32, interpret_f64, random_inputs, with_tokens};
 pub use loss::{Ensemble, Gradients, PopulationLoss};
+pub use recalibrate::recalibrate;
 pub use train::{RunResult, Snapshot, initial_weights, train};

@@ -76,6 +76,11 @@ impl Engine {
         self.steps.iter().any(|step| matches!(step, Step::BatchNorm(_)))
     }
 
+    /// The steps of a pass.
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
     /// Into pieces of how many examples to cut a batch for a gradient, so that all activations stay in a core's cache.
     ///
     /// The gradient of the batch is the sum of those of its pieces, except that batch norm in training needs the whole batch.

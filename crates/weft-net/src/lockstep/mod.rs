@@ -5,9 +5,11 @@
 //!
 //! Shape legend: `n` networks, `r` examples of each, `D` parameters of a network, `c` channels, `o` outputs.
 
+mod recalibrate;
 mod run;
 mod train;
 
+pub(crate) use recalibrate::recalibrate;
 pub(crate) use run::{activity, logits, runs};
 pub(crate) use train::train;
 
@@ -174,6 +176,12 @@ impl LockStep {
             _ => None,
         });
         moved.collect()
+    }
+
+    /// The batch norms, in the order of the nodes.
+    fn norms(&self) -> Vec<BatchNorm> {
+        let norm = |node: &Node| if let Work::BatchNorm(norm) = &node.work { Some(*norm) } else { None };
+        self.nodes.iter().filter_map(norm).collect()
     }
 
     /// The most values of any one buffer, for one network and example.

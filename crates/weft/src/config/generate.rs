@@ -192,11 +192,23 @@ pub struct SampleConfig {
     /// quarter of the training runs' final networks.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub condition: BTreeMap<String, f64>,
+    /// Training examples that give the batch norms of sampled networks, baselines' too, their running statistics; 0 leaves these as
+    /// they were decoded.
+    #[serde(skip_serializing_if = "is_default_recalibration")]
+    pub recalibrate: usize,
+}
+
+/// Examples that running statistics are taken from where a run file does not say.
+const RECALIBRATE: usize = 2048;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_default_recalibration(examples: &usize) -> bool {
+    *examples == RECALIBRATE
 }
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { count: 256, seeds: 3, condition: BTreeMap::new() }
+        Self { count: 256, seeds: 3, condition: BTreeMap::new(), recalibrate: RECALIBRATE }
     }
 }
 

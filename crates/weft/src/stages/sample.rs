@@ -91,7 +91,7 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
         let since = Instant::now();
         for i in 0..config.seeds {
             session.check_stop(Stage::Sample)?;
-            sets.push(generator.sample(config.count, &condition, seed_of(session, i))?);
+            sets.push(draw(session, generator.as_ref(), config.count, &condition, seed_of(session, i))?);
             sampled += config.count as u64;
             session.monitor.progress(sampled);
         }
@@ -112,12 +112,19 @@ pub(super) fn describe(condition: &Condition) -> BTreeMap<String, String> {
     condition.iter().map(|(field, value)| (format!("condition.{field}"), format!("{value:?}"))).collect()
 }
 
+/// Samples networks, and gives their batch norms the statistics of data.
+fn draw(session: &Session, generator: &dyn Generator, count: usize, condition: &Condition, seed: Seed) -> Result<Population> {
+    let mut networks = generator.sample(count, condition, seed)?;
+    weft_net::recalibrate(&mut networks, &session.dataset, session.config.sample.recalibrate, &session.device)?;
+    Ok(networks)
+}
+
 /// Samples one set for every generator of a list: what baselines are measured on.
 pub(super) fn sets(session: &Session, generator: &dyn Generator, condition: &Condition) -> Result<(Vec<Population>, f64)> {
     let config = &session.config.sample;
     let since = Instant::now();
-    let sets =
-        (0..config.seeds).map(|i| generator.sample(config.count, condition, seed_of(session, i))).collect::<Result<Vec<_>, _>>()?;
+    let set = |i| draw(session, generator, config.count, condition, seed_of(session, i));
+    let sets = (0..config.seeds).map(set).collect::<Result<Vec<_>>>()?;
     Ok((sets, since.elapsed().as_secs_f64() / (config.seeds * config.count) as f64))
 }
 
@@ -131,7 +138,8 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest)
     let own = models.own()?;
     let Some(generator) = own.last() else { return Ok(Vec::new()) };
     session.monitor.start("sample", request.count as u64, "networks");
-    let networks = generator.sample(request.count, &condition, session.seed.fork("on demand").index(request.seed))?;
+    let seed = session.seed.fork("on demand").index(request.seed);
+    let networks = draw(session, generator.as_ref(), request.count, &condition, seed)?;
     std::fs::create_dir_all(&request.folder).map_err(Error::io("create", &request.folder))?;
     let licence = export::licence_of(done)?;
     let mut metadata = describe(&condition);

@@ -85,7 +85,7 @@ fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2])
             Codec::Identity(_) => codec.decode(codes)?,
         };
         let decoded = Population::new(fitted.architecture().clone(), rows)?;
-        Ok(estimate(&weft_net::accuracies(&decoded, &session.dataset, Part::Validation, &session.device)?))
+        Ok(estimate(&weft_net::accuracies(&decoded, &session.dataset, Part::Validation, &session.measuring)?))
     };
     let mut figures = Vec::with_capacity(ranks.len());
     for (i, &rank) in ranks.iter().enumerate() {
@@ -105,7 +105,7 @@ fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2])
         }
         Codec::Identity(_) => (1.0, Vec::new(), 0.0),
     };
-    let before = weft_net::accuracies(fitted, &session.dataset, Part::Validation, &session.device)?;
+    let before = weft_net::accuracies(fitted, &session.dataset, Part::Validation, &session.measuring)?;
     Ok(CodecFigures {
         kind: codec.name().to_owned(),
         rank: full,

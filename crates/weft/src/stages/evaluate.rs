@@ -105,7 +105,7 @@ fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Complete
         train_run: &networks.run,
         held_out: &networks.held_out,
         dataset: &session.dataset,
-        device: &session.device,
+        device: &session.measuring,
     };
     let context = Context::new(input, &options, session.monitor)?;
     let Learnt { set, condition } = models::learn_from(session, done)?;
@@ -259,7 +259,7 @@ impl Table<'_> {
         let group = Group::derive(architecture.clone());
         let count = samples.len().min(PAIRS);
         let nearest = self.networks.train.select(&measured.nearest[..count]);
-        let accuracies = weft_net::accuracies(&nearest, &self.session.dataset, Part::Test, &self.session.device)?;
+        let accuracies = weft_net::accuracies(&nearest, &self.session.dataset, Part::Test, &self.session.measuring)?;
         let range = architecture.tensors()[*weight].range();
         let units = |row: &[f32]| row[range.clone()].chunks_exact(side * side).map(<[f32]>::to_vec).collect();
         (0..count)

@@ -35,6 +35,8 @@ pub(crate) struct Session<'a> {
     pub(crate) monitor: &'a Monitor<'a>,
     pub(crate) output: PathBuf,
     pub(crate) device: Device,
+    /// Where networks are measured.
+    pub(crate) measuring: Device,
     pub(crate) dataset: Dataset,
     pub(crate) dataset_digest: Digest,
     pub(crate) seed: Seed,
@@ -56,12 +58,16 @@ impl<'a> Session<'a> {
     /// Opens the device, reads the data set, and writes the resolved run file.
     pub(crate) fn open(config: &'a RunConfig, monitor: &'a Monitor<'a>) -> Result<Self> {
         let device = Device::open(&config.run.device.to_string())?;
+        let measuring = match &config.evaluate.device {
+            Some(other) => Device::open(&other.to_string())?,
+            None => device.clone(),
+        };
         let dataset = data::load(&config.data)?;
         let output = config.run.output.clone();
         std::fs::create_dir_all(&output).map_err(Error::io("create", &output))?;
         weft_zoo::write_atomic(&output.join("run.toml"), config.to_toml().as_bytes())?;
         let dataset_digest = dataset.digest();
-        Ok(Self { config, monitor, output, device, dataset, dataset_digest, seed: Seed::new(config.run.seed) })
+        Ok(Self { config, monitor, output, device, measuring, dataset, dataset_digest, seed: Seed::new(config.run.seed) })
     }
 
     /// Completes a stage; whether it was already is said with it.

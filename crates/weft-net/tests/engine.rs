@@ -4,7 +4,8 @@ use candle_core::{Tensor, Var};
 use proptest::prelude::*;
 use std::sync::Arc;
 use weft_core::{
-    Activation, Architecture, Dataset, Duration, Inputs, Monitor, Node, Op, Optimizer, Part, Population, Precision, Recipe, Schedule, Seed,
+    Activation, Architecture, Dataset, Duration, Inputs, Monitor, Node, Op, Optimizer, Part, Population, Precision, Recipe,
+    Schedule, Seed,
 };
 use weft_net::{Device, PopulationLoss};
 

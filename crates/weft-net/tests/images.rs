@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use weft_core::families::{Cnn, ConvLayer, Family, Pool};
 use weft_core::{
-    Activation, Architecture, Dataset, Duration, GraphBuilder, Inputs, Monitor, Op, Optimizer, Part, Population, Precision, Recipe, Schedule,
-    Seed, Window,
+    Activation, Architecture, Dataset, Duration, GraphBuilder, Inputs, Monitor, Op, Optimizer, Part, Population, Precision, Recipe,
+    Schedule, Seed, Window,
 };
 use weft_net::{Batch, Device, Engine, Error, PopulationLoss, Workspace};
 use weft_testkit::{forward_f64, tiny_families};

@@ -17,7 +17,9 @@ use std::time::Instant;
 use weft::activations::OnData;
 use weft::config::data_folder;
 use weft_canon::{AlignBy, Canonicalizer, Group, Matching, match_to};
-use weft_core::{Activation, Architecture, Dataset, Duration, Monitor, Optimizer, Part, Population, Precision, Recipe, Schedule, Seed};
+use weft_core::{
+    Activation, Architecture, Dataset, Duration, Monitor, Optimizer, Part, Population, Precision, Recipe, Schedule, Seed,
+};
 use weft_net::{Device, Scores};
 
 /// Positions on a path.

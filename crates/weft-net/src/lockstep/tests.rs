@@ -7,7 +7,8 @@ use candle_core::{Tensor, Var};
 use std::sync::atomic::AtomicBool;
 use weft_core::families::{Family, ResNet};
 use weft_core::{
-    Dataset, Duration, GraphBuilder, Inputs, Monitor, Node, Op, Optimizer, Part, Population, Precision, Recipe, Schedule, Seed, Window,
+    Dataset, Duration, GraphBuilder, Inputs, Monitor, Node, Op, Optimizer, Part, Population, Precision, Recipe, Schedule, Seed,
+    Window,
 };
 
 const OPTIMIZERS: [Optimizer; 4] = [Optimizer::SGD, Optimizer::Sgd { momentum: 0.9 }, Optimizer::ADAM, Optimizer::ADAMW];

@@ -20,7 +20,7 @@ pub(crate) fn train(
 ) -> Result<Vec<RunResult>> {
     let network = LockStep::new(architecture, seeds.len(), false)?.training();
     let job = Training { network, examples, validation, recipe, seeds, device, monitor };
-    on_device_in(recipe.precision, device.candle(), job)?
+    on_device_in(recipe.precision.into(), device.candle(), job)?
 }
 
 struct Training<'a> {

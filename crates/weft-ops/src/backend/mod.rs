@@ -21,7 +21,8 @@ pub use cuda::{Cuda, CudaParameters, CudaReal, View as DeviceView};
 pub use shapes::{Attention, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, NormKind, OptimizerStep, Slot};
 
 use crate::kernels::{ConvShape, PoolShape, Pooling};
-use weft_core::{Activation, Precision};
+use crate::tensor::Precision;
+use weft_core::Activation;
 
 /// A device's buffers and the operations on them.
 ///
@@ -502,6 +503,7 @@ pub fn on_device<J: Job>(device: &candle_core::Device, job: J) -> crate::Result<
 pub fn on_device_in<J: Job>(precision: Precision, device: &candle_core::Device, job: J) -> crate::Result<J::Output> {
     match (device, precision) {
         (candle_core::Device::Cpu, Precision::Single) => Ok(job.run(&Cpu::<f32>::new())),
+        (candle_core::Device::Cpu, Precision::Double) => Ok(job.run(&Cpu::<f64>::new())),
         (candle_core::Device::Cpu, Precision::Bfloat16) => {
             let reason = "it computes in f32; take a GPU for bf16 (`--device cuda:0`), or `precision = \"f32\"`".to_owned();
             Err(crate::Error::Device { device: "cpu".to_owned(), reason })

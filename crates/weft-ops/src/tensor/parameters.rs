@@ -20,6 +20,15 @@ pub enum Precision {
     Bfloat16,
 }
 
+impl From<weft_core::Precision> for Precision {
+    fn from(precision: weft_core::Precision) -> Self {
+        match precision {
+            weft_core::Precision::Single => Self::Single,
+            weft_core::Precision::Bfloat16 => Self::Bfloat16,
+        }
+    }
+}
+
 impl Precision {
     /// The element type of a network's inputs and outputs.
     #[must_use]

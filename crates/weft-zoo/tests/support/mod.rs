@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weft_core::{Activation, Architecture, Duration, Optimizer, Population, Provenance, Precision, Recipe, Record, Schedule, Seed, Split};
+use weft_core::{
+    Activation, Architecture, Duration, Optimizer, Population, Precision, Provenance, Recipe, Record, Schedule, Seed, Split,
+};
 
 /// A network of 23 weights.
 pub(crate) fn architecture() -> Arc<Architecture> {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use weft_canon::{Canonicalizer, Group, Matching};
 use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
 use weft_core::{
-    Activation, Architecture, Condition, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Precision, Recipe, Record,
-    Schedule, Seed, Split,
+    Activation, Architecture, Condition, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Precision, Recipe,
+    Record, Schedule, Seed, Split,
 };
 use weft_gen::{FlowConfig, FlowTrainer, Generator as _, Sampler, SamplerConfig, TrainingSet};
 use weft_net::Device;

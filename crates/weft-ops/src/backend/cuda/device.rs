@@ -130,8 +130,10 @@ impl Device {
         let copy = self.uninit(values.len())?;
         self.stream.context().bind_to_thread().w()?;
         // SAFETY: a view borrows that many values on this device, the copy has room for as many, and both are used on this stream alone.
-        unsafe { result::memcpy_dtod_async(address(&copy), values.address(), values.len() * size_of::<T>(), self.stream.cu_stream()) }
-            .w()?;
+        unsafe {
+            result::memcpy_dtod_async(address(&copy), values.address(), values.len() * size_of::<T>(), self.stream.cu_stream())
+        }
+        .w()?;
         Ok(copy)
     }
 

@@ -164,7 +164,7 @@ mod tests {
     fn a_stop_reaches_every_device() {
         let stop = AtomicBool::new(false);
         let started = AtomicUsize::new(0);
-        let work = |_: &(), _: &Device, monitor: &Monitor<'_>| -> Result<(), &str> {
+        let work = |(): &(), _: &Device, monitor: &Monitor<'_>| -> Result<(), &str> {
             if started.fetch_add(1, Ordering::Relaxed) == 1 {
                 stop.store(true, Ordering::Relaxed);
             }

@@ -5,6 +5,7 @@
 #   WEFT        the program, built with `--features cuda`
 #   STEPS       the example `steps` of weft-gen, likewise
 #   CUDA_TESTS  the test `cuda` of weft-ops, likewise (`cargo test … --no-run` says where it lies)
+#   DEVICES_TESTS  its test `devices`, likewise; needed where there are two GPUs, with NCCL in LD_LIBRARY_PATH
 # With a PyTorch in `python3`, the same steps are measured beside it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +17,10 @@ fi
 if [ -z "${WEFT:-}" ]; then
   cargo build --release --locked --features cuda -p weft-cli
   cargo build --release --locked --features cuda -p weft-gen --example steps
-  CUDA_TESTS="$(cargo test --release --locked --features cuda -p weft-ops --test cuda --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')"
+  test_program() {
+    cargo test --release --locked --features cuda -p weft-ops --test "$1" --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p'
+  }
+  CUDA_TESTS="$(test_program cuda)" DEVICES_TESTS="$(test_program devices)"
   WEFT=target/release/weft STEPS=target/release/examples/steps
 fi
 
@@ -38,4 +42,11 @@ if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/de
   # shellcheck disable=SC2086
   python3 bench/steps.py --weft "$STEPS" --device cuda:0 --precision bf16 --steps 20 --turns 5 --peer eager --peer compiled $shapes
   python3 bench/steps.py --weft "$STEPS" --device cuda:0 --steps 20 --turns 5 --peer eager residual:1024x1024x6x256
+fi
+
+if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
+  printf '\n== two GPUs: sums, losses beside those of one, and a training step\n'
+  "$DEVICES_TESTS" --nocapture
+  "$STEPS" cuda:0,cuda:1 bf16 transformer 64x256x1024x12
+  "$STEPS" cuda:0,cuda:1 f32 residual 8192x2048x6x256
 fi

@@ -128,7 +128,7 @@ impl FlowTrainer {
         let k = data.code_len();
         let network = config.network(k, &schema);
         let optimizer =
-            FlatOptimizer::new(config.optimizer(), &network.initial(seed.fork("network")), device.candle(), Precision::Single)?;
+            FlatOptimizer::new(config.optimizer(), &network.initial(seed.fork("network")), device.all(), Precision::Single)?;
         let spread = Spread::of(&data.final_codes, k);
         let codes = spread.normalize(&data.codes);
         Ok(Self { config, network, optimizer, schema, spread, codes, encoded, data, device: device.clone(), seed })

@@ -154,7 +154,8 @@ impl RefinerTrainer {
         let optimizer = FlatOptimizer::new(
             FlatOptimizerConfig { weight_decay: 0.0, clip_norm: 1.0, ema_decay: 0.99 },
             &network.initial(seed.fork("network")),
-            device.candle(),
+            // The first device alone: the repulsion is between all samples of a step.
+            std::slice::from_ref(device.candle()),
             Precision::Single,
         )?;
         let pool = proposal.sample(config.pool, condition, seed.fork("pool"))?;

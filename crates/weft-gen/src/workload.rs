@@ -37,6 +37,12 @@ pub trait Steps {
     /// A failed tensor operation.
     fn infer(&self, passes: usize) -> Result<f64>;
 
+    /// Whether all devices hold the same bits.
+    ///
+    /// # Errors
+    /// If a device fails.
+    fn agree(&self) -> Result<bool>;
+
     /// Floating-point operations of the products of one forward pass; a training step has three times as many.
     fn flops(&self) -> f64;
 }
@@ -94,7 +100,7 @@ impl<N: Network> Workload<N> {
         (device, precision): (&Device, Precision),
     ) -> Result<Self> {
         let config = FlatOptimizerConfig { weight_decay: 0.01, clip_norm: 1.0, ema_decay: 0.999 };
-        let optimizer = FlatOptimizer::new(config, theta, device.candle(), precision)?;
+        let optimizer = FlatOptimizer::new(config, theta, device.all(), precision)?;
         let frozen = Parameters::frozen(theta, device.candle(), precision)?;
         let [features_in, features_out] = network.features();
         let inputs = Seed::new(2).normals(batch * rows * features_in);
@@ -132,6 +138,10 @@ impl<N: Network> Steps for Workload<N> {
         Ok(value.map_or(f64::NAN, |v| f64::from(v[0])))
     }
 
+    fn agree(&self) -> Result<bool> {
+        Ok(self.optimizer.parameters().agree()?)
+    }
+
     fn flops(&self) -> f64 {
         self.flops
     }
@@ -140,6 +150,19 @@ impl<N: Network> Steps for Workload<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_devices_learn_what_one_does() {
+        for (kind, shape) in [("transformer", "5x3x16x1"), ("residual", "9x16x2x4")] {
+            let [mut one, mut two] =
+                [1, 2].map(|devices| workload(kind, shape, &Device::cpus(devices), Precision::Single).unwrap());
+            for step in 0..20 {
+                let losses = [one.train(1).unwrap(), two.train(1).unwrap()];
+                assert!((losses[0] - losses[1]).abs() < 1e-5 * losses[0], "{kind}, step {step}: {losses:?}");
+            }
+            assert!(two.agree().unwrap(), "{kind}");
+        }
+    }
 
     #[test]
     fn workloads_learn_and_names_are_checked() {

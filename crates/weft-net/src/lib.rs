@@ -15,9 +15,10 @@ mod interpreter;
 mod lockstep;
 mod loss;
 mod recalibrate;
+mod share;
 mod train;
 
-pub use device::Device;
+pub use device::{Device, DeviceName};
 pub use engine::{Engine, Workspace, forward_flops};
 pub use error::{Error, Result};
 pub use evaluate::{Scores, accuracies, hidden_activity, logits, predictions, scores};
@@ -25,4 +26,5 @@ pub use examples::{Batch, Examples};
 pub use interpreter::{WeightRow, interpret_captured, interpret_f32, interpret_f64, random_inputs, with_tokens};
 pub use loss::{Ensemble, Gradients, PopulationLoss};
 pub use recalibrate::recalibrate;
+pub use share::share_out;
 pub use train::{RunResult, Snapshot, initial_weights, train};

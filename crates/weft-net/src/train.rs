@@ -32,6 +32,7 @@ pub struct RunResult {
 ///
 /// A run depends on its own seed, the recipe and the data, not on its neighbours: trained alone or among a
 /// thousand, it ends with the same bytes (on one machine's CPU, at any number of threads).
+/// Of several devices the first trains all; [`share_out`](crate::share_out) shares blocks of runs out.
 ///
 /// # Errors
 /// A recipe out of range, a data set that does not fit, a diverged run, or [`Error::Interrupted`] when the

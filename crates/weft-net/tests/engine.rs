@@ -174,7 +174,7 @@ fn misfits_and_divergence_are_named() {
     let wild = Recipe { learning_rate: 1e30, ..recipe(Optimizer::SGD) };
     let error = weft_net::train(&arch, &data, &wild, &[Seed::new(1)], &Device::cpu(), &Monitor::silent()).unwrap_err();
     assert!(error.to_string().contains("diverged"), "{error}");
-    assert!(Device::open("tpu").unwrap_err().to_string().contains("known devices"));
+    assert!(Device::open("tpu").unwrap_err().to_string().contains("`tpu` is not a device"));
 }
 
 /// A network without hidden units whose outputs are its two inputs.

@@ -172,7 +172,7 @@ fn residual_mlp(criterion: &mut Criterion) {
     };
     let (x, condition) = (tensor(11, config.inputs), tensor(12, config.conditioning));
     let settings = FlatOptimizerConfig { weight_decay: 0.0, clip_norm: 1.0, ema_decay: 0.99 };
-    let mut optimizer = FlatOptimizer::new(settings, &network.initial(Seed::new(13)), &Device::Cpu, Precision::Single)
+    let mut optimizer = FlatOptimizer::new(settings, &network.initial(Seed::new(13)), &[Device::Cpu], Precision::Single)
         .expect("parameters fit in memory");
     let mut group = criterion.benchmark_group("residual MLP 99-256×3-99, 256 rows");
     group.throughput(Throughput::Elements(rows as u64));

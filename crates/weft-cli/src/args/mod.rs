@@ -78,7 +78,7 @@ pub(crate) struct Quickstart {
 /// What every command that reads a run file takes.
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
-    /// Where networks are trained and run: auto, cpu or cuda:N.
+    /// Where networks are trained and run: auto, cpu, cuda:N, or several GPUs that train together, as in cuda:0,cuda:1.
     #[arg(long)]
     pub(crate) device: Option<String>,
     /// Replace a key of the run file, such as generator.flow.steps=500; may be repeated.

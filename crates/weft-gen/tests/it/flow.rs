@@ -27,6 +27,28 @@ fn a_resumed_run_is_the_uninterrupted_run() {
 }
 
 #[test]
+fn two_devices_train_the_flow_of_one_and_go_on_from_its_state() {
+    let config = || flow_config(&["accuracy", "step"]);
+    let on_two = || FlowTrainer::new(config(), random_set(), Seed::new(7), &Device::cpus(2)).expect("the settings are in range");
+    let [mut one, mut two] = [flow_trainer(), on_two()];
+    for until in 1..=20 {
+        let [a, b] = [&mut one, &mut two].map(|trainer| trainer.advance(until, &Monitor::silent()).unwrap());
+        assert!((a - b).abs() < 1e-4 * a, "step {until}: losses {a} and {b}");
+    }
+    let theta = |trainer: &FlowTrainer| trainer.save().unwrap().tensors["theta"].1.clone();
+    let apart = theta(&one).iter().zip(theta(&two)).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(apart < 1e-3, "parameters are {apart} apart");
+    // A state is not of a number of devices.
+    let saved = train_flow(on_two(), 7).save().unwrap();
+    let resume_on = |devices| {
+        let resumed = FlowTrainer::resume(config(), random_set(), Seed::new(7), &Device::cpus(devices), &saved);
+        train_flow(resumed.expect("a state of this configuration"), 20)
+    };
+    assert_eq!(resume_on(2).save().unwrap(), two.save().unwrap());
+    assert_eq!(resume_on(1).step(), 20);
+}
+
+#[test]
 fn an_interrupt_comes_after_a_whole_step() {
     let stop = AtomicBool::new(false);
     let sink = |event| {

@@ -17,7 +17,7 @@ mod shapes;
 
 pub use cpu::{Cpu, CpuParameters, Pooled, Real};
 #[cfg(feature = "cuda")]
-pub use cuda::{Cuda, CudaParameters, CudaReal, View as DeviceView};
+pub use cuda::{Cuda, CudaGroup, CudaParameters, CudaReal, View as DeviceView};
 pub use shapes::{Attention, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, NormKind, OptimizerStep, Slot};
 
 use crate::kernels::{ConvShape, PoolShape, Pooling};
@@ -28,7 +28,7 @@ use weft_core::Activation;
 ///
 /// Lengths are checked; a mismatch is a panic, since shapes are checked where data enter a network. Operations on a GPU
 /// are queued; an error may belong to an earlier one.
-pub trait Backend: std::fmt::Debug + Send + Sync {
+pub trait Backend: std::fmt::Debug + Send + Sync + Sized {
     /// Values that a network passes on, in the precision of its computation.
     type Buffer: Send + Sync;
     /// Values of higher precision: statistics, and gradients of parameters. On the CPU, the same.
@@ -41,6 +41,25 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
     type Indices<'a>: Copy;
     /// Parameters with their gradient, moments and moving average.
     type Parameters: Send + Sync;
+    /// What devices need to add up vectors between them.
+    type Group: Send + Sync;
+
+    /// Joins devices that are to train one network together, for [`Backend::all_reduce`].
+    ///
+    /// # Errors
+    /// If they cannot reach each other.
+    fn join(devices: &[Self]) -> crate::Result<Self::Group>;
+
+    /// Replaces vectors, one a device in the order of the group, by their sum: the same bits on all devices.
+    ///
+    /// One thread calls it for all devices, so that each has it to do or none.
+    ///
+    /// # Errors
+    /// If a device fails, now or before; the group is given up then.
+    fn all_reduce(group: &Self::Group, vectors: &mut [&mut Self::Wide]) -> crate::Result<()>;
+
+    /// Gives a group up after one of its devices has failed, so that no other waits for it.
+    fn abort(group: &Self::Group);
 
     /// Borrows a buffer.
     fn view<'a>(&self, buffer: &'a Self::Buffer) -> Self::View<'a>;

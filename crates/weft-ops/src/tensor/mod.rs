@@ -7,6 +7,7 @@ mod network;
 mod on_tensors;
 mod optimizer;
 mod parameters;
+mod replicas;
 mod residual;
 mod transformer;
 

@@ -1,10 +1,12 @@
 //! Whole networks as one differentiable operation each: candle sees inputs and outputs, and nothing in between costs a tensor.
 
 use super::on_tensors::{OnTensors, VisitBackend, on_device_of};
-use super::parameters::{Held, Parameters, Visit, VisitMut};
+use super::parameters::{Parameters, Visit, VisitMut};
+use super::replicas::{Held, Replicas};
 use crate::backend::{Backend, Batch, Linear, Norm, NormKind};
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Shape, Storage, Tensor};
 use std::any::Any;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use weft_core::Seed;
 
@@ -127,7 +129,8 @@ pub struct Lesson<'a> {
 
 /// Adds the gradient of the mean squared error `Σᵣ wᵣ·|f(xᵣ) − targetᵣ|² / (r·o)` to that of the parameters.
 ///
-/// The error is summed on the device, where [`Parameters::take_loss`] reads it: nothing waits here.
+/// The error is summed on the device, where [`Parameters::take_loss`] reads it: nothing waits here. Of parameters on several devices,
+/// each has the gradient and the error of its part of the rows, until they are summed by a step or read.
 ///
 /// # Errors
 /// If lengths do not fit, the parameters are not trained, or the device fails.
@@ -155,23 +158,62 @@ struct Regress<'a, N: Network> {
 }
 
 impl<N: Network> VisitMut<()> for Regress<'_, N> {
-    fn visit<B: OnTensors>(self, held: &mut Held<B>) -> crate::Result<()> {
-        let Held { backend, parameters, loss } = held;
-        let backend = &*backend;
-        let x = backend.upload(self.lesson.inputs)?;
-        let condition = self.network.conditioning().map(|_| backend.upload(self.lesson.condition)).transpose()?;
-        let targets = backend.upload(self.lesson.targets)?;
-        let weights = (!self.lesson.weights.is_empty()).then(|| backend.upload_wide(self.lesson.weights)).transpose()?;
-        let (theta, gradient) = backend.theta_and_gradient(parameters);
-        let pass = Pass { backend, theta, rows: self.rows, keep: true };
-        let inputs = (backend.view(&x), condition.as_ref().map(|c| backend.view(c)));
-        let (y, saved) = self.network.forward(pass, inputs.0, inputs.1)?;
-        let Some(saved) = saved else { return Err(candle_core::Error::Msg("a pass kept nothing".to_owned()).into()) };
-        let sizes = [self.rows, self.network.features()[1]];
-        let dy = backend.squared_error(sizes, backend.view(&y), backend.view(&targets), weights.as_ref(), loss)?;
-        self.network.backward(pass, inputs, saved, backend.view(&dy), gradient)?;
+    fn visit<B: OnTensors>(self, replicas: &mut Replicas<B>) -> crate::Result<()> {
+        let Self { network, lesson, rows } = self;
+        let parts = parts(rows, network.rows_at_once(), replicas.len());
+        replicas.each(|place, held| match parts[place].clone() {
+            part if part.len() == rows => learn(network, lesson, held),
+            part if part.is_empty() => Ok(()),
+            part => {
+                // The mean over the part, weighed by its share, is a summand of the mean over all rows.
+                let share = part.len() as f32 / rows as f32;
+                let weights: Vec<f32> = match lesson.weights {
+                    [] => vec![share; part.len()],
+                    weights => weights[part.clone()].iter().map(|weight| weight * share).collect(),
+                };
+                let of_part = |values: &'_ [f32]| {
+                    let width = values.len() / rows;
+                    width * part.start..width * part.end
+                };
+                let group = network.conditioning().map_or(1, |[_, group]| group);
+                let width = lesson.condition.len() / (rows / group);
+                let part = Lesson {
+                    inputs: &lesson.inputs[of_part(lesson.inputs)],
+                    condition: &lesson.condition[width * (part.start / group)..width * (part.end / group)],
+                    targets: &lesson.targets[of_part(lesson.targets)],
+                    weights: &weights,
+                };
+                learn(network, &part, held)
+            }
+        })?;
         Ok(())
     }
+}
+
+/// Divides rows among devices, in order and as evenly as whole sequences go; some parts are empty where there are too few.
+fn parts(rows: usize, rows_at_once: usize, devices: usize) -> Vec<Range<usize>> {
+    let bound = |device| rows / rows_at_once * device / devices * rows_at_once;
+    (0..devices).map(|device| bound(device)..bound(device + 1)).collect()
+}
+
+/// Adds the gradient and the error of a lesson to those of one device.
+fn learn<B: OnTensors, N: Network>(network: &N, lesson: &Lesson<'_>, held: &mut Held<B>) -> crate::Result<()> {
+    let Held { backend, parameters, loss } = held;
+    let backend = &*backend;
+    let [features, outputs] = network.features();
+    let rows = lesson.inputs.len() / features;
+    let x = backend.upload(lesson.inputs)?;
+    let condition = network.conditioning().map(|_| backend.upload(lesson.condition)).transpose()?;
+    let targets = backend.upload(lesson.targets)?;
+    let weights = (!lesson.weights.is_empty()).then(|| backend.upload_wide(lesson.weights)).transpose()?;
+    let (theta, gradient) = backend.theta_and_gradient(parameters);
+    let pass = Pass { backend, theta, rows, keep: true };
+    let inputs = (backend.view(&x), condition.as_ref().map(|c| backend.view(c)));
+    let (y, saved) = network.forward(pass, inputs.0, inputs.1)?;
+    let Some(saved) = saved else { return Err(candle_core::Error::Msg("a pass kept nothing".to_owned()).into()) };
+    let dy = backend.squared_error([rows, outputs], backend.view(&y), backend.view(&targets), weights.as_ref(), loss)?;
+    network.backward(pass, inputs, saved, backend.view(&dy), gradient)?;
+    Ok(())
 }
 
 /// What a forward pass kept, of whatever backend.
@@ -186,7 +228,8 @@ struct Forward<'a, N: Network> {
 }
 
 impl<N: Network> Visit<(Storage, Kept)> for Forward<'_, N> {
-    fn visit<B: OnTensors>(self, held: &Held<B>) -> crate::Result<(Storage, Kept)> {
+    fn visit<B: OnTensors>(self, replicas: &Replicas<B>) -> crate::Result<(Storage, Kept)> {
+        let held = replicas.first();
         let backend = &held.backend;
         let pass = Pass { backend, theta: backend.theta(&held.parameters), rows: self.rows, keep: self.parameters.is_trained() };
         let x = backend.lend(self.x.0, self.x.1)?;
@@ -207,7 +250,8 @@ struct Backward<'a, N: Network> {
 }
 
 impl<N: Network> VisitMut<[Option<Storage>; 2]> for Backward<'_, N> {
-    fn visit<B: OnTensors>(self, held: &mut Held<B>) -> crate::Result<[Option<Storage>; 2]> {
+    fn visit<B: OnTensors>(self, replicas: &mut Replicas<B>) -> crate::Result<[Option<Storage>; 2]> {
+        let held = replicas.first_mut();
         let backend = &held.backend;
         let (theta, gradient) = backend.theta_and_gradient(&mut held.parameters);
         let pass = Pass { backend, theta, rows: self.rows, keep: true };

@@ -26,12 +26,12 @@ pub struct FlatOptimizer {
 }
 
 impl FlatOptimizer {
-    /// Starts from initial parameters.
+    /// Starts from initial parameters, on one device or on several that train together.
     ///
     /// # Errors
-    /// If the device's memory does not hold them.
-    pub fn new(config: FlatOptimizerConfig, theta: &[f32], device: &Device, precision: Precision) -> crate::Result<Self> {
-        Ok(Self { config, parameters: Parameters::new(theta, device, precision)?, step: 0 })
+    /// If a device's memory does not hold them, or the devices cannot be joined.
+    pub fn new(config: FlatOptimizerConfig, theta: &[f32], devices: &[Device], precision: Precision) -> crate::Result<Self> {
+        Ok(Self { config, parameters: Parameters::on_devices(theta, devices, precision)?, step: 0 })
     }
 
     /// The parameters, for a network's passes.
@@ -40,10 +40,10 @@ impl FlatOptimizer {
         &self.parameters
     }
 
-    /// Takes one step with the gradient that backward passes have summed.
+    /// Takes one step with the gradient that backward passes have summed, on all devices.
     ///
     /// # Errors
-    /// If the device fails.
+    /// If a device fails.
     pub fn update(&mut self, learning_rate: f64) -> crate::Result<()> {
         let step = OptimizerStep {
             optimizer: Optimizer::ADAMW,
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn descends_a_bowl_and_the_average_follows() {
         let start = Seed::new(1).normals(20_000);
-        let mut optimizer = FlatOptimizer::new(config(), &start, &Device::Cpu, Precision::Single).unwrap();
+        let mut optimizer = FlatOptimizer::new(config(), &start, &[Device::Cpu], Precision::Single).unwrap();
         for _ in 0..400 {
             let gradient: Vec<f32> = optimizer.parameters().read(Slot::Theta).unwrap().iter().map(|t| 2.0 * t).collect();
             optimizer.parameters().write(Slot::Gradient, &gradient).unwrap();
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn clips_to_the_norm() {
-        let mut a = FlatOptimizer::new(config(), &[0.0; 4], &Device::Cpu, Precision::Single).unwrap();
+        let mut a = FlatOptimizer::new(config(), &[0.0; 4], &[Device::Cpu], Precision::Single).unwrap();
         a.parameters().write(Slot::Gradient, &[30.0, 0.0, 40.0, 0.0]).unwrap();
         a.update(0.1).unwrap();
         assert!((a.parameters().gradient_norm().unwrap() - 50.0).abs() < 1e-5);

@@ -1,7 +1,8 @@
 //! A network's parameters on a device, shared between its passes and its optimizer.
 
 use super::on_tensors::OnTensors;
-use crate::backend::{Backend, Cpu, OptimizerStep, Slot};
+use super::replicas::{Held, Replicas};
+use crate::backend::{Cpu, OptimizerStep, Slot};
 use candle_core::{DType, Device, Tensor, Var};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -41,38 +42,33 @@ impl Precision {
     }
 }
 
-/// A backend with the parameters that it holds.
-pub(super) struct Held<B: Backend> {
-    pub(super) backend: B,
-    pub(super) parameters: B::Parameters,
-    /// The sum of losses since it was last read.
-    pub(super) loss: B::Wide,
-}
-
 /// Parameters of any backend.
 pub(super) enum Store {
-    Single(Held<Cpu<f32>>),
-    Double(Held<Cpu<f64>>),
+    Single(Replicas<Cpu<f32>>),
+    Double(Replicas<Cpu<f64>>),
     #[cfg(feature = "cuda")]
-    CudaSingle(Held<Cuda<f32>>),
+    CudaSingle(Replicas<Cuda<f32>>),
     #[cfg(feature = "cuda")]
-    CudaBfloat16(Held<Cuda<half::bf16>>),
+    CudaBfloat16(Replicas<Cuda<half::bf16>>),
 }
 
 /// What is done with a store, whatever its backend.
 pub(super) trait Visit<R> {
-    fn visit<B: OnTensors>(self, held: &Held<B>) -> crate::Result<R>;
+    fn visit<B: OnTensors>(self, replicas: &Replicas<B>) -> crate::Result<R>;
 }
 
 /// The same, where parameters or gradient change.
 pub(super) trait VisitMut<R> {
-    fn visit<B: OnTensors>(self, held: &mut Held<B>) -> crate::Result<R>;
+    fn visit<B: OnTensors>(self, replicas: &mut Replicas<B>) -> crate::Result<R>;
 }
 
 /// The flat parameters of a network or of a population; clones share them.
 ///
 /// Passes of a network over tensors read them, and the backward pass adds their gradient to a vector beside them, without a tensor
 /// in between; an optimizer's step reads and clears it.
+///
+/// On several devices each holds all of them: [`regress`](super::regress) gives each a part of the rows, and a step sums their gradients
+/// first. Passes over tensors run on the first device.
 #[derive(Clone)]
 pub struct Parameters {
     store: Arc<RwLock<Store>>,
@@ -95,7 +91,15 @@ impl Parameters {
     /// # Errors
     /// If the device has no such precision or its memory does not hold them.
     pub fn new(theta: &[f32], device: &Device, precision: Precision) -> crate::Result<Self> {
-        Self::build(theta, device, precision, true)
+        Self::build(theta, std::slice::from_ref(device), precision, true)
+    }
+
+    /// Puts parameters on each of several devices of one kind, to be trained by all of them together.
+    ///
+    /// # Errors
+    /// As [`Parameters::new`], or if the devices cannot be joined.
+    pub fn on_devices(theta: &[f32], devices: &[Device], precision: Precision) -> crate::Result<Self> {
+        Self::build(theta, devices, precision, true)
     }
 
     /// Puts parameters on a device, to be used: passes keep nothing for gradients.
@@ -103,26 +107,41 @@ impl Parameters {
     /// # Errors
     /// As [`Parameters::new`].
     pub fn frozen(theta: &[f32], device: &Device, precision: Precision) -> crate::Result<Self> {
-        Self::build(theta, device, precision, false)
+        Self::build(theta, std::slice::from_ref(device), precision, false)
     }
 
-    fn build(theta: &[f32], device: &Device, precision: Precision, trained: bool) -> crate::Result<Self> {
-        fn held<B: Backend>(backend: B, theta: &[f32], trained: bool) -> crate::Result<Held<B>> {
-            Ok(Held { parameters: backend.parameters(theta, trained)?, loss: backend.zeros_wide(1)?, backend })
-        }
-        let store = match (device, precision) {
-            (Device::Cpu, Precision::Single) => Store::Single(held(Cpu::new(), theta, trained)?),
-            (Device::Cpu, Precision::Double) => Store::Double(held(Cpu::new(), theta, trained)?),
-            #[cfg(feature = "cuda")]
-            (Device::Cuda(cuda), Precision::Single) => Store::CudaSingle(held(Cuda::new(cuda)?, theta, trained)?),
-            #[cfg(feature = "cuda")]
-            (Device::Cuda(cuda), Precision::Bfloat16) => Store::CudaBfloat16(held(Cuda::new(cuda)?, theta, trained)?),
-            _ => {
-                let reason = format!("networks do not compute in {:?} there", precision.dtype());
-                return Err(crate::Error::Device { device: format!("{:?}", device.location()), reason });
-            }
+    fn build(theta: &[f32], devices: &[Device], precision: Precision, trained: bool) -> crate::Result<Self> {
+        let refuse = |reason| {
+            let names: Vec<_> = devices.iter().map(|device| format!("{:?}", device.location())).collect();
+            Err(crate::Error::Device { device: names.join(","), reason })
         };
-        let handle = Var::zeros(1, precision.dtype(), device)?;
+        let Some(first) = devices.first() else { return refuse("networks need a device".to_owned()) };
+        let is_like_first = |device: &Device| device.is_cpu() == first.is_cpu() && device.is_cuda() == first.is_cuda();
+        if !devices.iter().all(is_like_first) {
+            return refuse("devices that share a network are of one kind".to_owned());
+        }
+        #[cfg(feature = "cuda")]
+        let gpus: Vec<_> = devices.iter().filter_map(|device| device.as_cuda_device().ok()).collect();
+        let store = match (first, precision) {
+            (Device::Cpu, Precision::Single) => {
+                Store::Single(Replicas::new(devices.iter().map(|_| Cpu::new()).collect(), theta, trained)?)
+            }
+            (Device::Cpu, Precision::Double) => {
+                Store::Double(Replicas::new(devices.iter().map(|_| Cpu::new()).collect(), theta, trained)?)
+            }
+            #[cfg(feature = "cuda")]
+            (Device::Cuda(_), Precision::Single) => {
+                let backends = gpus.into_iter().map(Cuda::new).collect::<crate::Result<_>>()?;
+                Store::CudaSingle(Replicas::new(backends, theta, trained)?)
+            }
+            #[cfg(feature = "cuda")]
+            (Device::Cuda(_), Precision::Bfloat16) => {
+                let backends = gpus.into_iter().map(Cuda::new).collect::<crate::Result<_>>()?;
+                Store::CudaBfloat16(Replicas::new(backends, theta, trained)?)
+            }
+            _ => return refuse(format!("networks do not compute in {:?} there", precision.dtype())),
+        };
+        let handle = Var::zeros(1, precision.dtype(), first)?;
         Ok(Self { store: Arc::new(RwLock::new(store)), handle, precision, trained, len: theta.len() })
     }
 
@@ -182,8 +201,16 @@ impl Parameters {
     pub fn read(&self, slot: Slot) -> crate::Result<Vec<f32>> {
         struct Read(Slot);
         impl Visit<Vec<f32>> for Read {
-            fn visit<B: OnTensors>(self, held: &Held<B>) -> crate::Result<Vec<f32>> {
-                held.backend.read(&held.parameters, self.0)
+            fn visit<B: OnTensors>(self, replicas: &Replicas<B>) -> crate::Result<Vec<f32>> {
+                let first = replicas.first();
+                let mut values = first.backend.read(&first.parameters, self.0)?;
+                if self.0 == Slot::Gradient {
+                    for held in replicas.iter().skip(1) {
+                        let others = held.backend.read(&held.parameters, self.0)?;
+                        values.iter_mut().zip(others).for_each(|(value, other)| *value += other);
+                    }
+                }
+                Ok(values)
             }
         }
         self.visit(Read(slot))
@@ -196,8 +223,13 @@ impl Parameters {
     pub fn write(&self, slot: Slot, values: &[f32]) -> crate::Result<()> {
         struct Write<'a>(Slot, &'a [f32]);
         impl VisitMut<()> for Write<'_> {
-            fn visit<B: OnTensors>(self, held: &mut Held<B>) -> crate::Result<()> {
-                held.backend.write(&mut held.parameters, self.0, self.1)
+            fn visit<B: OnTensors>(self, replicas: &mut Replicas<B>) -> crate::Result<()> {
+                // Gradients are summed over devices.
+                let others = if self.0 == Slot::Gradient { vec![0.0; self.1.len()] } else { self.1.to_vec() };
+                replicas.each(|place, held| {
+                    held.backend.write(&mut held.parameters, self.0, if place == 0 { self.1 } else { &others })
+                })?;
+                Ok(())
             }
         }
         if values.len() != self.len {
@@ -206,15 +238,15 @@ impl Parameters {
         self.visit_mut(Write(slot, values))
     }
 
-    /// Takes one step of an optimizer with the gradient summed so far, and clears it.
+    /// Takes one step of an optimizer with the gradient summed so far, over all devices, and clears it.
     ///
     /// # Errors
-    /// If the device fails.
+    /// If a device fails.
     pub fn step(&self, step: &OptimizerStep) -> crate::Result<()> {
         struct Step<'a>(&'a OptimizerStep);
         impl VisitMut<()> for Step<'_> {
-            fn visit<B: OnTensors>(self, held: &mut Held<B>) -> crate::Result<()> {
-                held.backend.optimizer_step(&mut held.parameters, self.0)
+            fn visit<B: OnTensors>(self, replicas: &mut Replicas<B>) -> crate::Result<()> {
+                replicas.step(self.0)
             }
         }
         self.visit_mut(Step(step))
@@ -227,25 +259,54 @@ impl Parameters {
     pub fn gradient_norm(&self) -> crate::Result<f64> {
         struct Norm;
         impl Visit<f64> for Norm {
-            fn visit<B: OnTensors>(self, held: &Held<B>) -> crate::Result<f64> {
-                held.backend.gradient_norm(&held.parameters)
+            fn visit<B: OnTensors>(self, replicas: &Replicas<B>) -> crate::Result<f64> {
+                let first = replicas.first();
+                first.backend.gradient_norm(&first.parameters)
             }
         }
         self.visit(Norm)
     }
 
-    /// The sum of the losses of [`regress`](super::regress) since the last call; waits for the device.
+    /// The sum of the losses of [`regress`](super::regress) since the last call; waits for all devices.
     ///
     /// # Errors
-    /// If the device fails.
+    /// If a device fails.
     pub fn take_loss(&self) -> crate::Result<f64> {
         struct Take;
         impl VisitMut<f64> for Take {
-            fn visit<B: OnTensors>(self, held: &mut Held<B>) -> crate::Result<f64> {
-                let loss = std::mem::replace(&mut held.loss, held.backend.zeros_wide(1)?);
-                Ok(f64::from(held.backend.download_wide(&loss)?[0]))
+            fn visit<B: OnTensors>(self, replicas: &mut Replicas<B>) -> crate::Result<f64> {
+                let losses = replicas.each(|_, held| {
+                    let loss = std::mem::replace(&mut held.loss, held.backend.zeros_wide(1)?);
+                    Ok(f64::from(held.backend.download_wide(&loss)?[0]))
+                })?;
+                Ok(losses.into_iter().sum())
             }
         }
         self.visit_mut(Take)
+    }
+
+    /// Whether all devices hold the same bits, as they do between steps.
+    ///
+    /// # Errors
+    /// If a device fails.
+    pub fn agree(&self) -> crate::Result<bool> {
+        struct Agree;
+        impl Visit<bool> for Agree {
+            fn visit<B: OnTensors>(self, replicas: &Replicas<B>) -> crate::Result<bool> {
+                for slot in [Slot::Theta, Slot::Average, Slot::First, Slot::Second] {
+                    let bits = |held: &Held<B>| -> crate::Result<Vec<u32>> {
+                        Ok(held.backend.read(&held.parameters, slot)?.into_iter().map(f32::to_bits).collect())
+                    };
+                    let first = bits(replicas.first())?;
+                    for other in replicas.iter().skip(1) {
+                        if bits(other)? != first {
+                            return Ok(false);
+                        }
+                    }
+                }
+                Ok(true)
+            }
+        }
+        self.visit(Agree)
     }
 }

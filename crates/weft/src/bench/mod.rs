@@ -16,9 +16,9 @@ use std::time::Instant;
 use weft_core::Monitor;
 
 /// What to measure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
-    /// Where; on a GPU, what it is for is measured alone.
+    /// Where, on one device; on a GPU, what it is for is measured alone.
     pub device: DeviceConfig,
     /// Problems of about a tenth of the size.
     pub quick: bool,
@@ -28,7 +28,7 @@ pub struct Options {
 
 impl Options {
     /// A size, or its tenth.
-    fn size(self, full: usize) -> usize {
+    fn size(&self, full: usize) -> usize {
         if self.quick { full.div_ceil(10) } else { full }
     }
 }
@@ -59,9 +59,9 @@ type Measurement = fn(&stages::Bench) -> Result<Vec<Figure>>;
 /// Measures everything, one thing after the other.
 ///
 /// # Errors
-/// A stage that fails, a peer that cannot be run, or a stop.
+/// Several devices, a stage that fails, a peer that cannot be run, or a stop.
 pub fn run(options: &Options, monitor: &Monitor) -> Result<Vec<Figure>> {
-    let bench = stages::Bench::new(*options)?;
+    let bench = stages::Bench::new(options.clone())?;
     let mut measurements: Vec<Measurement> = vec![networks::steps, stages::train];
     if bench.device.is_cpu() {
         measurements.insert(0, limits::machine);

@@ -33,10 +33,15 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(options: Options) -> Result<Self> {
+        let device = Device::open(&options.device.to_string())?;
+        if device.all().len() > 1 {
+            let expected = "one device; weft-gen's example `steps` measures several".to_owned();
+            return Err(Error::Range { what: "what `weft bench` measures", expected, got: device.to_string() });
+        }
         let h1 = Arc::new(Architecture::mlp("784-32-32-10", &[784, 32, 32, 10], Activation::Relu)?);
         let folder = data_folder().join("mnist");
         let dataset = if folder.is_dir() { weft_zoo::data::idx_folder(&folder, "mnist", VALIDATION)? } else { lookalike()? };
-        Ok(Self { options, device: Device::open(&options.device.to_string())?, h1, dataset })
+        Ok(Self { options, device, h1, dataset })
     }
 
     /// Seconds to train networks of H1 for a number of steps, and their number of floating-point operations.

@@ -91,7 +91,7 @@ pub struct RunSection {
     pub seed: u64,
     /// Folder of all outputs; relative paths start at the current folder.
     pub output: PathBuf,
-    /// Where networks and generators are trained: `auto`, `cpu` or `cuda:N`.
+    /// Where networks and generators are trained: `auto`, `cpu`, `cuda:N`, or several GPUs as `cuda:0,cuda:1`.
     #[serde(default)]
     pub device: DeviceConfig,
 }

@@ -86,6 +86,7 @@ fn wrong_types_and_missing_keys_have_a_place() {
         "output = \"out\"\ndevice = \"gpu\"",
         "run.toml:4:10: `gpu` is not a device; known: auto, cpu, cuda:0, cuda:1, …",
     );
+    check("output = \"out\"", "output = \"out\"\ndevice = \"cuda:0,cuda:1,cuda:0\"", "run.toml:4:10: `cuda:0` is named twice");
     check("runs = 4", "runs = 4\nruns = 5", "run.toml:12:1: duplicate key");
     check(
         "[data.digits]",
@@ -129,7 +130,7 @@ fn overrides_are_checked_by_the_same_types() {
     let config =
         set(&["zoo.train.runs=8", "generator.flow.width=64", "run.device=cpu", "sampler.rk4.steps=7", "codec.pca.rank.fixed=5"])
             .unwrap();
-    assert_eq!((config.run.device, config.sampler.steps().steps), (DeviceConfig::Cpu, 7));
+    assert_eq!((config.run.device, config.sampler.steps().steps), (DeviceConfig(weft_net::DeviceName::Cpu), 7));
     assert!(matches!(config.zoo, ZooConfig::Train(TrainZooConfig { runs: 8, .. })));
     assert!(matches!(config.codec, CodecConfig::Pca(PcaConfig { rank: RankConfig::Fixed(5), .. })));
     let config = set(&["zoo.train.recipe.duration.steps=9", "zoo.existing.path=my-zoo"]).unwrap();

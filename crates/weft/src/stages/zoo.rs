@@ -6,12 +6,11 @@ use crate::config::{ArchitectureConfig, TrainZooConfig, ZooConfig};
 use crate::run::Stage;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use weft_core::{Architecture, Digest, Event, Monitor, Population, Provenance, Recipe, Record, Seed, Split};
-use weft_net::RunResult;
+use weft_core::{Architecture, Digest, Monitor, Population, Provenance, Recipe, Record, Seed, Split};
+use weft_net::{Device, RunResult};
 use weft_zoo::Zoo;
 
 /// Raised when the stage's code changes what it writes.
@@ -63,6 +62,12 @@ struct Job<'a> {
     recipe: Recipe,
 }
 
+/// A block of runs.
+struct Trained {
+    runs: Vec<RunResult>,
+    secs_each: f64,
+}
+
 impl Job<'_> {
     fn run(&self, running: Running) -> Result<Completed> {
         let mut zoo = if Zoo::exists(running.folder()) {
@@ -72,55 +77,47 @@ impl Job<'_> {
         };
         let total = self.config.runs + self.config.held_out_runs;
         let complete = zoo.runs()?;
-        let monitor = self.session.monitor;
-        let at_once = self.config.runs_at_once;
-        let blocks = (0..total).step_by(at_once).map(|first| first..(first + at_once).min(total));
-        // A block goes in as a whole or not at all.
-        let missing: Vec<_> = blocks.filter(|block| !complete.contains(&run_name(block.start))).collect();
-        let num_missing = missing.iter().map(ExactSizeIterator::len).sum::<usize>();
-        if num_missing < total {
-            monitor.note(format!("zoo: {} of {total} networks are there, goes on", total - num_missing));
+        let session = self.session;
+        let missing: Vec<usize> = (0..total).filter(|&run| !complete.contains(&run_name(run))).collect();
+        if missing.len() < total {
+            session.monitor.note(format!("zoo: {} of {total} networks are there, goes on", total - missing.len()));
         }
-        monitor.start("train zoo", num_missing as u64, "networks");
-        let mut done = 0;
-        for block in missing {
-            self.train_block(&mut zoo, block.clone(), done)?;
-            done += block.len() as u64;
-            monitor.progress(done);
-        }
-        monitor.finish();
+        // A block goes in as a whole or not at all; no device is without one.
+        let share = missing.len().div_ceil(session.device.all().len());
+        let blocks: Vec<&[usize]> = missing.chunks(self.config.runs_at_once.min(share).max(1)).collect();
+        session.monitor.start("train zoo", missing.len() as u64, "networks");
+        weft_net::share_out(
+            &blocks,
+            (&session.device, session.monitor),
+            |block, device, monitor| self.train_block(block, device, monitor),
+            |block, trained| self.append(&mut zoo, block, &trained),
+        )?;
+        session.monitor.finish();
         let digest = zoo.digest()?;
         drop(zoo);
         running.complete_as(&["zoo.toml"], digest)
     }
 
-    /// Trains a block and appends it; `done` networks were trained before.
-    fn train_block(&self, zoo: &mut Zoo, block: Range<usize>, done: u64) -> Result<()> {
-        self.session.check_stop(Stage::Zoo)?;
+    fn train_block(&self, block: &[usize], device: &Device, monitor: &Monitor) -> Result<Trained> {
+        let session = self.session;
+        if monitor.should_stop() {
+            return Err(Error::Interrupted { stage: Stage::Zoo.name() });
+        }
         let since = Instant::now();
-        let runs = self.train_runs(block.clone(), done)?;
-        let train_secs = since.elapsed().as_secs_f64() / block.len() as f64;
+        let seeds: Vec<Seed> = block.iter().map(|&run| session.seed.fork("zoo").index(run as u64)).collect();
+        let runs = weft_net::train(&self.architecture, &session.dataset, &self.recipe, &seeds, device, monitor)?;
+        Ok(Trained { runs, secs_each: since.elapsed().as_secs_f64() / block.len() as f64 })
+    }
+
+    fn append(&self, zoo: &mut Zoo, block: &[usize], trained: &Trained) -> Result<()> {
         let dim = self.architecture.num_parameters();
-        let mut rows = Vec::with_capacity(runs.iter().map(|r| r.snapshots.len()).sum::<usize>() * dim);
+        let mut rows = Vec::with_capacity(trained.runs.iter().map(|r| r.snapshots.len()).sum::<usize>() * dim);
         let mut records = Vec::new();
-        for (run, result) in block.zip(&runs) {
-            records.extend(self.records(run, result, train_secs));
+        for (&run, result) in block.iter().zip(&trained.runs) {
+            records.extend(self.records(run, result, trained.secs_each));
             result.snapshots.iter().for_each(|snapshot| rows.extend_from_slice(&snapshot.row));
         }
         append(zoo, &Population::new(self.architecture.clone(), rows)?, &records)
-    }
-
-    fn train_runs(&self, block: Range<usize>, before: u64) -> Result<Vec<RunResult>> {
-        let session = self.session;
-        let seeds: Vec<Seed> = block.map(|run| session.seed.fork("zoo").index(run as u64)).collect();
-        // Inside a block, networks are counted from the block's first.
-        let sink = |event: Event| {
-            if let Event::Progress { done } = event {
-                session.monitor.progress(before + done);
-            }
-        };
-        let monitor = Monitor::new(&sink, session.monitor.stop_flag());
-        Ok(weft_net::train(&self.architecture, &session.dataset, &self.recipe, &seeds, &session.device, &monitor)?)
     }
 
     fn records(&self, run: usize, result: &RunResult, train_secs: f64) -> Vec<Record> {

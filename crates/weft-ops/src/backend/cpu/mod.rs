@@ -73,6 +73,25 @@ impl<T: Real> Backend for Cpu<T> {
     type IndexBuffer = Vec<u32>;
     type Indices<'a> = &'a [u32];
     type Parameters = CpuParameters<T>;
+    type Group = ();
+
+    fn join(_: &[Self]) -> crate::Result<()> {
+        Ok(())
+    }
+
+    fn all_reduce((): &(), vectors: &mut [&mut Pooled<T>]) -> crate::Result<()> {
+        let Some((sum, others)) = vectors.split_first_mut() else { return Ok(()) };
+        for other in others.iter() {
+            assert_eq!(sum.len(), other.len(), "summands of two lengths");
+            sum.par_chunks_mut(VALUES).zip(other.par_chunks(VALUES)).for_each(|(sum, other)| add_bias(sum, other));
+        }
+        for other in others {
+            other.copy_from_slice(sum);
+        }
+        Ok(())
+    }
+
+    fn abort((): &()) {}
 
     fn view<'a>(&self, buffer: &'a Self::Buffer) -> &'a [T] {
         buffer

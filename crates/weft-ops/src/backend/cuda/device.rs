@@ -27,7 +27,7 @@ pub(super) struct Device {
     pub(super) processors: usize,
     /// The greatest shared memory of a block.
     pub(super) shared_bytes: usize,
-    ordinal: usize,
+    pub(super) ordinal: usize,
     capability: (i32, i32),
     kernels: PerType,
     workspace: CudaSlice<u8>,

@@ -13,6 +13,7 @@ mod images;
 mod linear;
 mod loss;
 mod multiply;
+mod nccl;
 mod norm;
 mod parameters;
 mod pointwise;
@@ -20,6 +21,7 @@ mod product;
 mod reduce;
 mod view;
 
+pub use nccl::CudaGroup;
 pub use parameters::CudaParameters;
 pub use view::{CudaReal, View};
 
@@ -95,6 +97,19 @@ impl<T: CudaReal> Backend for Cuda<T> {
     type IndexBuffer = CudaSlice<u32>;
     type Indices<'a> = View<'a, u32>;
     type Parameters = CudaParameters<T>;
+    type Group = CudaGroup;
+
+    fn join(devices: &[Self]) -> crate::Result<CudaGroup> {
+        CudaGroup::new(devices.iter().map(|cuda| cuda.device.clone()).collect())
+    }
+
+    fn all_reduce(group: &CudaGroup, vectors: &mut [&mut CudaSlice<f32>]) -> crate::Result<()> {
+        group.all_reduce(vectors)
+    }
+
+    fn abort(group: &CudaGroup) {
+        group.abort();
+    }
 
     fn view<'a>(&self, buffer: &'a CudaSlice<T>) -> View<'a, T> {
         View::from(buffer)

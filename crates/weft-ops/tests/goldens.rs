@@ -46,7 +46,9 @@ impl<T: Real> Golden<T> {
     fn parameters(&self, n: usize, prefix: &str, tensors: &[&str]) -> (Vec<T>, Vec<usize>) {
         let tensors: Vec<Vec<T>> = tensors.iter().map(|tensor| self.get(&format!("{prefix}{tensor}"))).collect();
         let mut starts = vec![0];
-        tensors.iter().for_each(|tensor| starts.push(starts[starts.len() - 1] + tensor.len() / n));
+        for tensor in &tensors {
+            starts.push(starts[starts.len() - 1] + tensor.len() / n);
+        }
         let of = |i: usize| tensors.iter().flat_map(move |t| t[i * t.len() / n..(i + 1) * t.len() / n].iter().copied());
         ((0..n).flat_map(of).collect(), starts)
     }

@@ -60,9 +60,9 @@ class Transformer(nn.Module):
 
 
 class Residual(nn.Module):
-    def __init__(self, width, blocks, latent):
+    def __init__(self, width, blocks, latent, conditioning=64):
         super().__init__()
-        self.condition = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
+        self.condition = nn.Sequential(nn.Linear(conditioning, width), nn.SiLU(), nn.Linear(width, width))
         self.input = nn.Linear(latent, width)
         self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(blocks)])
         self.maps = nn.ModuleList([nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(blocks)])

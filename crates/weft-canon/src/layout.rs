@@ -369,7 +369,8 @@ impl SpaceLayout {
 }
 
 impl CouplingLayout {
-    /// Adds to the inner products of the units of one end those of this tensor, the other end of `b` being moved already.
+    /// Adds to the inner products of the units of one end those of this tensor, the other end of `b` being moved already. Returns the
+    /// floating-point operations of that.
     pub(crate) fn add_gains(
         &self,
         (a, b): (&[f32], &[f32]),
@@ -377,16 +378,17 @@ impl CouplingLayout {
         layout: &SpaceLayout,
         gains: &mut [f32],
         scratch: &mut [Vec<f32>; 2],
-    ) {
+    ) -> f64 {
         let side = if at_rows { &self.out } else { &self.into };
         let n = if side.grouped { layout.size / layout.members } else { layout.size };
+        let flops = 2.0 * (n * a.len()) as f64;
         let rows = a.len() / (self.cols * self.rest);
         let segments = layout.segments_of(side);
         let grouped = side.grouped && layout.members > 1;
         if !at_rows && side.inner == 1 && self.rest == 1 {
             let [a, b] = [a, b].map(|of| View::new(of, rows, self.cols));
             multiply(&mut gains[layout.gain_range(segments[0], grouped)], a.t(), b, true);
-            return;
+            return flops;
         }
         let (a, b) = if at_rows {
             (a, b)
@@ -400,13 +402,14 @@ impl CouplingLayout {
         if segments.len() == 1 {
             let [a, b] = [a, b].map(|of| View::new(of, n, width * side.inner));
             multiply(&mut gains[layout.gain_range(segments[0], grouped)], a, b.t(), true);
-            return;
+            return flops;
         }
         for within in 0..side.inner {
             let range = layout.gain_range(segments[side.segment(within)], grouped);
             let [a, b] = [a, b].map(|of| View::strided(&of[within * width..], n, width, width * side.inner));
             multiply(&mut gains[range], a, b.t(), true);
         }
+        flops
     }
 
     /// Moves the columns (or rows) of `b`.

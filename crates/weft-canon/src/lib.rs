@@ -43,5 +43,5 @@ pub use group::{
     Absorber, Commutant, Factor, Fold, Gauge, GaugeAxis, Group, HiddenSpace, Hop, Rotation, ScaleClass, Sign, Sink, Slots,
     SpaceAxis,
 };
-pub use matching::{Matching, match_to};
+pub use matching::{Matched, Matching, match_counted, match_to};
 pub use transform::{Step, Transform};

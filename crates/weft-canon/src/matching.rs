@@ -42,6 +42,26 @@ impl Default for Matching {
 /// # References
 /// Ainsworth, Hayase & Srinivasa 2023, Algorithm 1.
 pub fn match_to(group: &Group, row: &[f32], anchor: &[f32], matching: &Matching, seed: Seed) -> Result<(Element, f64)> {
+    let found = match_counted(group, row, anchor, matching, seed)?;
+    Ok((found.element, found.squared))
+}
+
+/// What a matching found, and what its matrix products took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Matched {
+    /// The permutations and signs.
+    pub element: Element,
+    /// The squared distance that they leave.
+    pub squared: f64,
+    /// Floating-point operations of the matrix products; the assignment problems are not counted.
+    pub flops: f64,
+}
+
+/// The same as [`match_to`], and the size of its matrix products, by which a machine is measured.
+///
+/// # Errors
+/// As [`match_to`].
+pub fn match_counted(group: &Group, row: &[f32], anchor: &[f32], matching: &Matching, seed: Seed) -> Result<Matched> {
     let dim = group.architecture().num_parameters();
     check_len("row", row.len(), dim)?;
     check_len("anchor", anchor.len(), dim)?;
@@ -51,19 +71,22 @@ pub fn match_to(group: &Group, row: &[f32], anchor: &[f32], matching: &Matching,
     let mut framed = vec![0.0; dim];
     group.apply_to(&element, row, &mut framed)?;
     let mut matcher = Matcher::default();
+    let mut flops = 0.0;
     let mut rounds = vec![vec![Start::Forward]];
     if group.is_coupled() && matching.starts > 1 {
         rounds.push(further_starts(&layout, matching.starts, seed));
     }
     for starts in rounds {
         let gains = gains_of(&layout, anchor, &framed);
+        flops += layout.spaces.iter().enumerate().map(|(k, space)| 2.0 * (space.size * layout.unit_len(k)) as f64).sum::<f64>();
         let coupling = |c: &CouplingLayout| (anchor[c.range.clone()].as_ref(), framed[c.range.clone()].as_ref());
         let couplings: Vec<(&[f32], &[f32])> = layout.couplings.iter().map(coupling).collect();
         matcher.solve(&Problem { layout: &layout, gains: &gains, couplings: &couplings }, &starts, matching.max_sweeps);
         element = group.compose(&Element { spaces: matcher.best.clone() }, &element);
         group.apply_to(&element, row, &mut framed)?;
     }
-    Ok((element, squared_distance(anchor, &framed)))
+    flops += matcher.memories.iter().map(|memory| memory.flops).sum::<f64>();
+    Ok(Matched { element, squared: squared_distance(anchor, &framed), flops })
 }
 
 /// Chooses the signs that minimize `‖anchor − g·row‖²` in the spaces that `open` marks; permutations, and the signs of the other

@@ -18,6 +18,8 @@ pub(crate) struct Memory {
     gain: Vec<f32>,
     /// The moves of the other end with which `gain` counts each coupling, by its rows and by its columns; empty where it does not.
     counted: Vec<[Vec<Move>; 2]>,
+    /// Floating-point operations of the products so far.
+    pub(crate) flops: f64,
 }
 
 /// Buffers of an update.
@@ -196,7 +198,7 @@ impl Memory {
         };
         std::mem::swap(counted, moves);
         if !moved.is_empty() {
-            c.add_gains((a, moved), at_rows, &spaces[own.space], &mut self.gain, transposed);
+            self.flops += c.add_gains((a, moved), at_rows, &spaces[own.space], &mut self.gain, transposed);
         }
     }
 }

@@ -56,12 +56,20 @@ impl SymmetricSum {
     /// Adds `a·aᵀ`, where `a` is `[size, any]`.
     pub(crate) fn add(&mut self, a: MatRef<'_, f64>) {
         let size = self.size;
-        self.data.par_chunks_mut(ROW_BLOCK * size).enumerate().for_each(|(block, out)| {
+        let add = |(block, out): (usize, &mut [f64])| {
             let start = block * ROW_BLOCK;
             let count = out.len() / size;
             let below = start + count;
             let dst = rows_of_mut(out, size).subcols_mut(0, below);
             product(dst, Accum::Add, a.subrows(start, count), a.subrows(0, below).transpose());
+        };
+        // A block's work grows with its number: a short and a long one together are as much as any other two.
+        let mut short: Vec<_> = self.data.chunks_mut(ROW_BLOCK * size).enumerate().collect();
+        let long = short.split_off(short.len().div_ceil(2));
+        let pairs: Vec<_> = short.into_iter().zip(long.into_iter().rev().map(Some).chain([None])).collect();
+        pairs.into_par_iter().for_each(|(short, long)| {
+            add(short);
+            long.into_iter().for_each(add);
         });
     }
 

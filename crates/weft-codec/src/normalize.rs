@@ -105,10 +105,12 @@ impl Normalizer {
     pub(crate) fn columns_f64(&self, rows: &[f32], columns: std::ops::Range<usize>, out: &mut Vec<f64>) {
         let d = self.dim();
         out.resize(rows.len() / d * columns.len(), 0.0);
-        let (mean, scale) = (&self.mean[columns.clone()], &self.scale[columns.clone()]);
+        let moments = self.mean[columns.clone()].iter().zip(&self.scale[columns.clone()]);
+        // A product takes a fraction of a division's time.
+        let moments: Vec<(f64, f64)> = moments.map(|(&mean, &scale)| (f64::from(mean), 1.0 / f64::from(scale))).collect();
         out.par_chunks_mut(columns.len()).zip(rows.par_chunks(d)).for_each(|(out, row)| {
-            for (((out, &x), &mean), &scale) in out.iter_mut().zip(&row[columns.clone()]).zip(mean).zip(scale) {
-                *out = (f64::from(x) - f64::from(mean)) / f64::from(scale);
+            for ((out, &x), (mean, factor)) in out.iter_mut().zip(&row[columns.clone()]).zip(&moments) {
+                *out = (f64::from(x) - mean) * factor;
             }
         });
     }

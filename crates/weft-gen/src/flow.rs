@@ -16,6 +16,7 @@
 use crate::trivial::column_moments;
 use crate::{Artifact, Error, Generator, Result, SamplerConfig, TrainingSet};
 use candle_core::Tensor;
+use rayon::prelude::*;
 use std::sync::Arc;
 use weft_codec::Codec;
 use weft_core::{Architecture, Condition, Field, FieldKind, Monitor, Population, Schedule, Schema, Seed};
@@ -456,10 +457,10 @@ impl Generator for Flow {
         let mut rows = self.codec.decode(&codes)?;
         if !self.residual_std.is_empty() {
             let d = self.residual_std.len();
-            for (i, row) in rows.chunks_exact_mut(d).enumerate() {
+            rows.par_chunks_exact_mut(d).enumerate().for_each(|(i, row)| {
                 let noise = seed.index(i as u64).fork("residual").normals(d);
                 row.iter_mut().zip(&self.residual_std).zip(noise).for_each(|((w, s), g)| *w += s * g);
-            }
+            });
         }
         Ok(Population::new(self.architecture.clone(), rows)?)
     }

@@ -6,32 +6,47 @@ use crate::{Error, Result};
 use rayon::prelude::*;
 use std::io::{Read as _, Write as _};
 use std::time::Instant;
+use weft_ops::kernels::{MatrixView, Target, product_f64};
 
 /// Values of the arrays that memory is measured by: far more than any cache holds.
 const VALUES: usize = 1 << 26;
 
-/// The rate of single-precision matrix products that all threads reach together.
-fn product_rate() -> f64 {
-    let (size, repeats) = (512usize, 20u32);
+/// Rows and columns of the matrices whose products are measured.
+const SIZE: usize = 512;
+
+/// The best of three rates of matrix products that all threads reach together.
+fn rate_of<T: Copy + Send + Sync>(values: [T; 3], product: fn(&[T], &[T], &mut [T])) -> f64 {
+    let repeats = 20u32;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let since = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let (a, b, mut c) = (vec![0.5f32; size * size], vec![0.25f32; size * size], vec![0.0f32; size * size]);
-                for _ in 0..repeats {
-                    weft_ops::kernels::matmul([size; 3], std::hint::black_box(&a), false, std::hint::black_box(&b), &mut c);
-                }
-                std::hint::black_box(c);
-            });
-        }
-    });
-    2.0 * (size as f64).powi(3) * f64::from(repeats) * threads as f64 / since.elapsed().as_secs_f64()
+    let measure = || {
+        let since = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    let [a, b, mut c] = values.map(|v| vec![v; SIZE * SIZE]);
+                    for _ in 0..repeats {
+                        product(std::hint::black_box(&a), std::hint::black_box(&b), &mut c);
+                    }
+                    std::hint::black_box(c);
+                });
+            }
+        });
+        2.0 * (SIZE as f64).powi(3) * f64::from(repeats) * threads as f64 / since.elapsed().as_secs_f64()
+    };
+    (0..3).map(|_| measure()).fold(0.0, f64::max)
 }
 
-/// The best of three product rates.
+/// The best of three rates of products in `f32`.
 pub(super) fn best_product_rate() -> f64 {
-    (0..3).map(|_| product_rate()).fold(0.0, f64::max)
+    rate_of([0.5f32, 0.25, 0.0], |a, b, c| weft_ops::kernels::matmul([SIZE; 3], a, false, b, c))
+}
+
+/// The best of three rates of products in `f64`.
+pub(super) fn best_double_rate() -> f64 {
+    rate_of([0.5f64, 0.25, 0.0], |a, b, c| {
+        let [a, b] = [a, b].map(|m| MatrixView::new(m, SIZE, SIZE));
+        product_f64(Target::new(c, SIZE), a, b, true);
+    })
 }
 
 /// The machine's limits.
@@ -53,6 +68,7 @@ pub(super) fn machine(bench: &Bench) -> Result<Vec<Figure>> {
     removed?;
     Ok(vec![
         Figure::new("matrix products, f32", best_product_rate() / 1e9, "GFLOP/s", "all threads, 512 × 512 × 512, best of 3"),
+        Figure::new("matrix products, f64", best_double_rate() / 1e9, "GFLOP/s", "the same"),
         Figure::new("memory, copy", bandwidth / 1e9, "GB/s", "bytes read and written, all threads, best of 3"),
         Figure::new("disk, write and sync", write / 1e9, "GB/s", "one file in the folder of temporary files"),
         Figure::new("file, read again", read / 1e9, "GB/s", "the same file, which the system still holds in memory"),

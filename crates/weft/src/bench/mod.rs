@@ -7,6 +7,8 @@
 mod limits;
 mod networks;
 mod peer;
+mod products;
+mod sampling;
 mod stages;
 
 use crate::Result;
@@ -62,19 +64,20 @@ type Measurement = fn(&stages::Bench) -> Result<Vec<Figure>>;
 /// Several devices, a stage that fails, a peer that cannot be run, or a stop.
 pub fn run(options: &Options, monitor: &Monitor) -> Result<Vec<Figure>> {
     let bench = stages::Bench::new(options.clone())?;
-    let mut measurements: Vec<Measurement> = vec![networks::steps, stages::train];
+    let mut measurements: Vec<Measurement> = vec![networks::steps, stages::train, sampling::sample];
     if bench.device.is_cpu() {
         measurements.insert(0, limits::machine);
         measurements.extend([
             stages::canonicalize as Measurement,
-            stages::encode,
-            stages::sample,
             stages::flow_memory,
+            products::pca,
+            products::matching,
+            products::distances,
             stages::catalogue,
         ]);
     }
     if options.peer {
-        measurements.push(networks::beside_pytorch);
+        measurements.extend([networks::beside_pytorch as Measurement, sampling::beside_pytorch]);
         if bench.device.is_cpu() {
             measurements.push(peer::populations);
         }

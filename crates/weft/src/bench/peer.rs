@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 const POPULATIONS: &str = "bench/h1_peer.py";
 const STEPS: &str = "bench/steps_peer.py";
+const SAMPLES: &str = "bench/sample_peer.py";
 /// Turns of each side; the median counts.
 pub(super) const TURNS: usize = 5;
 
@@ -32,13 +33,19 @@ pub(super) struct Answer {
     #[serde(default)]
     infer: Option<f64>,
     #[serde(default)]
+    sample: Option<f64>,
+    #[serde(default)]
     error: Option<String>,
 }
 
 impl Answer {
     /// The milliseconds of what was asked for.
     pub(super) fn millis(&self, verb: &str) -> Result<f64> {
-        let figure = if verb == "train" { self.train } else { self.infer };
+        let figure = match verb {
+            "train" => self.train,
+            "infer" => self.infer,
+            _ => self.sample,
+        };
         figure.ok_or_else(|| Error::Peer { reason: format!("it has no figure for `{verb}`") })
     }
 }
@@ -47,6 +54,11 @@ impl Peer {
     /// A process that takes training steps.
     pub(super) fn steps<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         Self::start(STEPS, arguments.into_iter().map(std::ffi::OsString::from).collect())
+    }
+
+    /// A process that samples networks.
+    pub(super) fn samples(arguments: [&str; 4]) -> Result<Self> {
+        Self::start(SAMPLES, arguments.map(std::ffi::OsString::from).to_vec())
     }
 
     /// A process that trains populations.

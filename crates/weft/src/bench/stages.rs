@@ -1,18 +1,18 @@
 //! The measurements of single stages.
 
 use super::limits::best_product_rate;
+use super::sampling::{flow_config, training_set};
 use super::{Figure, Options, secs};
 use crate::config::data_folder;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weft_canon::{Canonicalizer, Group, Matching};
-use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
 use weft_core::{
-    Activation, Architecture, Condition, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Precision, Recipe,
-    Record, Schedule, Seed, Split,
+    Activation, Architecture, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Precision, Recipe, Record, Schedule,
+    Seed, Split,
 };
-use weft_gen::{FlowConfig, FlowTrainer, Generator as _, Sampler, SamplerConfig, TrainingSet};
+use weft_gen::FlowTrainer;
 use weft_net::Device;
 use weft_zoo::{Filter, Zoo};
 
@@ -90,7 +90,7 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Figure>> {
 }
 
 /// Random networks, one flat row each.
-fn random(architecture: &Arc<Architecture>, n: usize) -> Result<Population> {
+pub(super) fn random(architecture: &Arc<Architecture>, n: usize) -> Result<Population> {
     let seed = Seed::new(1).fork("networks");
     let rows: Vec<f32> = (0..n as u64).flat_map(|i| weft_net::initial_weights(architecture, seed.index(i))).collect();
     Ok(Population::new(architecture.clone(), rows)?)
@@ -108,59 +108,12 @@ pub(super) fn canonicalize(bench: &Bench) -> Result<Vec<Figure>> {
     Ok(vec![Figure::new("canonicalize", rate, "networks/s", format!("784-16-10; the 11,264 of H2 take {:.1} s", 11_264.0 / rate))])
 }
 
-/// Stage 3: the PCA of 1,000 networks of H1.
-pub(super) fn encode(bench: &Bench) -> Result<Vec<Figure>> {
-    let networks = random(&bench.h1, bench.options.size(1_000))?;
-    let kind = CodecKind::Pca { rank: Rank::KeptVariance(0.99), solver: Solver::Auto };
-    let (time, codec) = secs(|| Ok(Codec::fit(&networks, &CodecConfig { kind, normalize: Normalization::Off }, Seed::new(3))?))?;
-    let note = format!("{} × {}, rank {}", networks.len(), networks.dim(), codec.code_len());
-    Ok(vec![Figure::new("encode, PCA", time, "s", note)])
-}
-
-fn flow_config(width: usize, blocks: usize) -> FlowConfig {
-    FlowConfig {
-        width,
-        blocks,
-        steps: 4,
-        batch_size: 256,
-        learning_rate: 3e-4,
-        warmup_steps: 1,
-        weight_decay: 0.0,
-        clip_norm: 1.0,
-        ema_decay: 0.99,
-        conditions: Vec::new(),
-        condition_dropout: 0.0,
-        residual_noise: false,
-    }
-}
-
-fn training_set(networks: &Population) -> Result<TrainingSet> {
-    let kind = CodecKind::Pca { rank: Rank::Fixed(99), solver: Solver::Auto };
-    let codec = Codec::fit(networks, &CodecConfig { kind, normalize: Normalization::Off }, Seed::new(4))?;
-    let conditions = vec![Condition::unknown(); networks.len()];
-    Ok(TrainingSet::new(Arc::new(codec), networks, networks.clone(), networks.clone(), conditions)?)
-}
-
-/// Stage 4: 1,000 networks of H1.
-pub(super) fn sample(bench: &Bench) -> Result<Vec<Figure>> {
-    let set = training_set(&random(&bench.h1, NETWORKS)?)?;
-    let mut trainer = FlowTrainer::new(flow_config(512, 4), set, Seed::new(5), &Device::cpu())?;
-    let (train_secs, _) = secs(|| Ok(trainer.advance(4, &Monitor::silent())?))?;
-    let flow = trainer.finish(SamplerConfig { sampler: Sampler::Heun, steps: 25, guidance_scale: 1.0 })?;
-    let count = bench.options.size(1_000);
-    let (time, _) = secs(|| Ok(flow.sample(count, &Condition::unknown(), Seed::new(6))?))?;
-    Ok(vec![
-        Figure::new("train the flow, a step", train_secs / 4.0 * 1e3, "ms", "width 512, 4 blocks, batch 256, codes of 99"),
-        Figure::new("sample", time, "s", format!("{count} networks 784-32-32-10, Heun × 25")),
-    ])
-}
-
 /// Stage 4: memory of training the flow on networks of 300,520 parameters.
 pub(super) fn flow_memory(bench: &Bench) -> Result<Vec<Figure>> {
     let architecture = Arc::new(Architecture::mlp("784-378-10", &[784, 378, 10], Activation::Relu)?);
     let networks = random(&architecture, bench.options.size(NETWORKS).max(100))?;
     let (count, dim) = (networks.len(), networks.dim());
-    let mut trainer = FlowTrainer::new(flow_config(512, 4), training_set(&networks)?, Seed::new(7), &Device::cpu())?;
+    let mut trainer = FlowTrainer::new(flow_config(), training_set(&networks)?, Seed::new(7), &Device::cpu())?;
     trainer.advance(4, &Monitor::silent())?;
     let peak = crate::stages::peak_memory().unwrap_or(0) as f64 / f64::from(1 << 30);
     let note = format!("peak of this whole process after training the flow on {count} networks of {dim} parameters");

@@ -138,9 +138,10 @@ fn training_set(networks: &Population) -> Result<TrainingSet> {
 /// Stage 4: 1,000 networks of H1.
 pub(super) fn sample(bench: &Bench) -> Result<Vec<Figure>> {
     let set = training_set(&random(&bench.h1, NETWORKS)?)?;
-    let mut trainer = FlowTrainer::new(flow_config(512, 4), set, Seed::new(5), &Device::cpu())?;
+    let mut trainer = FlowTrainer::new(flow_config(512, 4), set.code_set(), Seed::new(5), &Device::cpu())?;
     let (train_secs, _) = secs(|| Ok(trainer.advance(4, &Monitor::silent())?))?;
-    let flow = trainer.finish(SamplerConfig { sampler: Sampler::Heun, steps: 25, guidance_scale: 1.0 })?;
+    let sampler = SamplerConfig { sampler: Sampler::Heun, steps: 25, guidance_scale: 1.0 };
+    let flow = trainer.finish(sampler)?.decoded_by(&set)?;
     let count = bench.options.size(1_000);
     let (time, _) = secs(|| Ok(flow.sample(count, &Condition::unknown(), Seed::new(6))?))?;
     Ok(vec![
@@ -154,7 +155,7 @@ pub(super) fn flow_memory(bench: &Bench) -> Result<Vec<Figure>> {
     let architecture = Arc::new(Architecture::mlp("784-378-10", &[784, 378, 10], Activation::Relu)?);
     let networks = random(&architecture, bench.options.size(NETWORKS).max(100))?;
     let (count, dim) = (networks.len(), networks.dim());
-    let mut trainer = FlowTrainer::new(flow_config(512, 4), training_set(&networks)?, Seed::new(7), &Device::cpu())?;
+    let mut trainer = FlowTrainer::new(flow_config(512, 4), training_set(&networks)?.code_set(), Seed::new(7), &Device::cpu())?;
     trainer.advance(4, &Monitor::silent())?;
     let peak = crate::stages::peak_memory().unwrap_or(0) as f64 / f64::from(1 << 30);
     let note = format!("peak of this whole process after training the flow on {count} networks of {dim} parameters");

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use weft_core::{Architecture, Digest, Event, Monitor, Population, Provenance, Recipe, Record, Seed, Split};
+use weft_core::{Architecture, Dataset, Digest, Event, Monitor, Population, Provenance, Recipe, Record, Seed, Split};
 use weft_net::RunResult;
 use weft_zoo::Zoo;
 
@@ -31,7 +31,7 @@ pub(super) fn run(session: &Session) -> Result<(Completed, bool)> {
 fn existing_zoo(session: &Session, path: &Path, architecture: Option<&ArchitectureConfig>) -> Result<(Completed, bool)> {
     let zoo = Zoo::open(path)?;
     if let Some(config) = architecture {
-        let asked = data::architecture(config, &session.dataset)?;
+        let asked = data::architecture(config, session.data.as_ref().map(|(dataset, _)| dataset))?;
         if !asked.same_graph(zoo.architecture()) {
             let reason = format!("the zoo holds `{}` networks", zoo.architecture().name());
             let what = format!("`{}` of the run file", asked.name());
@@ -43,12 +43,13 @@ fn existing_zoo(session: &Session, path: &Path, architecture: Option<&Architectu
 }
 
 fn train(session: &Session, config: &TrainZooConfig, architecture: &ArchitectureConfig) -> Result<(Completed, bool)> {
-    let architecture = Arc::new(data::architecture(architecture, &session.dataset)?);
-    let recipe = config.recipe.to_recipe(session.dataset.range(weft_core::Part::Train).len())?;
+    let dataset = session.dataset(Stage::Zoo)?;
+    let architecture = Arc::new(data::architecture(architecture, Some(dataset))?);
+    let recipe = config.recipe.to_recipe(dataset.range(weft_core::Part::Train).len())?;
     let text = Digest::of_bytes(weft_zoo::architecture_to_toml(&architecture).as_bytes());
     let key = session.key(("zoo", "zoo"), VERSION, &[]).setting("train", config).input("architecture", text);
     let (completed, fresh) = session.unless_fresh(key, |running| {
-        let job = Job { session, config, architecture, recipe };
+        let job = Job { session, config, dataset, architecture, recipe };
         job.run(running)
     })?;
     // Checkpoints that were imported since make it another zoo, though nothing is trained again.
@@ -59,6 +60,7 @@ fn train(session: &Session, config: &TrainZooConfig, architecture: &Architecture
 struct Job<'a> {
     session: &'a Session<'a>,
     config: &'a TrainZooConfig,
+    dataset: &'a Dataset,
     architecture: Arc<Architecture>,
     recipe: Recipe,
 }
@@ -120,7 +122,7 @@ impl Job<'_> {
             }
         };
         let monitor = Monitor::new(&sink, session.monitor.stop_flag());
-        Ok(weft_net::train(&self.architecture, &session.dataset, &self.recipe, &seeds, &session.device, &monitor)?)
+        Ok(weft_net::train(&self.architecture, self.dataset, &self.recipe, &seeds, &session.device, &monitor)?)
     }
 
     fn records(&self, run: usize, result: &RunResult, train_secs: f64) -> Vec<Record> {
@@ -138,7 +140,7 @@ impl Job<'_> {
                 ("validation-loss".to_owned(), snapshot.validation.loss),
             ]),
             provenance: Provenance {
-                source: format!("trained by weft {} on {}", env!("CARGO_PKG_VERSION"), self.session.dataset.name()),
+                source: format!("trained by weft {} on {}", env!("CARGO_PKG_VERSION"), self.dataset.name()),
                 licence: self.config.licence.clone(),
                 ..Provenance::default()
             },

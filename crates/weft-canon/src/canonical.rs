@@ -33,6 +33,9 @@ pub struct CanonicalPopulation {
     pub ill_conditioned: Vec<usize>,
 }
 
+/// Reads the weights of the network of a number.
+pub type ReadRow<'a, E> = dyn FnMut(usize) -> Result<Vec<f32>, E> + 'a;
+
 /// Brings networks of one architecture into the form closest to an anchor.
 ///
 /// For networks without ties (two units of equal norms, singular values that meet, or two matchings of equal distance),
@@ -134,6 +137,43 @@ impl Canonicalizer {
         Ok((fitted, history))
     }
 
+    /// What [`Canonicalizer::fit_mean`] gives by weights, bit for bit, with one of the `n` networks in memory at a time.
+    ///
+    /// `read` is asked for each network once at the start and once an iteration.
+    ///
+    /// # Errors
+    /// As [`Canonicalizer::fit_mean`], or what `read` returns.
+    pub fn fit_mean_of<E: From<Error>>(
+        group: Group,
+        (n, read): (usize, &mut ReadRow<'_, E>),
+        iterations: usize,
+        seed: Seed,
+    ) -> Result<(Self, Vec<f64>), E> {
+        if n == 0 {
+            return Err(Error::Empty { what: "networks to fit the anchor to" }.into());
+        }
+        let mut fitted = Self::fit_anchor(group, &read(0)?, Matching::default(), seed)?;
+        let (mut history, mut previous) = (Vec::with_capacity(iterations), Vec::new());
+        for _ in 0..iterations {
+            let (mut elements, mut distances) = (Vec::with_capacity(n), 0.0);
+            let mut sum = vec![0.0_f64; fitted.anchor.len()];
+            for i in 0..n {
+                let row = fixed(&fitted.group, "row", &read(i)?)?.0;
+                let (element, squared, _) = fitted.align(&row)?;
+                add_image(&fitted.group, (&row, &element), &mut sum)?;
+                distances += squared.sqrt();
+                elements.push(element);
+            }
+            history.push(distances / n as f64);
+            if elements == previous {
+                break;
+            }
+            fitted.anchor.iter_mut().zip(&sum).for_each(|(w, s)| *w = (s / n as f64) as f32);
+            previous = elements;
+        }
+        Ok((fitted, history))
+    }
+
     /// Aligns networks with each other, with no network for an anchor, and takes the mean of all as the anchor of others.
     ///
     /// `Σ_{a≠b} ⟨g_a·w_a, g_b·w_b⟩` is maximized: each network in turn is matched to the sum of all others, which never lowers it.
@@ -206,6 +246,12 @@ impl Canonicalizer {
     #[must_use]
     pub fn anchor(&self) -> &[f32] {
         &self.anchor
+    }
+
+    /// The anchor, without a copy.
+    #[must_use]
+    pub fn into_anchor(self) -> Vec<f32> {
+        self.anchor
     }
 
     /// How hard the matching looks.
@@ -326,11 +372,17 @@ fn check_row(group: &Group, what: &'static str, row: &[f32]) -> Result<()> {
 
 /// The mean of the rows' images, summed in the rows' order.
 fn mean_of(group: &Group, rows: &[Vec<f32>], elements: &[Element]) -> Result<Vec<f32>> {
-    let dim = group.architecture().num_parameters();
-    let (mut sum, mut image) = (vec![0.0_f64; dim], vec![0.0; dim]);
+    let mut sum = vec![0.0_f64; group.architecture().num_parameters()];
     for (row, element) in rows.iter().zip(elements) {
-        group.apply_to(element, row, &mut image)?;
-        sum.iter_mut().zip(&image).for_each(|(s, &x)| *s += f64::from(x));
+        add_image(group, (row, element), &mut sum)?;
     }
     Ok(sum.iter().map(|s| (s / rows.len() as f64) as f32).collect())
+}
+
+/// Adds a row's image to a sum.
+fn add_image(group: &Group, (row, element): (&[f32], &Element), sum: &mut [f64]) -> Result<()> {
+    let mut image = vec![0.0; row.len()];
+    group.apply_to(element, row, &mut image)?;
+    sum.iter_mut().zip(&image).for_each(|(s, &x)| *s += f64::from(x));
+    Ok(())
 }

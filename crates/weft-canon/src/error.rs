@@ -79,7 +79,7 @@ pub enum Error {
 }
 
 /// The result of this crate's fallible functions.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Checks a number of values.
 pub(crate) fn check_len(what: &'static str, got: usize, expected: usize) -> Result<()> {

@@ -36,7 +36,7 @@ mod update;
 pub use activations::{AlignBy, Observer};
 pub use assign::{Assigner, assign};
 pub use balance::{Balanced, balance};
-pub use canonical::{Canonical, CanonicalPopulation, Canonicalizer};
+pub use canonical::{Canonical, CanonicalPopulation, Canonicalizer, ReadRow};
 pub use element::{Element, SpaceElement};
 pub use error::{Error, Result};
 pub use group::{

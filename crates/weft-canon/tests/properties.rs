@@ -128,6 +128,9 @@ proptest! {
         let rows: Vec<&[f32]> = population.rows().collect();
         let (canonicalizer, history) = Canonicalizer::fit_mean(group.clone(), &rows, 3, AlignBy::Weights, seed).unwrap();
         prop_assert!(!history.is_empty() && history.iter().all(|d| d.is_finite()));
+        let mut read = |i: usize| Ok::<_, weft_canon::Error>(rows[i].to_vec());
+        let (streamed, same) = Canonicalizer::fit_mean_of(group.clone(), (rows.len(), &mut read), 3, seed).unwrap();
+        prop_assert_eq!((streamed.anchor(), same), (canonicalizer.anchor(), history));
         let row = random_row(&architecture, seed);
         let canonical = canonicalizer.canonicalize(&row).unwrap();
         let mut image = row.clone();

@@ -61,6 +61,14 @@ pub enum Error {
         /// The number of values given.
         got: usize,
     },
+    /// A codec is to decode with other networks than those that it was fitted on.
+    #[error("the codec was fitted on {expected} networks, got {got}")]
+    Networks {
+        /// The number that it was fitted on.
+        expected: usize,
+        /// The number given.
+        got: usize,
+    },
     /// A stored codec lacks a tensor.
     #[error("the codec lacks the tensor `{tensor}`")]
     MissingTensor {

@@ -7,6 +7,9 @@
 //! - [`Codec::Pca`] keeps the `k` directions of largest variance: `w = mean + z·M`, one matrix product, so that
 //!   a generator can decode inside its loss. See [`Codec::decoder`].
 //!
+//! [`Span`] is the same PCA for networks too large to be held: its basis is the networks that it was fitted on, read in
+//! [`Blocks`] of columns.
+//!
 //! What PCA drops is never silent: [`Codec::reconstruction_error`] gives the loss against rank from one
 //! encoding, [`Pca::decode_at_rank`] the networks whose accuracy to measure, [`Codec::residual_variance`] the
 //! noise that probabilistic PCA would put back.
@@ -16,6 +19,7 @@
 //!
 //! Shapes: `n` networks, `D` weights of one network, `k` the code's length (PCA: the rank).
 
+mod blocks;
 mod codec;
 mod config;
 mod error;
@@ -23,12 +27,15 @@ mod linalg;
 mod normalize;
 mod pca;
 mod persist;
+mod span;
 
+pub use blocks::{Blocks, Geometry, ReadColumns, geometry};
 pub use codec::{Codec, Decoder};
 pub use config::{CodecConfig, CodecKind, Normalization, Rank, Solver};
 pub use error::Error;
 pub use normalize::Normalizer;
 pub use pca::Pca;
+pub use span::Span;
 
 /// The result of this crate's fallible functions.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -85,6 +85,11 @@ impl SymmetricSum {
         sum
     }
 
+    /// An entry; `i` is not below `j`.
+    pub(crate) fn at(&self, i: usize, j: usize) -> f64 {
+        self.data[i * self.size + j]
+    }
+
     /// Computes all eigenvalues, largest first, and the eigenvectors as columns in that order.
     pub(crate) fn eigen(self) -> Result<(Vec<f64>, Mat<f64>)> {
         let size = self.size;

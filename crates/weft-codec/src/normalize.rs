@@ -26,22 +26,14 @@ pub struct Normalizer {
 impl Normalizer {
     /// Measures the rows' mean and scale; also returns the total variance of the normalized rows.
     pub(crate) fn fit(rows: &Population, normalization: Normalization) -> Result<(Self, f64)> {
-        let (means, variances) = moments(rows)?;
+        let (means, variances) = moments(rows.data(), rows.dim(), 0)?;
         let mut scale = vec![1.0_f32; rows.dim()];
         for tensor in rows.architecture().tensors() {
             let range = tensor.range();
             let variance = &variances[range.clone()];
             let whole = (variance.iter().sum::<f64>() / variance.len() as f64).sqrt();
             for (weight, &own) in range.zip(variance) {
-                let spread = match normalization {
-                    Normalization::Off => 1.0,
-                    Normalization::PerWeight if own.sqrt() > QUIET * whole => own.sqrt(),
-                    Normalization::PerWeight | Normalization::PerTensor => whole,
-                };
-                if own.sqrt().max(spread) > *SCALES.end() {
-                    return Err(Error::Spread { weight, spread: own.sqrt().max(spread) });
-                }
-                scale[weight] = if spread < *SCALES.start() { 1.0 } else { spread as f32 };
+                scale[weight] = scale_of(normalization, weight, (own.sqrt(), whole))?;
             }
         }
         let total = variances.iter().zip(&scale).map(|(v, &s)| v / f64::from(s).powi(2)).sum();
@@ -162,6 +154,19 @@ impl Normalizer {
     }
 }
 
+/// What a weight is divided by, given its own deviation and that of its whole tensor.
+pub(crate) fn scale_of(normalization: Normalization, weight: usize, (own, whole): (f64, f64)) -> Result<f32> {
+    let spread = match normalization {
+        Normalization::Off => 1.0,
+        Normalization::PerWeight if own > QUIET * whole => own,
+        Normalization::PerWeight | Normalization::PerTensor => whole,
+    };
+    if own.max(spread) > *SCALES.end() {
+        return Err(Error::Spread { weight, spread: own.max(spread) });
+    }
+    Ok(if spread < *SCALES.start() { 1.0 } else { spread as f32 })
+}
+
 /// Writes `(row − shift) ⊙ factor` of some columns of rows of length `d`, row-major.
 fn scaled_columns(
     rows: &[f32],
@@ -176,9 +181,9 @@ fn scaled_columns(
     }
 }
 
-/// The mean and the variance (over `n − 1`) of each weight.
-fn moments(rows: &Population) -> Result<(Vec<f64>, Vec<f64>)> {
-    let (n, d) = (rows.len(), rows.dim());
+/// The mean and the variance (over `n − 1`) of each weight of rows of length `d`, which begin at weight `first` of a network.
+pub(crate) fn moments(rows: &[f32], d: usize, first: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+    let n = rows.len() / d;
     if n < 2 {
         return Err(Error::TooFewRows { needed: 2, got: n });
     }
@@ -187,13 +192,13 @@ fn moments(rows: &Population) -> Result<(Vec<f64>, Vec<f64>)> {
     let blocks = means.par_chunks_mut(SUM_BLOCK).zip(variances.par_chunks_mut(SUM_BLOCK)).enumerate();
     blocks.for_each(|(block, (means, variances))| {
         let columns = block * SUM_BLOCK..block * SUM_BLOCK + means.len();
-        for row in rows.rows() {
+        for row in rows.chunks_exact(d) {
             means.iter_mut().zip(&row[columns.clone()]).for_each(|(m, &x)| *m += f64::from(x));
         }
         for mean in means.iter_mut() {
             *mean /= n as f64;
         }
-        for row in rows.rows() {
+        for row in rows.chunks_exact(d) {
             let values = variances.iter_mut().zip(&*means).zip(&row[columns.clone()]);
             values.for_each(|((v, &m), &x)| *v += (f64::from(x) - m).powi(2));
         }
@@ -202,8 +207,8 @@ fn moments(rows: &Population) -> Result<(Vec<f64>, Vec<f64>)> {
         }
     });
     if let Some(weight) = means.iter().position(|m| !m.is_finite()) {
-        let row = rows.rows().position(|row| !row[weight].is_finite()).unwrap_or_default();
-        return Err(Error::NonFinite { row, weight });
+        let row = rows.chunks_exact(d).position(|row| !row[weight].is_finite()).unwrap_or_default();
+        return Err(Error::NonFinite { row, weight: first + weight });
     }
     Ok((means, variances))
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 const MEAN: &str = "mean";
 const SCALE: &str = "scale";
 const MATRIX: &str = "matrix";
-const SPECTRUM: &str = "spectrum";
-const TOTAL: &str = "total-variance";
+pub(crate) const SPECTRUM: &str = "spectrum";
+pub(crate) const TOTAL: &str = "total-variance";
 
 impl Codec {
     /// The codec as tensors `(name, shape, values)`, from which [`Codec::from_tensors`] makes the same codec bit for bit.
@@ -57,17 +57,23 @@ fn pca_from_tensors(tensors: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, norm
             });
         }
     };
-    let (shape, spectrum) = take(tensors, SPECTRUM)?;
-    require(shape.len() == 1 && spectrum.len() >= rank, SPECTRUM, &shape, "it must be a vector with a value a component")?;
-    let ordered = spectrum.is_sorted_by(|a, b| a >= b) && spectrum.iter().all(|&v| v >= 0.0) && spectrum[rank - 1] > 0.0;
-    require(ordered, SPECTRUM, &shape, "its values must descend and be positive where a component is kept")?;
+    let spectrum = spectrum_of(tensors, rank)?;
     let total_variance = take_vector(tensors, TOTAL, 1)?[0];
     require(total_variance > 0.0, TOTAL, &[1], "its value must be positive")?;
     Ok(Pca { normalizer, matrix, spectrum, total_variance })
 }
 
+/// Takes out the eigenvalues of a codec of this rank.
+pub(crate) fn spectrum_of(tensors: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, rank: usize) -> Result<Vec<f32>> {
+    let (shape, spectrum) = take(tensors, SPECTRUM)?;
+    require(shape.len() == 1 && spectrum.len() >= rank, SPECTRUM, &shape, "it must be a vector with a value a component")?;
+    let ordered = spectrum.is_sorted_by(|a, b| a >= b) && spectrum.iter().all(|&v| v >= 0.0) && spectrum[rank - 1] > 0.0;
+    require(ordered, SPECTRUM, &shape, "its values must descend and be positive where a component is kept")?;
+    Ok(spectrum)
+}
+
 /// Takes out a tensor with a shape that fits its finite values.
-fn take(tensors: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, tensor: &'static str) -> Result<(Vec<usize>, Vec<f32>)> {
+pub(crate) fn take(tensors: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, tensor: &'static str) -> Result<(Vec<usize>, Vec<f32>)> {
     let (shape, values) = tensors.remove(tensor).ok_or(Error::MissingTensor { tensor })?;
     let product = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
     require(
@@ -80,7 +86,11 @@ fn take(tensors: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, tensor: &'static
     Ok((shape, values))
 }
 
-fn take_vector(tensors: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, tensor: &'static str, len: usize) -> Result<Vec<f32>> {
+pub(crate) fn take_vector(
+    tensors: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    tensor: &'static str,
+    len: usize,
+) -> Result<Vec<f32>> {
     let (shape, values) = take(tensors, tensor)?;
     require(shape == [len], tensor, &shape, "it does not have the shape that the other tensors ask for")?;
     Ok(values)

@@ -21,10 +21,10 @@ pub mod workload;
 
 pub use artifact::Artifact;
 pub use error::{Error, Result};
-pub use flow::{Flow, FlowConfig, FlowTrainer};
+pub use flow::{CodeFlow, Flow, FlowConfig, FlowTrainer};
 pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};
 pub use sampler::{Sampler, SamplerConfig};
-pub use training_set::TrainingSet;
+pub use training_set::{CodeSet, TrainingSet};
 
 use weft_core::{Condition, Population, Seed};
 

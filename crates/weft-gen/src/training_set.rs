@@ -24,6 +24,19 @@ pub struct TrainingSet {
     pub conditions: Arc<Vec<Condition>>,
 }
 
+/// What a generator of codes is fitted on: training checkpoints without their weights.
+#[derive(Debug, Clone)]
+pub struct CodeSet {
+    /// The code length, `k`.
+    pub code_len: usize,
+    /// Codes of all snapshots, `[N, k]`.
+    pub codes: Arc<Vec<f32>>,
+    /// Codes of the last snapshots, `[n, k]`.
+    pub final_codes: Arc<Vec<f32>>,
+    /// Conditions of all snapshots, `[N]`.
+    pub conditions: Arc<Vec<Condition>>,
+}
+
 impl TrainingSet {
     /// Encodes canonical training checkpoints.
     ///
@@ -52,6 +65,13 @@ impl TrainingSet {
     #[must_use]
     pub fn architecture(&self) -> &Arc<Architecture> {
         self.finals.architecture()
+    }
+
+    /// The codes alone.
+    #[must_use]
+    pub fn code_set(&self) -> CodeSet {
+        let (codes, final_codes) = (self.codes.clone(), self.final_codes.clone());
+        CodeSet { code_len: self.code_len(), codes, final_codes, conditions: self.conditions.clone() }
     }
 
     /// The code length, `k`.

@@ -3,14 +3,15 @@
 //! Tensor names and layout are `PyTorch`'s (`layers.0.weight`, out × in), so a file that is written here loads
 //! there and the other way round. What is known of the network travels as text metadata.
 
+use crate::atomic::{AtomicFile, parent_of};
 use crate::format::{recipe_from_json, recipe_to_json};
 use crate::header::Header;
 use crate::import::BINDING;
 use crate::mapped::{Mapped, read_header};
-use crate::tensors::{Metadata, first_non_finite, write_tensors};
+use crate::tensors::{Metadata, encode_header, first_non_finite, little_endian, write_tensors};
 use crate::{Error, Result, TensorFault};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use weft_core::{Architecture, Digest, Record};
 
 /// Reads the weights of one network as a flat row in the architecture's order.
@@ -69,6 +70,53 @@ pub fn write_checkpoint(path: &Path, architecture: &Architecture, row: &[f32], m
     assert_eq!(row.len(), architecture.num_parameters(), "weights of another architecture");
     let tensors: Vec<_> = architecture.tensors().iter().map(|t| (t.name.clone(), t.shape.clone(), &row[t.range()])).collect();
     write_tensors(path, &tensors, metadata)
+}
+
+/// Writes one network whose weights come piece by piece, atomically: without [`CheckpointWriter::commit`] there is no file.
+pub struct CheckpointWriter {
+    path: PathBuf,
+    file: AtomicFile,
+    buffer: Vec<u8>,
+    /// Weights that are still to come.
+    missing: usize,
+}
+
+impl CheckpointWriter {
+    /// Writes what stands before the weights.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn begin(path: &Path, architecture: &Architecture, metadata: &Metadata) -> Result<Self> {
+        let declared: Vec<_> = architecture.tensors().iter().map(|t| (t.name.as_str(), t.shape.clone())).collect();
+        let mut file = AtomicFile::create_in(parent_of(path))?;
+        file.write(&encode_header(&declared, metadata))?;
+        Ok(Self { path: path.to_owned(), file, buffer: Vec::new(), missing: architecture.num_parameters() })
+    }
+
+    /// Writes the next weights, in the order of a row.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    ///
+    /// # Panics
+    /// If there are more than the architecture has.
+    pub fn write(&mut self, values: &[f32]) -> Result<()> {
+        assert!(values.len() <= self.missing, "weights of another architecture");
+        self.missing -= values.len();
+        values.chunks(1 << 16).try_for_each(|piece| self.file.write(little_endian(piece, &mut self.buffer)))
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    ///
+    /// # Panics
+    /// If weights are missing.
+    pub fn commit(self) -> Result<()> {
+        assert_eq!(self.missing, 0, "weights of another architecture");
+        self.file.commit(&self.path)
+    }
 }
 
 /// Reads a file's text entries alone.

@@ -38,7 +38,7 @@ mod zoo;
 
 pub use atomic::write_atomic;
 pub use binding::{Binding, Part, Repeat, StoredTensor};
-pub use checkpoint::{checkpoint_metadata, read_checkpoint, read_metadata, write_checkpoint};
+pub use checkpoint::{CheckpointWriter, checkpoint_metadata, read_checkpoint, read_metadata, write_checkpoint};
 pub use error::{Error, HeaderFault, Result, TensorFault};
 pub use export::{ExportForm, Exported, Graphs, TensorNames};
 pub use format::{
@@ -57,6 +57,6 @@ pub use source::{
 };
 pub use tensors::{Metadata, TensorFile, read_tensors, write_tensors};
 pub use zoo::{
-    Appended, Entry, Fault, Filter, MergeReport, Purpose, Quantiles, RefusedRecord, SplitOptions, SplitReport, SplitStats, Stats,
-    Unreferenced, VerifyReport, Zoo,
+    Appended, Columns, Entry, Fault, Filter, MergeReport, Purpose, Quantiles, RefusedRecord, SplitOptions, SplitReport, SplitStats,
+    Stats, Unreferenced, VerifyReport, Zoo,
 };

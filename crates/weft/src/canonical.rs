@@ -19,6 +19,14 @@ const CHUNK_WEIGHTS: usize = 1 << 27;
 const PROOF_EXAMPLES: usize = 64;
 /// Random inputs on which they are compared too: data may be silent where weights are not.
 const PROOF_RANDOM: usize = 16;
+/// The same for networks so large that running one takes more floating-point operations than this.
+const PROOF_RANDOM_LEAST: usize = 2;
+const PROOF_FLOPS: f64 = 1e11;
+/// The most bytes that a weight takes while its network is aligned to an anchor, the anchor not counted.
+pub(crate) const BYTES_A_WEIGHT: u64 = 32;
+
+/// Gets what was applied to one network after the other.
+pub(crate) type Keep<'a> = dyn FnMut(Transform) -> Result<()> + 'a;
 
 /// A zoo on its way to canonical form.
 pub(crate) struct Canonicalization<'a> {
@@ -26,6 +34,8 @@ pub(crate) struct Canonicalization<'a> {
     pub(crate) config: &'a CanonicalizeConfig,
     /// For alignment by activations, the proof and scores; without it the proof is by random inputs alone.
     pub(crate) dataset: Option<&'a Dataset>,
+    /// The most bytes that networks in memory may take; without it, as many are as are quick.
+    pub(crate) memory: Option<u64>,
     pub(crate) seed: Seed,
     pub(crate) monitor: &'a Monitor<'a>,
 }
@@ -33,7 +43,8 @@ pub(crate) struct Canonicalization<'a> {
 /// What is gathered while the networks pass by.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    pub(crate) transforms: Vec<Transform>,
+    /// Networks of the new zoo.
+    pub(crate) num_networks: usize,
     /// Networks that were members of another's orbit.
     pub(crate) num_duplicates: usize,
     seen: BTreeSet<Digest>,
@@ -100,14 +111,21 @@ impl Canonicalization<'_> {
     }
 
     /// Canonicalizes run by run, proves that functions are kept, and appends to the new zoo.
-    pub(crate) fn transform(&self, canonicalizer: Option<&Canonicalizer>, zoo: &mut Zoo) -> Result<Gathered> {
+    ///
+    /// What was applied to each network of the new zoo goes to `keep`, in the zoo's order.
+    pub(crate) fn transform(&self, canonicalizer: Option<&Canonicalizer>, zoo: &mut Zoo, keep: &mut Keep<'_>) -> Result<Gathered> {
         let mut gathered = Gathered::default();
         let entries = self.raw.records(&Filter::default())?;
         let total = entries.len() as u64;
         let monitor = self.monitor;
         monitor.start("canonicalize", total, "networks");
         let mut done = 0;
-        let room = CHUNK.min(CHUNK_WEIGHTS / self.raw.architecture().num_parameters().max(1)).max(1);
+        let dim = self.raw.architecture().num_parameters();
+        let room = match self.memory {
+            None => CHUNK.min(CHUNK_WEIGHTS / dim),
+            Some(memory) => CHUNK.min((memory / (BYTES_A_WEIGHT * dim as u64)) as usize),
+        };
+        let room = room.max(1);
         for chunk in chunks_of_runs(entries, room) {
             self.check_stop()?;
             let (entries, runs): (Vec<Entry>, Vec<u32>) = chunk.into_iter().unzip();
@@ -125,7 +143,9 @@ impl Canonicalization<'_> {
             gathered.max_deviation = proofs.iter().fold(gathered.max_deviation, |most, proof| most.max(proof.relative()));
             gathered.num_in_f64 += proofs.iter().filter(|proof| proof.max_relative_f64.is_some()).count();
             done += entries.len() as u64;
-            self.append(zoo, (canonical, transforms, &proofs), entries, &mut gathered)?;
+            for transform in self.append(zoo, (canonical, transforms, &proofs), entries, &mut gathered)? {
+                keep(transform)?;
+            }
             monitor.progress(done);
         }
         monitor.finish();
@@ -134,23 +154,25 @@ impl Canonicalization<'_> {
 
     /// Runs every network before and after, on random inputs and, where there are some, on data.
     fn prove(&self, raw: &Population, canonical: &Population) -> Result<Vec<Deviation>> {
-        let random = weft_net::random_inputs(raw.architecture(), PROOF_RANDOM, self.seed.fork("proof"));
+        let affordable = (PROOF_FLOPS / weft_net::forward_flops(raw.architecture())) as usize;
+        let num_random = affordable.clamp(PROOF_RANDOM_LEAST, PROOF_RANDOM);
+        let random = weft_net::random_inputs(raw.architecture(), num_random, self.seed.fork("proof"));
         let Some(dataset) = self.dataset else { return proof::deviations(raw, canonical, &[&random]) };
         let validation = dataset.range(Part::Validation);
         let data = dataset.gather(validation.start..validation.end.min(validation.start + PROOF_EXAMPLES));
         proof::deviations(raw, canonical, &[&data, &random])
     }
 
-    /// Appends canonical networks with their raw ones as parents; two raw networks of one orbit become one.
+    /// Appends canonical networks with their raw ones as parents; two raw networks of one orbit become one. Returns what was applied.
     fn append(
         &self,
         zoo: &mut Zoo,
         (canonical, transforms, proofs): (Population, Vec<Transform>, &[Deviation]),
         entries: Vec<Entry>,
         gathered: &mut Gathered,
-    ) -> Result<()> {
+    ) -> Result<Vec<Transform>> {
         let scores = self.scores(&canonical, &entries)?;
-        let (mut kept, mut records) = (Vec::new(), Vec::new());
+        let (mut kept, mut records, mut applied) = (Vec::new(), Vec::new(), Vec::new());
         for (i, (entry, transform)) in entries.into_iter().zip(transforms).enumerate() {
             let digest = canonical.digest(i);
             if !gathered.seen.insert(digest) {
@@ -168,10 +190,12 @@ impl Canonicalization<'_> {
             }
             kept.push(i);
             records.push(record);
-            gathered.transforms.push(transform);
+            applied.push(transform);
         }
         let canonical = if kept.len() == canonical.len() { canonical } else { canonical.select(&kept) };
-        crate::stages::append(zoo, &canonical, &records)
+        gathered.num_networks += records.len();
+        crate::stages::append(zoo, &canonical, &records)?;
+        Ok(applied)
     }
 
     /// The scores of networks that have none yet.

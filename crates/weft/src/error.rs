@@ -131,6 +131,22 @@ pub enum Error {
         /// What for.
         why: &'static str,
     },
+    /// A stage needs data, and the run file names none.
+    #[error("`{stage}` needs data, and the run file names none")]
+    RunWithoutData {
+        /// The stage.
+        stage: &'static str,
+    },
+    /// A stage needs more memory than it may take.
+    #[error("`{stage}` needs {} of memory for networks of this size and number, and may take {}", bytes(*needed), bytes(*allowed))]
+    Memory {
+        /// The stage.
+        stage: &'static str,
+        /// What it needs, in bytes.
+        needed: u64,
+        /// What it may take, in bytes.
+        allowed: u64,
+    },
     /// No checkpoint was found to import.
     #[error("no file of weights in {}", paths.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", "))]
     NothingToImport {
@@ -163,6 +179,15 @@ pub enum Error {
         /// The stage that was running.
         stage: &'static str,
     },
+}
+
+/// An amount of memory, rounded up so that it can be set.
+fn bytes(bytes: u64) -> String {
+    if bytes < 1_000_000_000 {
+        format!("{}MB", bytes.div_ceil(1_000_000))
+    } else {
+        format!("{:.1}GB", (bytes as f64 / 1e8).ceil() / 10.0)
+    }
 }
 
 impl Error {
@@ -219,6 +244,8 @@ impl Error {
                 let zoo = path.parent().filter(|folder| folder.ends_with("shards")).and_then(Path::parent)?;
                 Some(format!("`weft zoo verify {}` lists all that is damaged", zoo.display()))
             }
+            Self::Memory { needed, .. } => Some(format!("set `run.memory` to {} or more", bytes(*needed))),
+            Self::RunWithoutData { .. } => Some("name some in `[data.…]`, or end the run with `--until sample`".to_owned()),
             Self::DataNeeded { .. } => Some("name some with `--data`: `digits`, a folder of idx files or an npz file".to_owned()),
             Self::NotRun { stage, .. } => Some(format!("`weft run RUN.toml --until {stage}` completes it")),
             Self::Interrupted { .. } | Self::Zoo(weft_zoo::Error::Interrupted) => {

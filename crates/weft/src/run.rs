@@ -1,10 +1,10 @@
 //! A whole run: the stages in order, each only if it is out of date.
 
-use crate::Result;
 use crate::cache::Completed;
 use crate::config::RunConfig;
 use crate::report::Report;
 use crate::stages::{self, Session};
+use crate::{Error, Result};
 use serde::{Serialize, Serializer};
 use std::path::PathBuf;
 use weft_core::Monitor;
@@ -106,6 +106,7 @@ pub struct Outcome {
 /// # Errors
 /// The first stage's that fails.
 pub fn run(config: &RunConfig, until: Stage, monitor: &Monitor) -> Result<Outcome> {
+    let until = last_stage(config, until)?;
     let session = Session::open(config, monitor)?;
     let mut outcome = Outcome { stages: Vec::new(), report: None, page: None };
     let mut done = stages::Done::default();
@@ -121,6 +122,15 @@ pub fn run(config: &RunConfig, until: Stage, monitor: &Monitor) -> Result<Outcom
         (outcome.report, outcome.page) = (Some(report), Some(page));
     }
     Ok(outcome)
+}
+
+/// Where a run ends: without data nothing can be judged, and samples are files already.
+fn last_stage(config: &RunConfig, until: Stage) -> Result<Stage> {
+    match until {
+        Stage::Evaluate if config.data.is_none() => Err(Error::RunWithoutData { stage: until.name() }),
+        Stage::Export if config.data.is_none() => Ok(Stage::Sample),
+        _ => Ok(until),
+    }
 }
 
 #[cfg(test)]

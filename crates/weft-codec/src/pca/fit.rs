@@ -34,26 +34,41 @@ impl Problem<'_> {
         (self.rows.len() - 1).min(self.rows.dim())
     }
 
-    /// The number of components to keep, given the leading eigenvalues; `None` if more of them are needed to tell.
+    /// See [`choose_rank`].
     pub(super) fn choose_rank(&self, spectrum: &[f64]) -> Result<Option<usize>> {
-        let floor = (FLOOR * spectrum[0]).max(f64::from(f32::MIN_POSITIVE));
-        let available = spectrum.iter().take(self.limit()).take_while(|&&v| v > floor).count();
-        if available == 0 {
-            return Err(Error::NoVariance);
-        }
-        match self.rank {
-            Rank::Fixed(asked) if asked == 0 || asked > available => Err(Error::Rank { asked, available }),
-            Rank::Fixed(rank) => Ok(Some(rank)),
-            Rank::KeptVariance(fraction) => {
-                let target = fraction * self.total_variance;
-                let mut kept = 0.0;
-                let reached = spectrum[..available].iter().position(|&variance| {
-                    kept += variance;
-                    kept >= target
-                });
-                let all = spectrum.len() >= self.limit() || available < spectrum.len();
-                Ok(reached.map(|i| i + 1).or(all.then_some(available)))
-            }
+        choose_rank(self.rank, (spectrum, self.total_variance), self.limit())
+    }
+}
+
+/// Refuses a rank or a total variance that no fit can give.
+pub(crate) fn check(rank: Rank, total_variance: f64, limit: usize) -> Result<()> {
+    match rank {
+        Rank::Fixed(asked) if asked == 0 || asked > limit => Err(Error::Rank { asked, available: limit }),
+        Rank::KeptVariance(got) if !(got > 0.0 && got <= 1.0) => Err(Error::KeptVariance { got }),
+        _ if total_variance <= 0.0 => Err(Error::NoVariance),
+        _ => Ok(()),
+    }
+}
+
+/// The number of components to keep, given the leading eigenvalues; `None` if more of them are needed to tell.
+pub(crate) fn choose_rank(rank: Rank, (spectrum, total): (&[f64], f64), limit: usize) -> Result<Option<usize>> {
+    let floor = (FLOOR * spectrum[0]).max(f64::from(f32::MIN_POSITIVE));
+    let available = spectrum.iter().take(limit).take_while(|&&v| v > floor).count();
+    if available == 0 {
+        return Err(Error::NoVariance);
+    }
+    match rank {
+        Rank::Fixed(asked) if asked == 0 || asked > available => Err(Error::Rank { asked, available }),
+        Rank::Fixed(rank) => Ok(Some(rank)),
+        Rank::KeptVariance(fraction) => {
+            let target = fraction * total;
+            let mut kept = 0.0;
+            let reached = spectrum[..available].iter().position(|&variance| {
+                kept += variance;
+                kept >= target
+            });
+            let all = spectrum.len() >= limit || available < spectrum.len();
+            Ok(reached.map(|i| i + 1).or(all.then_some(available)))
         }
     }
 }
@@ -67,14 +82,7 @@ impl Pca {
     ) -> Result<Self> {
         let problem = Problem { rows, normalizer: &normalizer, total_variance, rank };
         let smaller = rows.len().min(rows.dim());
-        match rank {
-            Rank::Fixed(asked) if asked == 0 || asked > problem.limit() => {
-                return Err(Error::Rank { asked, available: problem.limit() });
-            }
-            Rank::KeptVariance(got) if !(got > 0.0 && got <= 1.0) => return Err(Error::KeptVariance { got }),
-            _ if total_variance <= 0.0 => return Err(Error::NoVariance),
-            _ => {}
-        }
+        check(rank, total_variance, problem.limit())?;
         let found = match solver {
             Solver::Auto if smaller > EXACT_LIMIT => randomized::solve(&problem, smaller / 2, seed)?,
             Solver::Randomized => randomized::solve(&problem, smaller, seed)?,

@@ -7,6 +7,8 @@
 mod fit;
 mod randomized;
 
+pub(crate) use fit::{check as check_rank, choose_rank};
+
 use crate::linalg::{ROW_BLOCK, SUM_BLOCK, product, rows_of, rows_of_mut};
 use crate::normalize::Normalizer;
 use crate::{Error, Result};

@@ -9,7 +9,8 @@ use weft_net::Device;
 
 fn resume(saved: &weft_gen::Artifact) -> FlowTrainer {
     let config = flow_config(&["accuracy", "step"]);
-    FlowTrainer::resume(config, random_set(), Seed::new(7), &Device::cpu(), saved).expect("a state of this configuration")
+    FlowTrainer::resume(config, random_set().code_set(), Seed::new(7), &Device::cpu(), saved)
+        .expect("a state of this configuration")
 }
 
 #[test]
@@ -19,7 +20,8 @@ fn a_resumed_run_is_the_uninterrupted_run() {
     assert_eq!(first.step(), 7);
     let resumed = train_flow(resume(&first.save().unwrap()), 20);
     assert_eq!(resumed.save().unwrap(), whole.save().unwrap());
-    let (a, b) = [whole, resumed].map(|t| t.finish(heun(8, 1.0)).expect("the codec knows its rows")).into();
+    let flow = |t: FlowTrainer| t.finish(heun(8, 1.0)).and_then(|codes| codes.decoded_by(&random_set()));
+    let (a, b) = [whole, resumed].map(|t| flow(t).expect("the codec knows its rows")).into();
     let samples = |flow: &Flow| flow.sample(6, &Condition::unknown(), Seed::new(1)).expect("an unknown condition is fine");
     assert_eq!(samples(&a), samples(&b));
     // A run does not go past its end.
@@ -29,7 +31,8 @@ fn a_resumed_run_is_the_uninterrupted_run() {
 #[test]
 fn two_devices_train_the_flow_of_one_and_go_on_from_its_state() {
     let config = || flow_config(&["accuracy", "step"]);
-    let on_two = || FlowTrainer::new(config(), random_set(), Seed::new(7), &Device::cpus(2)).expect("the settings are in range");
+    let on_two =
+        || FlowTrainer::new(config(), random_set().code_set(), Seed::new(7), &Device::cpus(2)).expect("the settings are in range");
     let [mut one, mut two] = [flow_trainer(), on_two()];
     for until in 1..=20 {
         let [a, b] = [&mut one, &mut two].map(|trainer| trainer.advance(until, &Monitor::silent()).unwrap());
@@ -41,7 +44,7 @@ fn two_devices_train_the_flow_of_one_and_go_on_from_its_state() {
     // A state is not of a number of devices.
     let saved = train_flow(on_two(), 7).save().unwrap();
     let resume_on = |devices| {
-        let resumed = FlowTrainer::resume(config(), random_set(), Seed::new(7), &Device::cpus(devices), &saved);
+        let resumed = FlowTrainer::resume(config(), random_set().code_set(), Seed::new(7), &Device::cpus(devices), &saved);
         train_flow(resumed.expect("a state of this configuration"), 20)
     };
     assert_eq!(resume_on(2).save().unwrap(), two.save().unwrap());
@@ -76,7 +79,7 @@ fn the_number_of_threads_does_not_matter() {
 fn an_untrained_flow_is_the_gaussian_with_the_moments_of_the_codes() {
     let data = random_set();
     let trainer =
-        FlowTrainer::new(flow_config(&[]), data.clone(), Seed::new(7), &Device::cpu()).expect("the settings are in range");
+        FlowTrainer::new(flow_config(&[]), data.code_set(), Seed::new(7), &Device::cpu()).expect("the settings are in range");
     let flow = trainer.finish(SamplerConfig { sampler: Sampler::Rk4, steps: 24, guidance_scale: 1.0 }).expect("a codec");
     let codes = flow.sample_codes(4_000, &Condition::unknown(), Seed::new(2)).expect("an unknown condition is fine");
     let (mean, std) = moments(&data.final_codes, RANK);
@@ -92,12 +95,13 @@ fn clusters() -> Flow {
     static FLOW: OnceLock<Flow> = OnceLock::new();
     FLOW.get_or_init(|| {
         let config = FlowConfig { steps: 1_200, batch_size: 256, warmup_steps: 50, weight_decay: 0.0, ..flow_config(&["side"]) };
-        let mut trainer = FlowTrainer::new(config, two_clusters(), Seed::new(9), &Device::cpu()).expect("settings in range");
+        let mut trainer =
+            FlowTrainer::new(config, two_clusters().code_set(), Seed::new(9), &Device::cpu()).expect("settings in range");
         let first = trainer.advance(50, &Monitor::silent()).expect("training goes through");
         trainer.advance(1_150, &Monitor::silent()).expect("training goes through");
         let last = trainer.advance(1_200, &Monitor::silent()).expect("training goes through");
         assert!(last < 0.8 * first, "the loss fell from {first} to {last} only");
-        trainer.finish(heun(32, 1.0)).expect("codes are weights")
+        trainer.finish(heun(32, 1.0)).and_then(|codes| codes.decoded_by(&two_clusters())).expect("codes are weights")
     })
     .clone()
 }
@@ -152,14 +156,14 @@ fn conditions_that_it_was_not_trained_on_are_errors() {
     let flow = train_flow(flow_trainer(), 1).finish(heun(4, 1.0)).expect("a codec");
     let names: Vec<&str> = flow.schema().fields.iter().map(|f| f.name.as_str()).collect();
     assert_eq!(names, ["accuracy", "step"]);
-    let sample = |condition: Condition| flow.sample(2, &condition, Seed::new(1));
+    let sample = |condition: Condition| flow.sample_codes(2, &condition, Seed::new(1));
     let error = sample(Condition::unknown().with("acuracy", 0.9)).expect_err("a misspelled field");
     assert_eq!(error.to_string(), "unknown condition field `acuracy`; known fields: `accuracy`, `step`");
     assert!(sample(Condition::unknown().with("accuracy", 40.0)).is_err(), "far outside of the training range");
     assert!(sample(Condition::unknown().with("accuracy", f64::NAN)).is_err());
     let part = sample(Condition::unknown().with("accuracy", 0.9)).expect("one field of two may be unknown");
-    assert_eq!(part.len(), 2);
-    let trainer = FlowTrainer::new(flow_config(&["loss"]), random_set(), Seed::new(7), &Device::cpu());
+    assert_eq!(part.len(), 2 * RANK);
+    let trainer = FlowTrainer::new(flow_config(&["loss"]), random_set().code_set(), Seed::new(7), &Device::cpu());
     let error = trainer.expect_err("no training checkpoint knows its loss");
     assert!(error.to_string().contains("`conditions`") && error.to_string().contains("loss"), "{error}");
 }
@@ -169,8 +173,8 @@ fn a_saved_flow_samples_the_same() {
     let data = random_set();
     for residual_noise in [false, true] {
         let config = FlowConfig { residual_noise, ..flow_config(&["accuracy"]) };
-        let trainer = FlowTrainer::new(config, data.clone(), Seed::new(7), &Device::cpu()).expect("the settings are in range");
-        let flow = train_flow(trainer, 5).finish(heun(6, 2.0)).expect("the codec knows its rows");
+        let trainer = FlowTrainer::new(config, data.code_set(), Seed::new(7), &Device::cpu()).expect("the settings are in range");
+        let flow = train_flow(trainer, 5).finish(heun(6, 2.0)).and_then(|codes| codes.decoded_by(&data)).expect("its own rows");
         let saved = flow.save();
         let loaded = Flow::load(&saved, data.codec.clone(), data.architecture().clone(), heun(6, 2.0), &Device::cpu());
         let loaded = loaded.expect("its own state");
@@ -189,11 +193,11 @@ fn costs_count_evaluations_and_guidance() {
     let data = random_set();
     let trainer = |steps| {
         let config = FlowConfig { steps, ..flow_config(&["accuracy"]) };
-        FlowTrainer::new(config, data.clone(), Seed::new(7), &Device::cpu()).expect("the settings are in range")
+        FlowTrainer::new(config, data.code_set(), Seed::new(7), &Device::cpu()).expect("the settings are in range")
     };
     assert!((trainer(40).flops() / trainer(20).flops() - 2.0).abs() < 1e-9);
     let trained = trainer(20).flops() / (20.0 * 64.0);
-    let flow = trainer(20).finish(heun(5, 1.0)).expect("the codec knows its rows");
+    let flow = trainer(20).finish(heun(5, 1.0)).and_then(|codes| codes.decoded_by(&data)).expect("its own rows");
     // Forward and backward of a row cost three forward passes; Heun's rule runs two a step.
     let decode = 2.0 * (RANK * data.finals.dim()) as f64;
     let cost = |sampler| flow.clone().with_sampler(sampler).flops_per_sample() - decode;
@@ -207,8 +211,8 @@ fn residual_noise_gives_weights_back_the_variance_that_the_codec_drops() {
     let data = random_set();
     let spread = |residual_noise| {
         let config = FlowConfig { residual_noise, ..flow_config(&[]) };
-        let trainer = FlowTrainer::new(config, data.clone(), Seed::new(7), &Device::cpu()).expect("the settings are in range");
-        let flow = trainer.finish(heun(24, 1.0)).expect("the codec knows its rows");
+        let trainer = FlowTrainer::new(config, data.code_set(), Seed::new(7), &Device::cpu()).expect("the settings are in range");
+        let flow = trainer.finish(heun(24, 1.0)).and_then(|codes| codes.decoded_by(&data)).expect("its own rows");
         let samples = flow.sample(2_000, &Condition::unknown(), Seed::new(3)).expect("an unknown condition is fine");
         moments(samples.data(), samples.dim()).1.iter().map(|s| s * s).sum::<f64>()
     };

@@ -62,12 +62,13 @@ fn training_damages() -> Vec<Damage> {
 fn flow_in_training() {
     let resume = |saved: &Artifact| {
         let config = flow_config(&["accuracy", "step"]);
-        FlowTrainer::resume(config, random_set(), Seed::new(7), &Device::cpu(), saved).map(drop)
+        FlowTrainer::resume(config, random_set().code_set(), Seed::new(7), &Device::cpu(), saved).map(drop)
     };
     let saved = train_flow(flow_trainer(), 2).save().expect("the CPU gives its state");
     check(&saved, training_damages(), resume);
-    let of_another =
-        |config: FlowConfig, seed: u64| FlowTrainer::resume(config, random_set(), Seed::new(seed), &Device::cpu(), &saved);
+    let of_another = |config: FlowConfig, seed: u64| {
+        FlowTrainer::resume(config, random_set().code_set(), Seed::new(seed), &Device::cpu(), &saved)
+    };
     let config = flow_config(&["accuracy", "step"]);
     let fingerprint = |error: Error| matches!(error, Error::Artifact { entry, .. } if entry == "fingerprint");
     assert!(fingerprint(of_another(config.clone(), 8).expect_err("another seed")));
@@ -144,7 +145,7 @@ fn trained_refiner() {
 
 #[test]
 fn settings_out_of_range_are_named() {
-    let flow = |config: FlowConfig| FlowTrainer::new(config, random_set(), Seed::new(7), &Device::cpu()).map(drop);
+    let flow = |config: FlowConfig| FlowTrainer::new(config, random_set().code_set(), Seed::new(7), &Device::cpu()).map(drop);
     let base = || flow_config(&[]);
     for (setting, config) in [
         ("width", FlowConfig { width: 0, ..base() }),

@@ -70,7 +70,7 @@ pub(crate) fn heun(steps: usize, guidance_scale: f64) -> SamplerConfig {
 
 /// A flow in training on the random set.
 pub(crate) fn flow_trainer() -> FlowTrainer {
-    FlowTrainer::new(flow_config(&["accuracy", "step"]), random_set(), Seed::new(7), &Device::cpu())
+    FlowTrainer::new(flow_config(&["accuracy", "step"]), random_set().code_set(), Seed::new(7), &Device::cpu())
         .expect("the settings are in range")
 }
 

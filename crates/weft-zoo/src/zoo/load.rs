@@ -31,13 +31,7 @@ impl Zoo {
     /// [`Purpose::Fit`] on a test checkpoint; [`Error::Corrupt`], [`Error::Header`],
     /// [`Error::Tensor`] or [`Error::ShardRow`] for a damaged shard; [`Error::Io`].
     pub fn load(&self, entries: &[Entry], purpose: Purpose) -> Result<Population> {
-        let places = entries.iter().map(usable_place).collect::<Result<Vec<_>>>()?;
-        if purpose == Purpose::Fit
-            && let Some(entry) = entries.iter().find(|e| e.record().split == Some(Split::Test))
-        {
-            let record = entry.record();
-            return Err(Error::TestSplit { digest: record.digest, run: record.run.clone() });
-        }
+        let places = usable_places(entries, purpose)?;
         let mut shards: BTreeMap<Digest, Shard<'_>> = BTreeMap::new();
         for Place { shard, .. } in &places {
             if let std::collections::btree_map::Entry::Vacant(vacant) = shards.entry(*shard) {
@@ -80,6 +74,16 @@ impl Zoo {
             // The first error in the order of the rows, whichever thread met its own first.
             results.collect()
         })
+    }
+}
+
+/// Where the weights lie of checkpoints that may be used for this.
+pub(super) fn usable_places(entries: &[Entry], purpose: Purpose) -> Result<Vec<Place>> {
+    let places = entries.iter().map(usable_place).collect::<Result<Vec<_>>>()?;
+    let test = entries.iter().map(Entry::record).find(|record| record.split == Some(Split::Test));
+    match test {
+        Some(record) if purpose == Purpose::Fit => Err(Error::TestSplit { digest: record.digest, run: record.run.clone() }),
+        _ => Ok(places),
     }
 }
 

@@ -14,6 +14,7 @@
 
 mod append;
 mod catalogue;
+mod columns;
 mod derive;
 mod filter;
 mod groups;
@@ -28,6 +29,7 @@ mod verify;
 pub use append::{Appended, RefusedRecord};
 pub(crate) use append::{ReadTensor, not_recordable};
 pub use catalogue::Entry;
+pub use columns::Columns;
 pub use filter::Filter;
 pub use load::Purpose;
 pub use merge::MergeReport;

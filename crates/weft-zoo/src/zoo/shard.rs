@@ -136,6 +136,12 @@ impl<'a> Shard<'a> {
         self.rows
     }
 
+    /// Where the values of each of the architecture's tensors begin in the file.
+    pub(super) fn starts(&self) -> Vec<u64> {
+        let start = |name: &String| self.file.header().tensors[name].range.start as u64;
+        self.architecture.tensors().iter().map(|spec| start(&spec.name)).collect()
+    }
+
     /// The digest of the file as it is now.
     pub(super) fn digest(&self) -> Digest {
         self.file.digest()

@@ -44,10 +44,10 @@ pub(super) fn training_set(networks: &Population) -> Result<TrainingSet> {
 /// A flow of H1, and the seconds of one of its training steps.
 fn flow(bench: &Bench) -> Result<(Flow, f64)> {
     let set = training_set(&random(&bench.h1, NETWORKS)?)?;
-    let mut trainer = FlowTrainer::new(flow_config(), set, Seed::new(5), &bench.device)?;
+    let mut trainer = FlowTrainer::new(flow_config(), set.code_set(), Seed::new(5), &bench.device)?;
     trainer.advance(1, &Monitor::silent())?;
     let (time, _) = secs(|| Ok(trainer.advance(TRAINED, &Monitor::silent())?))?;
-    let flow = trainer.finish(SamplerConfig { sampler: Sampler::Heun, steps: STEPS, guidance_scale: 1.0 })?;
+    let flow = trainer.finish(SamplerConfig { sampler: Sampler::Heun, steps: STEPS, guidance_scale: 1.0 })?.decoded_by(&set)?;
     Ok((flow, time / (TRAINED - 1) as f64))
 }
 

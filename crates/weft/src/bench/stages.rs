@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use weft_canon::{Canonicalizer, Group, Matching};
 use weft_core::{
-    Activation, Architecture, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Precision, Recipe, Record, Schedule,
-    Seed, Split,
+    Activation, Architecture, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Precision, Recipe, Record,
+    Schedule, Seed, Split,
 };
 use weft_gen::FlowTrainer;
 use weft_net::Device;
@@ -113,7 +113,7 @@ pub(super) fn flow_memory(bench: &Bench) -> Result<Vec<Figure>> {
     let architecture = Arc::new(Architecture::mlp("784-378-10", &[784, 378, 10], Activation::Relu)?);
     let networks = random(&architecture, bench.options.size(NETWORKS).max(100))?;
     let (count, dim) = (networks.len(), networks.dim());
-    let mut trainer = FlowTrainer::new(flow_config(), training_set(&networks)?, Seed::new(7), &Device::cpu())?;
+    let mut trainer = FlowTrainer::new(flow_config(), training_set(&networks)?.code_set(), Seed::new(7), &Device::cpu())?;
     trainer.advance(4, &Monitor::silent())?;
     let peak = crate::stages::peak_memory().unwrap_or(0) as f64 / f64::from(1 << 30);
     let note = format!("peak of this whole process after training the flow on {count} networks of {dim} parameters");

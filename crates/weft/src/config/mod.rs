@@ -14,6 +14,7 @@ mod diagnose;
 mod encode;
 mod evaluate;
 mod generate;
+mod memory;
 mod overrides;
 mod recipe;
 mod refiner;
@@ -25,6 +26,7 @@ pub use diagnose::ConfigError;
 pub use encode::{Align, By, CanonicalizeConfig, CodecConfig, IdentityConfig, NormalizeConfig, PcaConfig, RankConfig};
 pub use evaluate::{BaselineName, BaselinesConfig, EvaluateConfig, ExportConfig};
 pub use generate::{FlowConfig, GeneratorConfig, SampleConfig, SamplerConfig, StepsConfig};
+pub use memory::MemoryConfig;
 pub use recipe::{
     AdamConfig, CosineConfig, DurationConfig, LogSpacedConfig, OptimizerConfig, RecipeConfig, ScheduleConfig, SgdConfig,
     SnapshotsConfig,
@@ -44,8 +46,10 @@ pub const QUICKSTART: &str = include_str!("../../../../configs/quickstart.toml")
 pub struct RunConfig {
     /// Name, seed, device and output of the run.
     pub run: RunSection,
-    /// The examples that networks are trained and judged on.
-    pub data: DataConfig,
+    /// The examples that networks are trained and judged on; without them a run takes networks that lie in a zoo to samples,
+    /// in as much memory as `run.memory` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataConfig>,
     /// What is trained; not needed with `[zoo.existing]`, which knows its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<ArchitectureConfig>,
@@ -94,6 +98,10 @@ pub struct RunSection {
     /// Where networks and generators are trained: `auto`, `cpu`, `cuda:N`, or several GPUs as `cuda:0,cuda:1`.
     #[serde(default)]
     pub device: DeviceConfig,
+    /// The memory that a run without `[data.…]` keeps within, such as `4GB`, which is also the default; its results do not
+    /// depend on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryConfig>,
 }
 
 impl RunConfig {
@@ -126,7 +134,7 @@ impl RunConfig {
     /// assert_eq!(config.run.seed, 7);
     /// let error = RunConfig::parse("[run]\nnmae = \"x\"", "run.toml", &[]).unwrap_err();
     /// assert_eq!(error.to_string(), "run.toml:2:1: unknown key `nmae`");
-    /// assert_eq!(error.hint().unwrap(), "did you mean `name`? keys here: `name`, `seed`, `output`, `device`");
+    /// assert_eq!(error.hint().unwrap(), "did you mean `name`? keys here: `name`, `seed`, `output`, `device`, `memory`");
     /// ```
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|e| ConfigError::at(origin, text, &e))?;
@@ -151,6 +159,7 @@ impl RunConfig {
         if self.architecture.is_none() && matches!(self.zoo, ZooConfig::Train(_)) {
             return Err(("zoo.train", "needs an `[architecture.mlp]` or `[architecture.file]` to train".to_owned()));
         }
+        self.check_data()?;
         self.zoo.check()?;
         self.canonicalize.check()?;
         self.codec.check()?;
@@ -160,6 +169,28 @@ impl RunConfig {
         self.refiner.as_ref().map_or(Ok(()), RefinerConfig::check)?;
         self.baselines.check()?;
         self.evaluate.check()
+    }
+
+    /// Checks what a run without data cannot do, and what a run with data cannot keep within.
+    fn check_data(&self) -> Result<(), (&'static str, String)> {
+        let CodecConfig::Pca(_) = self.codec else {
+            let reason = "needs `[data.…]`: without data, codes are principal components";
+            return if self.data.is_some() { Ok(()) } else { Err(("codec.identity", reason.to_owned())) };
+        };
+        let needs_data = [
+            ("zoo.train", matches!(self.zoo, ZooConfig::Train(_))),
+            ("refiner", self.refiner.is_some()),
+            ("canonicalize.by", self.canonicalize.by == By::Activations),
+            ("canonicalize.align", self.canonicalize.align == Align::Consistent),
+            ("generator.flow.residual-noise", self.generator.flow().residual_noise),
+        ];
+        match needs_data.into_iter().find(|(_, needs)| *needs) {
+            _ if self.data.is_some() && self.run.memory.is_some() => {
+                Err(("run.memory", "bounds runs without `[data.…]`: an evaluation holds all networks".to_owned()))
+            }
+            Some((key, _)) if self.data.is_none() => Err((key, "as it is set needs `[data.…]`".to_owned())),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -137,7 +137,7 @@ fn overrides_are_checked_by_the_same_types() {
     assert_eq!(config.zoo, ZooConfig::Existing(ExistingZooConfig { path: "my-zoo".into() }));
 
     let config = set(&["data.idx.path=mnist", "data.idx.name=mnist"]).unwrap();
-    assert!(matches!(config.data, DataConfig::Idx(IdxConfig { validation: 5_000, .. })));
+    assert!(matches!(config.data.unwrap(), DataConfig::Idx(IdxConfig { validation: 5_000, .. })));
     let first = refusal(set(&["data.idx.path=mnist", "run.sede=1", "run.seed=2"]));
     assert!(first.starts_with("`--set data.idx.path=mnist`: missing key `name`"), "{first}");
 

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 use weft_canon::{Canonicalizer, Group, Transform};
-use weft_core::{Digest, Population};
+use weft_core::{Dataset, Digest, Population};
 use weft_zoo::{Entry, Zoo};
 
 /// Raised when the stage's code changes what it writes.
@@ -39,13 +39,15 @@ pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
     session.unless_fresh(key, |running| {
         let raw = Zoo::open(&upstream.folder)?;
         let (seed, monitor) = (session.seed, session.monitor);
-        let work = Canonicalization { raw: &raw, config, dataset: Some(&session.dataset), seed, monitor };
-        Job { session, work, parent: upstream.output }.run(running)
+        let dataset = session.dataset(Stage::Canonicalize)?;
+        let work = Canonicalization { raw: &raw, config, dataset: Some(dataset), memory: None, seed, monitor };
+        Job { session, dataset, work, parent: upstream.output }.run(running)
     })
 }
 
 struct Job<'a> {
     session: &'a Session<'a>,
+    dataset: &'a Dataset,
     work: Canonicalization<'a>,
     parent: Digest,
 }
@@ -65,11 +67,16 @@ impl Job<'_> {
             std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
         }
         let mut zoo = Zoo::create(&folder, &format!("{}, canonical", self.work.raw.name()), architecture, Some(self.parent))?;
-        let gathered = self.work.transform(fitted.as_ref().map(|(canonicalizer, _)| canonicalizer), &mut zoo)?;
+        let canonicalizer = fitted.as_ref().map(|(canonicalizer, _)| canonicalizer);
+        let mut transforms = Vec::new();
+        let gathered = self.work.transform(canonicalizer, &mut zoo, &mut |transform| {
+            transforms.push(transform);
+            Ok(())
+        })?;
         let (report, structure) = self.report(&group, (&raw_finals, &finals), fitted.as_ref(), &gathered)?;
         write_json(&running.folder().join("canonicalize.json"), &report)?;
         write_json(&running.folder().join("structure.json"), &structure)?;
-        write_elements(running.folder(), fitted.as_ref().map(|(c, _)| c.anchor()), &gathered.transforms)?;
+        write_elements(running.folder(), canonicalizer.map(Canonicalizer::anchor), &transforms)?;
         let output = zoo.digest()?;
         drop(zoo);
         running.complete_as(
@@ -95,7 +102,7 @@ impl Job<'_> {
             let distance = |&[a, b]: &[usize; 2]| distance(networks.row(a), networks.row(b));
             estimate(&pairs.iter().map(distance).collect::<Vec<_>>())
         };
-        let dataset = &self.session.dataset;
+        let dataset = self.dataset;
         let (path_before, barrier_before) = weft_eval::structure::paths(raw, &pairs, dataset)?;
         let (path_after, barrier_after) = weft_eval::structure::paths(&canonical, &pairs, dataset)?;
         let seed = self.session.seed.fork("structure");
@@ -106,7 +113,7 @@ impl Job<'_> {
         measured.canonical.iter_mut().for_each(|canonical| canonical.barrier = Some(barrier_after));
         let report = data::Canonicalization {
             group: group.to_string(),
-            num_networks: gathered.transforms.len(),
+            num_networks: gathered.num_networks,
             distance: BeforeAfter { before: distances(raw), after: distances(&canonical) },
             barrier: BeforeAfter { before: barrier_before, after: barrier_after },
             path_before,

@@ -1,7 +1,7 @@
 //! The data set and the architecture that a run file names.
 
-use crate::Result;
 use crate::config::{ArchitectureConfig, DataConfig};
+use crate::{Error, Result};
 use std::path::Path;
 use weft_core::{Architecture, Dataset};
 
@@ -20,9 +20,10 @@ fn stem(path: &Path) -> String {
 }
 
 /// The architecture to train: a perceptron between the data's features and classes, or a file's.
-pub(super) fn architecture(config: &ArchitectureConfig, dataset: &Dataset) -> Result<Architecture> {
+pub(super) fn architecture(config: &ArchitectureConfig, dataset: Option<&Dataset>) -> Result<Architecture> {
     match config {
         ArchitectureConfig::Mlp(mlp) => {
+            let dataset = dataset.ok_or(Error::RunWithoutData { stage: "architecture.mlp" })?;
             let mut widths = vec![dataset.num_features()];
             widths.extend(&mlp.hidden);
             widths.push(dataset.num_classes());

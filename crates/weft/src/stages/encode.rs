@@ -72,6 +72,7 @@ fn fit(session: &Session, zoo: &Zoo, running: Running) -> Result<Completed> {
 
 /// Error and accuracy against rank, on networks that the codec was fitted on and on others.
 fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2]) -> Result<CodecFigures> {
+    let dataset = session.dataset(Stage::Encode)?;
     let full = codec.code_len();
     let ranks = match codec {
         Codec::Pca(_) => ranks(full),
@@ -85,7 +86,7 @@ fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2])
             Codec::Identity(_) => codec.decode(codes)?,
         };
         let decoded = Population::new(fitted.architecture().clone(), rows)?;
-        Ok(estimate(&weft_net::accuracies(&decoded, &session.dataset, Part::Validation, &session.measuring)?))
+        Ok(estimate(&weft_net::accuracies(&decoded, dataset, Part::Validation, &session.measuring)?))
     };
     let mut figures = Vec::with_capacity(ranks.len());
     for (i, &rank) in ranks.iter().enumerate() {
@@ -105,7 +106,7 @@ fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2])
         }
         Codec::Identity(_) => (1.0, Vec::new(), 0.0),
     };
-    let before = weft_net::accuracies(fitted, &session.dataset, Part::Validation, &session.measuring)?;
+    let before = weft_net::accuracies(fitted, dataset, Part::Validation, &session.measuring)?;
     Ok(CodecFigures {
         kind: codec.name().to_owned(),
         rank: full,

@@ -104,7 +104,7 @@ fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Complete
         train_is_final: &networks.is_final,
         train_run: &networks.run,
         held_out: &networks.held_out,
-        dataset: &session.dataset,
+        dataset: session.dataset(Stage::Evaluate)?,
         device: &session.measuring,
     };
     let context = Context::new(input, &options, session.monitor)?;
@@ -242,7 +242,7 @@ impl Table<'_> {
     /// Floating-point operations of one training run; a backward pass takes twice those of a forward pass.
     fn run_flops(&self) -> Option<f64> {
         let recipe = self.networks.entries.iter().find_map(|entry| entry.record().recipe.as_ref())?;
-        let steps = recipe.num_steps(self.session.dataset.range(Part::Train).len());
+        let steps = recipe.num_steps(self.session.dataset(Stage::Evaluate).ok()?.range(Part::Train).len());
         let step = 3.0 * weft_net::forward_flops(self.networks.train.architecture());
         Some(step * (recipe.batch_size as u64 * steps) as f64)
     }
@@ -259,7 +259,8 @@ impl Table<'_> {
         let group = Group::derive(architecture.clone());
         let count = samples.len().min(PAIRS);
         let nearest = self.networks.train.select(&measured.nearest[..count]);
-        let accuracies = weft_net::accuracies(&nearest, &self.session.dataset, Part::Test, &self.session.measuring)?;
+        let dataset = self.session.dataset(Stage::Evaluate)?;
+        let accuracies = weft_net::accuracies(&nearest, dataset, Part::Test, &self.session.measuring)?;
         let range = architecture.tensors()[*weight].range();
         let units = |row: &[f32]| row[range.clone()].chunks_exact(side * side).map(<[f32]>::to_vec).collect();
         (0..count)

@@ -87,7 +87,7 @@ fn own_metadata(session: &Session, fact: &SampleFacts, generator: Digest) -> BTr
         ("generator", fact.generator.clone()),
         ("generator-digest", generator.to_string()),
         ("test-accuracy", fact.accuracy.to_string()),
-        ("test-data", session.dataset.name().to_owned()),
+        ("test-data", session.data.as_ref().map_or_else(String::new, |(dataset, _)| dataset.name().to_owned())),
         ("distance-to-nearest", fact.distance.to_string()),
         ("weft", env!("CARGO_PKG_VERSION").to_owned()),
     ];

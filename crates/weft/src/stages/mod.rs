@@ -9,6 +9,7 @@ mod export;
 mod models;
 mod report;
 mod sample;
+mod streamed;
 mod train;
 mod zoo;
 
@@ -37,8 +38,8 @@ pub(crate) struct Session<'a> {
     pub(crate) device: Device,
     /// Where networks are measured.
     pub(crate) measuring: Device,
-    pub(crate) dataset: Dataset,
-    pub(crate) dataset_digest: Digest,
+    /// The examples with their digest; without them, networks are not held but read in pieces.
+    pub(crate) data: Option<(Dataset, Digest)>,
     pub(crate) seed: Seed,
 }
 
@@ -62,21 +63,32 @@ impl<'a> Session<'a> {
             Some(other) => Device::open(&other.to_string())?,
             None => device.clone(),
         };
-        let dataset = data::load(&config.data)?;
+        let data = config.data.as_ref().map(data::load).transpose()?;
+        let data = data.map(|dataset| {
+            let digest = dataset.digest();
+            (dataset, digest)
+        });
         let output = config.run.output.clone();
         std::fs::create_dir_all(&output).map_err(Error::io("create", &output))?;
         weft_zoo::write_atomic(&output.join("run.toml"), config.to_toml().as_bytes())?;
-        let dataset_digest = dataset.digest();
-        Ok(Self { config, monitor, output, device, measuring, dataset, dataset_digest, seed: Seed::new(config.run.seed) })
+        Ok(Self { config, monitor, output, device, measuring, data, seed: Seed::new(config.run.seed) })
+    }
+
+    /// The examples, for a stage that does nothing without.
+    pub(crate) fn dataset(&self, stage: Stage) -> Result<&Dataset> {
+        self.data.as_ref().map(|(dataset, _)| dataset).ok_or(Error::RunWithoutData { stage: stage.name() })
     }
 
     /// Completes a stage; whether it was already is said with it.
     pub(crate) fn stage(&self, stage: Stage, done: &mut Done) -> Result<(Completed, bool)> {
         let completed = match stage {
             Stage::Zoo => zoo::run(self),
+            Stage::Canonicalize if self.data.is_none() => streamed::canonicalize(self, done),
             Stage::Canonicalize => canonicalize::run(self, done),
+            Stage::Encode if self.data.is_none() => streamed::encode(self, done),
             Stage::Encode => encode::run(self, done),
             Stage::Train => train::run(self, done),
+            Stage::Sample if self.data.is_none() => streamed::sample(self, done),
             Stage::Sample => sample::run(self, done),
             Stage::Evaluate => evaluate::run(self, done),
             Stage::Export => export::run(self, done),
@@ -98,10 +110,11 @@ impl<'a> Session<'a> {
         upstream: &[(&str, &Completed)],
     ) -> StageKey {
         let processor = if self.device.is_cpu() { "cpu" } else { "gpu" };
-        let key = StageKey::new(name, folder, version)
-            .setting("seed", &self.config.run.seed)
-            .setting("processor", &processor)
-            .input("data", self.dataset_digest);
+        let key = StageKey::new(name, folder, version).setting("seed", &self.config.run.seed).setting("processor", &processor);
+        let key = match &self.data {
+            Some((_, digest)) => key.input("data", *digest),
+            None => key,
+        };
         upstream.iter().fold(key, |key, (name, completed)| key.input(name, completed.output))
     }
 

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use weft_core::{Condition, Split, Value};
+use weft_core::{Condition, Schema, Split, Value};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
 use weft_gen::{Artifact, Flow, Generator, Refined, Refiner, TrainingSet};
 use weft_zoo::{Filter, Purpose, Zoo};
@@ -51,7 +51,7 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
 }
 
 /// The run file's condition; what it leaves open is the mean of the best quarter of the final networks.
-fn default_condition(config: &RunConfig, finals: &[Condition]) -> Condition {
+pub(super) fn default_condition(config: &RunConfig, finals: &[Condition]) -> Condition {
     let scalar = |condition: &Condition, field: &str| match condition.get(field) {
         Some(Value::Scalar(value)) => Some(value),
         _ => None,
@@ -200,8 +200,8 @@ impl<'a> Models<'a> {
 }
 
 /// Whether a condition can be asked of the trained flow.
-pub(super) fn check_condition(flow: &Flow, condition: &Condition) -> Result<()> {
-    flow.schema().encode(condition).map(|_| ()).map_err(Error::Core)
+pub(super) fn check_condition(schema: &Schema, condition: &Condition) -> Result<()> {
+    schema.encode(condition).map(|_| ()).map_err(Error::Core)
 }
 
 #[cfg(test)]

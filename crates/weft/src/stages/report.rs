@@ -7,7 +7,7 @@ use crate::run::{Stage, StageOutcome};
 use crate::{Result, report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use weft_core::{Activation, Architecture, Op, Part, Recipe, Split};
+use weft_core::{Activation, Architecture, Dataset, Op, Part, Recipe, Split};
 use weft_zoo::{Entry, Filter, Zoo};
 
 /// Makes `report.json` and `report.html` of a run whose stages up to the evaluation are complete.
@@ -17,7 +17,7 @@ pub(super) fn write(session: &Session, done: &Done, stages: &[StageOutcome]) -> 
     let entries = raw.records(&Filter::default())?;
     let page = Report {
         title: session.config.run.name.clone(),
-        zoo: zoo_facts(session, &raw, &entries),
+        zoo: zoo_facts(session.dataset(Stage::Evaluate)?, &raw, &entries),
         evaluation: read_json(&evaluation.join("evaluation.json"))?,
         filters: read_json(&evaluation.join("filters.json"))?,
         canonicalization: Some(read_json(&done.of(Stage::Canonicalize).folder.join("canonicalize.json"))?),
@@ -39,7 +39,7 @@ fn stage_time(outcome: &StageOutcome) -> StageTime {
     StageTime { name: outcome.stage.name().to_owned(), secs: outcome.wall_secs, reused: outcome.reused }
 }
 
-fn zoo_facts(session: &Session, raw: &Zoo, entries: &[Entry]) -> ZooFacts {
+fn zoo_facts(dataset: &Dataset, raw: &Zoo, entries: &[Entry]) -> ZooFacts {
     let runs = |split| {
         entries.iter().map(Entry::record).filter(|r| r.split == Some(split)).map(|r| r.run.as_str()).collect::<BTreeSet<_>>().len()
     };
@@ -52,9 +52,9 @@ fn zoo_facts(session: &Session, raw: &Zoo, entries: &[Entry]) -> ZooFacts {
         num_train_runs: runs(Split::Train),
         num_test_runs: runs(Split::Test),
         num_checkpoints: entries.len(),
-        dataset: session.dataset.name().to_owned(),
-        num_test_examples: session.dataset.range(Part::Test).len(),
-        num_validation_examples: session.dataset.range(Part::Validation).len(),
+        dataset: dataset.name().to_owned(),
+        num_test_examples: dataset.range(Part::Test).len(),
+        num_validation_examples: dataset.range(Part::Validation).len(),
         recipe: recipe.map_or_else(|| "unknown".to_owned(), describe_recipe),
         licence: licences.into_iter().collect::<Vec<_>>().join(", "),
     }
@@ -145,7 +145,7 @@ pub(crate) fn peak_memory() -> Option<u64> {
 fn provenance(session: &Session, done: &Done) -> Provenance {
     let fact = |name: &str, value: String| Fact { name: name.to_owned(), value };
     let stages = Stage::ALL.into_iter().filter(|&stage| stage <= Stage::Sample);
-    let mut digests = vec![fact("data", session.dataset_digest.to_string())];
+    let mut digests = Vec::from_iter(session.data.iter().map(|(_, digest)| fact("data", digest.to_string())));
     digests.extend(stages.map(|stage| fact(stage.name(), done.of(stage).output.to_string())));
     Provenance {
         weft_version: env!("CARGO_PKG_VERSION").to_owned(),

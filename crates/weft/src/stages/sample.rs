@@ -8,7 +8,7 @@
 //! ```
 
 use super::models::{self, Learnt, Models};
-use super::{Done, Session, canonicalize, export, read_json, write_json};
+use super::{Done, Session, canonicalize, export, read_json, streamed, write_json};
 use crate::cache::{Completed, Running};
 use crate::run::Stage;
 use crate::{Error, Result, SampleRequest};
@@ -81,7 +81,7 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
     let config = &session.config.sample;
     let Learnt { set, condition } = models::learn_from(session, done)?;
     let models = Models::new(session, &done.of(Stage::Train).folder, set);
-    models::check_condition(&models.flow()?, &condition)?;
+    models::check_condition(models.flow()?.schema(), &condition)?;
     let own = models.own()?;
     let total = (own.len() * config.seeds * config.count) as u64;
     session.monitor.start("sample", total, "networks");
@@ -115,7 +115,8 @@ pub(super) fn describe(condition: &Condition) -> BTreeMap<String, String> {
 /// Samples networks, and gives their batch norms the statistics of data.
 fn draw(session: &Session, generator: &dyn Generator, count: usize, condition: &Condition, seed: Seed) -> Result<Population> {
     let mut networks = generator.sample(count, condition, seed)?;
-    weft_net::recalibrate(&mut networks, &session.dataset, session.config.sample.recalibrate, &session.device)?;
+    let dataset = session.dataset(Stage::Sample)?;
+    weft_net::recalibrate(&mut networks, dataset, session.config.sample.recalibrate, &session.device)?;
     Ok(networks)
 }
 
@@ -130,11 +131,14 @@ pub(super) fn sets(session: &Session, generator: &dyn Generator, condition: &Con
 
 /// Samples networks beside those of the run and writes a file each.
 pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest) -> Result<Vec<PathBuf>> {
+    if session.data.is_none() {
+        return streamed::on_demand(session, done, request);
+    }
     let Learnt { set, condition } = models::learn_from(session, done)?;
     let architecture = set.architecture().clone();
     let models = Models::new(session, &done.of(Stage::Train).folder, set);
     let condition = request.condition.iter().fold(condition, |condition, (field, &value)| condition.with(field, value));
-    models::check_condition(&models.flow()?, &condition)?;
+    models::check_condition(models.flow()?.schema(), &condition)?;
     let own = models.own()?;
     let Some(generator) = own.last() else { return Ok(Vec::new()) };
     session.monitor.start("sample", request.count as u64, "networks");

@@ -9,7 +9,7 @@
 //! ```
 
 use super::models::{self, Learnt, Models, RefinerPlan};
-use super::{Done, Session, read_json, write_json};
+use super::{Done, Session, read_json, streamed, write_json};
 use crate::cache::{Completed, Running};
 use crate::config::{FlowConfig, ZooConfig};
 use crate::report::data::TrainingCurve;
@@ -18,8 +18,8 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use weft_core::{Monitor, Seed};
-use weft_gen::{Artifact, FlowTrainer, RefinerTrainer, TrainingSet};
+use weft_core::{Condition, Monitor, Schema, Seed};
+use weft_gen::{Artifact, CodeFlow, CodeSet, FlowTrainer, RefinerTrainer};
 use weft_net::PopulationLoss;
 
 /// Raised when the stage's code changes what it writes.
@@ -63,34 +63,61 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
     if running.resumes() {
         session.monitor.note("train: goes on where it stopped");
     }
-    let Learnt { set, condition } = models::learn_from(session, done)?;
     let folder = running.folder().to_owned();
-    let (device, seed) = (&session.device, session.seed.fork("generator"));
-    let config = session.config.generator.flow();
-    let job = |file: &str, loss: &'static str, steps| Job { session, folder: folder.clone(), file: file.to_owned(), loss, steps };
+    let trainings = if session.data.is_none() {
+        let (codes, condition) = streamed::learn_from(session, done)?;
+        vec![train_flow(session, &folder, (codes, &condition), &|flow| Ok(flow.save()))?]
+    } else {
+        let learnt = models::learn_from(session, done)?;
+        let (set, condition) = (&learnt.set, &learnt.condition);
+        let flow = train_flow(session, &folder, (set.code_set(), condition), &|flow| Ok(flow.decoded_by(set)?.save()))?;
+        let mut trainings = vec![flow];
+        trainings.extend(train_refiners(session, &folder, &learnt, plans)?);
+        trainings
+    };
+    write_json(&folder.join("training.json"), &trainings)?;
+    let files: Vec<String> = trainings.iter().map(|t| format!("{}.safetensors", t.file)).collect();
+    running.complete(&files.iter().map(String::as_str).collect::<Vec<_>>())
+}
 
-    let flow = job("flow", "velocity MSE", config.steps);
-    let settings = weft_gen::FlowConfig { conditions: conditions(session, &set), ..config.to_flow() };
-    let mut trainings = vec![flow.run(
+/// Trains the flow on codes, and checks that what samples are to be asked for can be asked of it.
+fn train_flow(
+    session: &Session,
+    folder: &Path,
+    (codes, condition): (CodeSet, &Condition),
+    save: &dyn Fn(CodeFlow) -> weft_gen::Result<Artifact>,
+) -> Result<ModelTraining> {
+    let (config, device, seed) = (session.config.generator.flow(), &session.device, session.seed.fork("generator").fork("flow"));
+    let settings = weft_gen::FlowConfig { conditions: conditions(session, &codes), ..config.to_flow() };
+    let schema = Schema::fit(&settings.conditions, &codes.conditions);
+    let job = Job::new(session, folder, "flow", ("velocity MSE", config.steps));
+    let training = job.run(
         |saved| match saved {
-            Some(saved) => FlowTrainer::resume(settings, set.clone(), seed.fork("flow"), device, saved),
-            None => FlowTrainer::new(settings, set.clone(), seed.fork("flow"), device),
+            Some(saved) => FlowTrainer::resume(settings, codes, seed, device, saved),
+            None => FlowTrainer::new(settings, codes, seed, device),
         },
         |trainer: FlowTrainer| {
             let flops = trainer.flops();
-            Ok((trainer.finish(session.config.sampler.to_sampler())?.save(), flops))
+            Ok((save(trainer.finish(session.config.sampler.to_sampler())?)?, flops))
         },
-    )?];
-    let models = Models::new(session, &folder, set.clone());
-    models::check_condition(&models.flow()?, &condition)?;
+    )?;
+    models::check_condition(&schema, condition)?;
+    Ok(training)
+}
 
+fn train_refiners(session: &Session, folder: &Path, learnt: &Learnt, plans: &[RefinerPlan]) -> Result<Vec<ModelTraining>> {
+    let Learnt { set, condition } = learnt;
+    let (device, seed) = (&session.device, session.seed.fork("generator"));
+    let models = Models::new(session, folder, set.clone());
+    let dataset = session.dataset(Stage::Train)?;
+    let mut trainings = Vec::with_capacity(plans.len());
     for plan in plans {
         let proposal = models.proposal(plan.proposal)?;
         let prepare = |seed: Seed| {
-            let loss = PopulationLoss::new(set.architecture().clone(), &session.dataset, device)?;
-            RefinerTrainer::new(plan.config.to_refiner(), (proposal.as_ref(), &condition), set.clone(), loss, seed, device)
+            let loss = PopulationLoss::new(set.architecture().clone(), dataset, device)?;
+            RefinerTrainer::new(plan.config.to_refiner(), (proposal.as_ref(), condition), set.clone(), loss, seed, device)
         };
-        let refiner = job(&plan.file, "cross-entropy with anchor, nats", plan.config.steps);
+        let refiner = Job::new(session, folder, &plan.file, ("cross-entropy with anchor, nats", plan.config.steps));
         trainings.push(refiner.run(
             |saved| {
                 let mut trainer = prepare(seed.fork(&plan.file))?;
@@ -105,14 +132,12 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
             },
         )?);
     }
-    write_json(&folder.join("training.json"), &trainings)?;
-    let files: Vec<String> = trainings.iter().map(|t| format!("{}.safetensors", t.file)).collect();
-    running.complete(&files.iter().map(String::as_str).collect::<Vec<_>>())
+    Ok(trainings)
 }
 
 /// The fields that the flow is conditioned on. Checkpoints from elsewhere may lack those that are the default, such as
 /// `step`: the flow does without. That none has a field which a run file asks for is an error of its own.
-fn conditions(session: &Session, set: &TrainingSet) -> Vec<String> {
+fn conditions(session: &Session, set: &CodeSet) -> Vec<String> {
     let default = FlowConfig::default().conditions;
     let is_imported = matches!(session.config.zoo, ZooConfig::Existing(_));
     let mut fields = session.config.generator.conditions().to_vec();
@@ -171,7 +196,11 @@ struct Job<'a> {
     steps: u64,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(session: &'a Session<'a>, folder: &Path, file: &str, (loss, steps): (&'static str, u64)) -> Self {
+        Self { session, folder: folder.to_owned(), file: file.to_owned(), loss, steps }
+    }
+
     /// Trains and writes the model, unless it is there; returns what its training took.
     fn run<T: Trainer>(
         &self,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use weft_core::{Architecture, Digest, Monitor, Population, Provenance, Recipe, Record, Seed, Split};
+use weft_core::{Architecture, Dataset, Digest, Monitor, Population, Provenance, Recipe, Record, Seed, Split};
 use weft_net::{Device, RunResult};
 use weft_zoo::Zoo;
 
@@ -30,7 +30,7 @@ pub(super) fn run(session: &Session) -> Result<(Completed, bool)> {
 fn existing_zoo(session: &Session, path: &Path, architecture: Option<&ArchitectureConfig>) -> Result<(Completed, bool)> {
     let zoo = Zoo::open(path)?;
     if let Some(config) = architecture {
-        let asked = data::architecture(config, &session.dataset)?;
+        let asked = data::architecture(config, session.data.as_ref().map(|(dataset, _)| dataset))?;
         if !asked.same_graph(zoo.architecture()) {
             let reason = format!("the zoo holds `{}` networks", zoo.architecture().name());
             let what = format!("`{}` of the run file", asked.name());
@@ -42,12 +42,13 @@ fn existing_zoo(session: &Session, path: &Path, architecture: Option<&Architectu
 }
 
 fn train(session: &Session, config: &TrainZooConfig, architecture: &ArchitectureConfig) -> Result<(Completed, bool)> {
-    let architecture = Arc::new(data::architecture(architecture, &session.dataset)?);
-    let recipe = config.recipe.to_recipe(session.dataset.range(weft_core::Part::Train).len())?;
+    let dataset = session.dataset(Stage::Zoo)?;
+    let architecture = Arc::new(data::architecture(architecture, Some(dataset))?);
+    let recipe = config.recipe.to_recipe(dataset.range(weft_core::Part::Train).len())?;
     let text = Digest::of_bytes(weft_zoo::architecture_to_toml(&architecture).as_bytes());
     let key = session.key(("zoo", "zoo"), VERSION, &[]).setting("train", config).input("architecture", text);
     let (completed, fresh) = session.unless_fresh(key, |running| {
-        let job = Job { session, config, architecture, recipe };
+        let job = Job { session, config, dataset, architecture, recipe };
         job.run(running)
     })?;
     // Checkpoints that were imported since make it another zoo, though nothing is trained again.
@@ -58,6 +59,7 @@ fn train(session: &Session, config: &TrainZooConfig, architecture: &Architecture
 struct Job<'a> {
     session: &'a Session<'a>,
     config: &'a TrainZooConfig,
+    dataset: &'a Dataset,
     architecture: Arc<Architecture>,
     recipe: Recipe,
 }
@@ -105,7 +107,7 @@ impl Job<'_> {
         }
         let since = Instant::now();
         let seeds: Vec<Seed> = block.iter().map(|&run| session.seed.fork("zoo").index(run as u64)).collect();
-        let runs = weft_net::train(&self.architecture, &session.dataset, &self.recipe, &seeds, device, monitor)?;
+        let runs = weft_net::train(&self.architecture, self.dataset, &self.recipe, &seeds, device, monitor)?;
         Ok(Trained { runs, secs_each: since.elapsed().as_secs_f64() / block.len() as f64 })
     }
 
@@ -135,7 +137,7 @@ impl Job<'_> {
                 ("validation-loss".to_owned(), snapshot.validation.loss),
             ]),
             provenance: Provenance {
-                source: format!("trained by weft {} on {}", env!("CARGO_PKG_VERSION"), self.session.dataset.name()),
+                source: format!("trained by weft {} on {}", env!("CARGO_PKG_VERSION"), self.dataset.name()),
                 licence: self.config.licence.clone(),
                 ..Provenance::default()
             },

@@ -71,7 +71,7 @@ pub fn canonicalize(request: &Canonicalize, monitor: &Monitor) -> Result<Canonic
         return Err(Error::Range { what: "`by`", expected, got: "`activations`".to_owned() });
     }
     let seed = Seed::new(request.seed);
-    let job = Canonicalization { raw: &raw, config: &config, dataset: dataset.as_ref(), seed, monitor };
+    let job = Canonicalization { raw: &raw, config: &config, dataset: dataset.as_ref(), memory: None, seed, monitor };
     let group = Group::derive(raw.architecture().clone());
     let name = format!("{}, canonical", raw.name());
     let (done, distance) = raw.derive(&request.output, &name, |zoo| {
@@ -79,14 +79,14 @@ pub fn canonicalize(request: &Canonicalize, monitor: &Monitor) -> Result<Canonic
         let fitted = job.fit(group.clone(), &finals)?;
         job.check_stop()?;
         let canonicalizer = fitted.as_ref().map(|(canonicalizer, _)| canonicalizer);
-        let done = job.transform(canonicalizer, zoo)?;
+        let done = job.transform(canonicalizer, zoo, &mut |_| Ok(()))?;
         let distance = canonicalizer.map(|canonicalizer| distances(&finals, canonicalizer, seed)).transpose()?.flatten();
         Ok::<_, Error>((done, distance))
     })?;
     Ok(CanonicalizeView {
         zoo: request.output.clone(),
         group: group.to_string(),
-        networks: done.transforms.len(),
+        networks: done.num_networks,
         duplicates: done.num_duplicates,
         max_deviation: done.max_deviation,
         proven_in_f64: done.num_in_f64,

@@ -3,6 +3,7 @@
 mod interrupted;
 mod refused;
 mod run;
+mod streamed;
 
 use std::path::Path;
 use weft::config::RunConfig;

@@ -13,17 +13,17 @@
 //! Each step draws from `seed.fork("step").index(step)` alone, so the step's number is the whole position of the
 //! random streams and training resumes bit for bit.
 
+mod codes;
+mod weights;
+
+pub use codes::CodeFlow;
+pub use weights::Flow;
+
 use crate::trivial::column_moments;
-use crate::{Artifact, Error, Generator, Result, SamplerConfig, TrainingSet};
-use candle_core::Tensor;
-use rayon::prelude::*;
-use std::sync::Arc;
-use weft_codec::Codec;
-use weft_core::{Architecture, Condition, Field, FieldKind, Monitor, Population, Schedule, Schema, Seed};
+use crate::{Artifact, CodeSet, Error, Result, SamplerConfig};
+use weft_core::{Monitor, Schedule, Schema, Seed};
 use weft_net::Device;
-use weft_ops::tensor::{
-    FlatOptimizer, FlatOptimizerConfig, Lesson, Parameters, Precision, ResidualMlp, ResidualMlpConfig, regress,
-};
+use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Lesson, Precision, ResidualMlp, ResidualMlpConfig, regress};
 
 /// Steps between two looks at the loss.
 const STEPS_AHEAD: u64 = 32;
@@ -102,7 +102,7 @@ pub struct FlowTrainer {
     /// Normalized codes, `[n, k]`.
     codes: Vec<f32>,
     encoded: Vec<f32>,
-    data: TrainingSet,
+    data: CodeSet,
     device: Device,
     seed: Seed,
 }
@@ -112,7 +112,7 @@ impl FlowTrainer {
     ///
     /// # Errors
     /// A setting out of range, or a failed transfer to the device.
-    pub fn new(config: FlowConfig, data: TrainingSet, seed: Seed, device: &Device) -> Result<Self> {
+    pub fn new(config: FlowConfig, data: CodeSet, seed: Seed, device: &Device) -> Result<Self> {
         config.check()?;
         let schema = Schema::fit(&config.conditions, &data.conditions);
         if let Some(absent) = config.conditions.iter().find(|name| !schema.fields.iter().any(|f| &f.name == *name)) {
@@ -126,7 +126,7 @@ impl FlowTrainer {
         for condition in data.conditions.iter() {
             encoded.extend(schema.encode(&condition.restricted_to(&schema))?);
         }
-        let k = data.code_len();
+        let k = data.code_len;
         let network = config.network(k, &schema);
         let optimizer =
             FlatOptimizer::new(config.optimizer(), &network.initial(seed.fork("network")), device.all(), Precision::Single)?;
@@ -139,7 +139,7 @@ impl FlowTrainer {
     ///
     /// # Errors
     /// As [`FlowTrainer::new`], or a state that is not of this configuration and seed.
-    pub fn resume(config: FlowConfig, data: TrainingSet, seed: Seed, device: &Device, saved: &Artifact) -> Result<Self> {
+    pub fn resume(config: FlowConfig, data: CodeSet, seed: Seed, device: &Device, saved: &Artifact) -> Result<Self> {
         let mut trainer = Self::new(config, data, seed, device)?;
         saved.check_fingerprint(&trainer.fingerprint())?;
         saved.restore_optimizer(&mut trainer.optimizer)?;
@@ -194,20 +194,16 @@ impl FlowTrainer {
     /// Ends training; samples come from the moving average.
     ///
     /// # Errors
-    /// If the codec refuses the training weights.
-    pub fn finish(self, sampler: SamplerConfig) -> Result<Flow> {
-        let residual_std = if self.config.residual_noise { residual_std(&self.data)? } else { Vec::new() };
-        Ok(Flow {
+    /// If that cannot be read from the device.
+    pub fn finish(self, sampler: SamplerConfig) -> Result<CodeFlow> {
+        Ok(CodeFlow {
             network: self.network,
             theta: self.optimizer.average()?,
             schema: self.schema,
             spread: self.spread,
-            codec: self.data.codec.clone(),
-            architecture: self.data.architecture().clone(),
-            residual_std,
+            residual_noise: self.config.residual_noise,
             sampler,
             device: self.device,
-            name: "flow".to_owned(),
         })
     }
 
@@ -217,7 +213,7 @@ impl FlowTrainer {
     fn train_step(&mut self) -> Result<()> {
         let step = self.optimizer.step;
         let seed = self.seed.fork("step").index(step);
-        let (b, k) = (self.config.batch_size, self.data.code_len());
+        let (b, k) = (self.config.batch_size, self.data.code_len);
         let chosen = seed.fork("codes").indices(b, self.codes.len() / k);
         let times = seed.fork("time").uniforms(b);
         let mut targets = seed.fork("noise").normals(b * k);
@@ -267,11 +263,6 @@ impl FlowTrainer {
     }
 }
 
-/// The standard deviation of what the codec drops of the last snapshots, each weight's.
-pub(crate) fn residual_std(data: &TrainingSet) -> Result<Vec<f32>> {
-    Ok(data.codec.residual_variance(data.finals.data())?.into_iter().map(f32::sqrt).collect())
-}
-
 /// `s(t)` and `o(t)` of the module's first lines.
 fn precondition(t: f32) -> (f32, f32) {
     let variance = t * t + (1.0 - t) * (1.0 - t);
@@ -309,167 +300,5 @@ impl Spread {
     fn restore(&self, normal: &[f32]) -> Vec<f32> {
         let moments = self.mean.iter().zip(&self.std).cycle();
         normal.iter().zip(moments).map(|(x, (m, s))| x * s + m).collect()
-    }
-}
-
-/// A trained flow.
-#[derive(Debug, Clone)]
-pub struct Flow {
-    network: ResidualMlp,
-    theta: Vec<f32>,
-    schema: Schema,
-    spread: Spread,
-    codec: Arc<Codec>,
-    architecture: Arc<Architecture>,
-    residual_std: Vec<f32>,
-    sampler: SamplerConfig,
-    device: Device,
-    name: String,
-}
-
-impl Flow {
-    /// The condition fields that it was trained on.
-    #[must_use]
-    pub fn schema(&self) -> &Schema {
-        &self.schema
-    }
-
-    /// The same flow under another sampler.
-    #[must_use]
-    pub fn with_sampler(mut self, sampler: SamplerConfig) -> Self {
-        self.sampler = sampler;
-        self
-    }
-
-    /// What sampling needs, to be saved.
-    #[must_use]
-    pub fn save(&self) -> Artifact {
-        let config = self.network.config();
-        let mut artifact = Artifact::default()
-            .with_vector("theta", &self.theta)
-            .with_vector("residual-std", &self.residual_std)
-            .with_vector("code-mean", &self.spread.mean)
-            .with_vector("code-std", &self.spread.std)
-            .with_text("kind", "flow")
-            .with_text("width", config.width)
-            .with_text("blocks", config.blocks)
-            .with_text("fields", self.schema.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join("\n"));
-        for field in &self.schema.fields {
-            let FieldKind::Scalar { mean, std, min, max } = field.kind else { continue };
-            artifact = artifact.with_text(&format!("field.{}", field.name), format!("{mean:?} {std:?} {min:?} {max:?}"));
-        }
-        artifact
-    }
-
-    /// Restores a saved flow.
-    ///
-    /// # Errors
-    /// [`Error::Artifact`] if the state lacks something or does not fit the codec.
-    pub fn load(
-        saved: &Artifact,
-        codec: Arc<Codec>,
-        architecture: Arc<Architecture>,
-        sampler: SamplerConfig,
-        device: &Device,
-    ) -> Result<Self> {
-        let names: String = saved.text("fields")?;
-        let fields = names.split('\n').filter(|n| !n.is_empty()).map(|name| load_field(saved, name)).collect::<Result<Vec<_>>>()?;
-        let schema = Schema { fields };
-        let (width, blocks): (usize, usize) = (saved.text("width")?, saved.text("blocks")?);
-        if !(1..=16_384).contains(&width) || blocks > 256 {
-            return Err(Error::Artifact {
-                entry: "width".to_owned(),
-                reason: format!("{width} with {blocks} blocks is out of range"),
-            });
-        }
-        let k = codec.code_len();
-        let conditioning = 2 * TIME_FREQUENCIES + 1 + schema.encoded_len();
-        let network = ResidualMlp::new(ResidualMlpConfig { inputs: k, conditioning, width, blocks, outputs: k });
-        let theta = saved.vector("theta", network.num_parameters())?;
-        let dropped = saved.tensors.get("residual-std").is_none_or(|(_, v)| v.is_empty());
-        let residual_std = if dropped { Vec::new() } else { saved.vector("residual-std", architecture.num_parameters())? };
-        let spread = Spread { mean: saved.vector("code-mean", k)?, std: saved.vector("code-std", k)? };
-        Ok(Self {
-            network,
-            theta,
-            schema,
-            spread,
-            codec,
-            architecture,
-            residual_std,
-            sampler,
-            device: device.clone(),
-            name: "flow".to_owned(),
-        })
-    }
-
-    /// Samples codes, `[n, k]`.
-    ///
-    /// # Errors
-    /// A condition with a field that the flow was not trained on, or a failed tensor operation.
-    pub fn sample_codes(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Vec<f32>> {
-        let encoded = self.schema.encode(condition)?;
-        let device = self.device.candle();
-        let k = self.codec.code_len();
-        let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
-        let noise: Vec<f32> = (0..n as u64).flat_map(|i| seed.index(i).fork("noise").normals(k)).collect();
-        let noise = Tensor::from_vec(noise, (n, k), device)?;
-        let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && encoded.iter().any(|&v| v != 0.0);
-        let run = |x_t: &Tensor, t: f64, encoded: &[f32]| -> Result<Tensor> {
-            let mut row = Vec::new();
-            embed_time(t as f32, &mut row);
-            row.extend_from_slice(encoded);
-            let conditioning = Tensor::from_vec(row.repeat(n), (n, row.len()), device)?;
-            let (skip, scale) = precondition(t as f32);
-            let learned = self.network.forward(x_t, &conditioning, &theta)?;
-            Ok(((x_t * f64::from(skip))? + (learned * f64::from(scale))?)?)
-        };
-        let unknown = vec![0.0; encoded.len()];
-        let codes = self.sampler.integrate(noise, |x_t, t| {
-            let conditional = run(x_t, t, &encoded)?;
-            if !guided {
-                return Ok(conditional);
-            }
-            let free = run(x_t, t, &unknown)?;
-            Ok::<_, Error>((&free + ((conditional - &free)? * self.sampler.guidance_scale)?)?)
-        })?;
-        Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
-    }
-}
-
-fn load_field(saved: &Artifact, name: &str) -> Result<Field> {
-    let entry = format!("field.{name}");
-    let text: String = saved.text(&entry)?;
-    let numbers: Vec<f64> = text.split(' ').filter_map(|v| v.parse().ok()).collect();
-    match numbers[..] {
-        [mean, std, min, max] if std > 0.0 => Ok(Field { name: name.to_owned(), kind: FieldKind::Scalar { mean, std, min, max } }),
-        _ => Err(Error::Artifact { entry, reason: format!("cannot be read from `{text}`") }),
-    }
-}
-
-impl Generator for Flow {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn sample(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Population> {
-        let codes = self.sample_codes(n, condition, seed)?;
-        let mut rows = self.codec.decode(&codes)?;
-        if !self.residual_std.is_empty() {
-            let d = self.residual_std.len();
-            rows.par_chunks_exact_mut(d).enumerate().for_each(|(i, row)| {
-                let noise = seed.index(i as u64).fork("residual").normals(d);
-                row.iter_mut().zip(&self.residual_std).zip(noise).for_each(|((w, s), g)| *w += s * g);
-            });
-        }
-        Ok(Population::new(self.architecture.clone(), rows)?)
-    }
-
-    fn flops_per_sample(&self) -> f64 {
-        let decode = 2.0 * (self.codec.code_len() * self.codec.dim()) as f64;
-        // Guidance runs the network twice, wherever there is a condition to be guided by.
-        let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && !self.schema.fields.is_empty();
-        let passes = if guided { 2.0 } else { 1.0 };
-        passes * self.sampler.evaluations() as f64 * self.network.flops_per_row() + decode
     }
 }

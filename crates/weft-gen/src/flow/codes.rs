@@ -1,0 +1,130 @@
+//! A trained flow in the space of codes.
+
+use super::{Spread, TIME_FREQUENCIES, embed_time, precondition};
+use crate::{Artifact, Error, Result, SamplerConfig};
+use candle_core::Tensor;
+use weft_core::{Condition, Field, FieldKind, Schema, Seed};
+use weft_net::Device;
+use weft_ops::tensor::{Parameters, Precision, ResidualMlp, ResidualMlpConfig};
+
+/// A trained flow that knows codes alone: what turns them into weights is the codec's affair.
+#[derive(Debug, Clone)]
+pub struct CodeFlow {
+    pub(super) network: ResidualMlp,
+    pub(super) theta: Vec<f32>,
+    pub(super) schema: Schema,
+    pub(super) spread: Spread,
+    /// Whether what decodes its codes is to add what the codec drops.
+    pub(super) residual_noise: bool,
+    pub(super) sampler: SamplerConfig,
+    pub(super) device: Device,
+}
+
+impl CodeFlow {
+    /// The condition fields that it was trained on.
+    #[must_use]
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The length of a code, `k`.
+    #[must_use]
+    pub fn code_len(&self) -> usize {
+        self.network.config().outputs
+    }
+
+    /// What sampling needs, to be saved.
+    #[must_use]
+    pub fn save(&self) -> Artifact {
+        let config = self.network.config();
+        let mut artifact = Artifact::default()
+            .with_vector("theta", &self.theta)
+            .with_vector("residual-std", &[])
+            .with_vector("code-mean", &self.spread.mean)
+            .with_vector("code-std", &self.spread.std)
+            .with_text("kind", "flow")
+            .with_text("width", config.width)
+            .with_text("blocks", config.blocks)
+            .with_text("fields", self.schema.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join("\n"));
+        for field in &self.schema.fields {
+            let FieldKind::Scalar { mean, std, min, max } = field.kind else { continue };
+            artifact = artifact.with_text(&format!("field.{}", field.name), format!("{mean:?} {std:?} {min:?} {max:?}"));
+        }
+        artifact
+    }
+
+    /// Restores a saved flow on codes of length `k`.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] if the state lacks something or does not fit.
+    pub fn load(saved: &Artifact, k: usize, sampler: SamplerConfig, device: &Device) -> Result<Self> {
+        let names: String = saved.text("fields")?;
+        let fields = names.split('\n').filter(|n| !n.is_empty()).map(|name| load_field(saved, name)).collect::<Result<Vec<_>>>()?;
+        let schema = Schema { fields };
+        let (width, blocks): (usize, usize) = (saved.text("width")?, saved.text("blocks")?);
+        if !(1..=16_384).contains(&width) || blocks > 256 {
+            return Err(Error::Artifact {
+                entry: "width".to_owned(),
+                reason: format!("{width} with {blocks} blocks is out of range"),
+            });
+        }
+        let conditioning = 2 * TIME_FREQUENCIES + 1 + schema.encoded_len();
+        let network = ResidualMlp::new(ResidualMlpConfig { inputs: k, conditioning, width, blocks, outputs: k });
+        let theta = saved.vector("theta", network.num_parameters())?;
+        let spread = Spread { mean: saved.vector("code-mean", k)?, std: saved.vector("code-std", k)? };
+        let residual_noise = saved.tensors.get("residual-std").is_some_and(|(_, v)| !v.is_empty());
+        Ok(Self { network, theta, schema, spread, residual_noise, sampler, device: device.clone() })
+    }
+
+    /// Floating-point operations of one code.
+    #[must_use]
+    pub fn flops_per_code(&self) -> f64 {
+        // Guidance runs the network twice, wherever there is a condition to be guided by.
+        let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && !self.schema.fields.is_empty();
+        let passes = if guided { 2.0 } else { 1.0 };
+        passes * self.sampler.evaluations() as f64 * self.network.flops_per_row()
+    }
+
+    /// Samples codes, `[n, k]`.
+    ///
+    /// # Errors
+    /// A condition with a field that the flow was not trained on, or a failed tensor operation.
+    pub fn sample_codes(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Vec<f32>> {
+        let encoded = self.schema.encode(condition)?;
+        let device = self.device.candle();
+        let k = self.code_len();
+        let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
+        let noise: Vec<f32> = (0..n as u64).flat_map(|i| seed.index(i).fork("noise").normals(k)).collect();
+        let noise = Tensor::from_vec(noise, (n, k), device)?;
+        let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && encoded.iter().any(|&v| v != 0.0);
+        let run = |x_t: &Tensor, t: f64, encoded: &[f32]| -> Result<Tensor> {
+            let mut row = Vec::new();
+            embed_time(t as f32, &mut row);
+            row.extend_from_slice(encoded);
+            let conditioning = Tensor::from_vec(row.repeat(n), (n, row.len()), device)?;
+            let (skip, scale) = precondition(t as f32);
+            let learned = self.network.forward(x_t, &conditioning, &theta)?;
+            Ok(((x_t * f64::from(skip))? + (learned * f64::from(scale))?)?)
+        };
+        let unknown = vec![0.0; encoded.len()];
+        let codes = self.sampler.integrate(noise, |x_t, t| {
+            let conditional = run(x_t, t, &encoded)?;
+            if !guided {
+                return Ok(conditional);
+            }
+            let free = run(x_t, t, &unknown)?;
+            Ok::<_, Error>((&free + ((conditional - &free)? * self.sampler.guidance_scale)?)?)
+        })?;
+        Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
+    }
+}
+
+fn load_field(saved: &Artifact, name: &str) -> Result<Field> {
+    let entry = format!("field.{name}");
+    let text: String = saved.text(&entry)?;
+    let numbers: Vec<f64> = text.split(' ').filter_map(|v| v.parse().ok()).collect();
+    match numbers[..] {
+        [mean, std, min, max] if std > 0.0 => Ok(Field { name: name.to_owned(), kind: FieldKind::Scalar { mean, std, min, max } }),
+        _ => Err(Error::Artifact { entry, reason: format!("cannot be read from `{text}`") }),
+    }
+}

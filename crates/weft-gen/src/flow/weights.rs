@@ -1,0 +1,103 @@
+//! A trained flow as a generator: its codes, decoded.
+
+use super::CodeFlow;
+use crate::{Artifact, Generator, Result, SamplerConfig, TrainingSet};
+use rayon::prelude::*;
+use std::sync::Arc;
+use weft_codec::Codec;
+use weft_core::{Architecture, Condition, Population, Schema, Seed};
+use weft_net::Device;
+
+/// A trained flow with the codec that decodes its codes.
+#[derive(Debug, Clone)]
+pub struct Flow {
+    codes: CodeFlow,
+    codec: Arc<Codec>,
+    architecture: Arc<Architecture>,
+    residual_std: Vec<f32>,
+    name: String,
+}
+
+impl CodeFlow {
+    /// Decodes the flow's codes from now on.
+    ///
+    /// # Errors
+    /// If the codec refuses the training weights.
+    pub fn decoded_by(self, data: &TrainingSet) -> Result<Flow> {
+        let residual_std = if self.residual_noise { residual_std(data)? } else { Vec::new() };
+        let (codec, architecture) = (data.codec.clone(), data.architecture().clone());
+        Ok(Flow { codes: self, codec, architecture, residual_std, name: "flow".to_owned() })
+    }
+}
+
+impl Flow {
+    /// The flow in the space of codes.
+    #[must_use]
+    pub fn codes(&self) -> &CodeFlow {
+        &self.codes
+    }
+
+    /// The condition fields that it was trained on.
+    #[must_use]
+    pub fn schema(&self) -> &Schema {
+        self.codes.schema()
+    }
+
+    /// The same flow under another sampler.
+    #[must_use]
+    pub fn with_sampler(mut self, sampler: SamplerConfig) -> Self {
+        self.codes.sampler = sampler;
+        self
+    }
+
+    /// What sampling needs, to be saved.
+    #[must_use]
+    pub fn save(&self) -> Artifact {
+        self.codes.save().with_vector("residual-std", &self.residual_std)
+    }
+
+    /// Restores a saved flow.
+    ///
+    /// # Errors
+    /// [`crate::Error::Artifact`] if the state lacks something or does not fit the codec.
+    pub fn load(
+        saved: &Artifact,
+        codec: Arc<Codec>,
+        architecture: Arc<Architecture>,
+        sampler: SamplerConfig,
+        device: &Device,
+    ) -> Result<Self> {
+        let codes = CodeFlow::load(saved, codec.code_len(), sampler, device)?;
+        let residual_std =
+            if codes.residual_noise { saved.vector("residual-std", architecture.num_parameters())? } else { Vec::new() };
+        Ok(Self { codes, codec, architecture, residual_std, name: "flow".to_owned() })
+    }
+}
+
+/// The standard deviation of what the codec drops of the last snapshots, each weight's.
+fn residual_std(data: &TrainingSet) -> Result<Vec<f32>> {
+    Ok(data.codec.residual_variance(data.finals.data())?.into_iter().map(f32::sqrt).collect())
+}
+
+impl Generator for Flow {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn sample(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Population> {
+        let codes = self.codes.sample_codes(n, condition, seed)?;
+        let mut rows = self.codec.decode(&codes)?;
+        if !self.residual_std.is_empty() {
+            let d = self.residual_std.len();
+            rows.par_chunks_exact_mut(d).enumerate().for_each(|(i, row)| {
+                let noise = seed.index(i as u64).fork("residual").normals(d);
+                row.iter_mut().zip(&self.residual_std).zip(noise).for_each(|((w, s), g)| *w += s * g);
+            });
+        }
+        Ok(Population::new(self.architecture.clone(), rows)?)
+    }
+
+    fn flops_per_sample(&self) -> f64 {
+        self.codes.flops_per_code() + 2.0 * (self.codec.code_len() * self.codec.dim()) as f64
+    }
+}

@@ -92,7 +92,9 @@ pub fn geometry<E: From<Error>>(rows: &mut Blocks<'_, E>) -> Result<Geometry, E>
     }
     let (mut spectrum, _) = sum.eigen()?;
     spectrum.truncate(n - 1);
-    spectrum.iter_mut().for_each(|variance| *variance /= (n - 1) as f64);
+    for variance in &mut spectrum {
+        *variance /= (n - 1) as f64;
+    }
     let mean_distance = distances / (n * (n - 1) / 2) as f64;
     Ok(Geometry { spectrum, mean_distance, norm: (squares / n as f64).sqrt() })
 }

@@ -35,7 +35,7 @@ pub use config::{CodecConfig, CodecKind, Normalization, Rank, Solver};
 pub use error::Error;
 pub use normalize::Normalizer;
 pub use pca::Pca;
-pub use span::Span;
+pub use span::{Give, Span};
 
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

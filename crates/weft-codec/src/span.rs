@@ -24,6 +24,9 @@ use weft_core::{Architecture, TensorSpec};
 
 const CODES: &str = "training-codes";
 
+/// Takes decoded columns of all codes, `[m, columns]`.
+pub type Give<'a, E> = &'a mut dyn FnMut(Range<usize>, &[f32]) -> Result<(), E>;
+
 /// A PCA codec whose basis is the networks that it was fitted on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
@@ -57,7 +60,9 @@ impl Span {
         check_rank(rank, total, limit)?;
         let (mut spectrum, vectors) = sum.eigen()?;
         spectrum.truncate(limit);
-        spectrum.iter_mut().for_each(|variance| *variance /= (n - 1) as f64);
+        for variance in &mut spectrum {
+            *variance /= (n - 1) as f64;
+        }
         let rank = choose_rank(rank, (&spectrum, total), limit)?.unwrap_or(spectrum.len());
         let signs = signs(rows, (normalization, &spreads), vectors.as_ref().subcols(0, rank))?;
         let root = ((n - 1) as f64).sqrt();
@@ -125,12 +130,7 @@ impl Span {
     /// # Errors
     /// [`Error::Length`] if `codes` is not a whole number of codes, [`Error::Networks`] for another number of networks, or
     /// what reading or `give` returns.
-    pub fn decode<E: From<Error>>(
-        &self,
-        codes: &[f32],
-        rows: &mut Blocks<'_, E>,
-        give: &mut dyn FnMut(Range<usize>, &[f32]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn decode<E: From<Error>>(&self, codes: &[f32], rows: &mut Blocks<'_, E>, give: Give<'_, E>) -> Result<(), E> {
         let (n, k) = (self.num_rows, self.rank());
         if !codes.len().is_multiple_of(k) {
             return Err(Error::Length { what: "codes", row: k, got: codes.len() }.into());

@@ -44,12 +44,14 @@ pub fn recalibrate(population: &mut Population, dataset: &Dataset, examples: usi
 
 /// The same for one network, in the engine's layout.
 fn measure(engine: &Engine, examples: &Examples, weights: &mut [f32], workspace: &mut Workspace) {
-    let places: Vec<Range<usize>> = engine.steps().iter().flat_map(statistics_of).flatten().collect();
+    let places: Vec<Range<usize>> = engine.steps().iter().filter_map(statistics_of).flatten().collect();
     let mut sums: Vec<Vec<f64>> = places.iter().map(|place| vec![0.0; place.len()]).collect();
     let (all, mut scratch): (Vec<u32>, _) = ((0..examples.len() as u32).collect(), Vec::new());
     for chosen in all.chunks(EXAMPLES_AT_ONCE) {
         // What is moved from 0 is the batch's own, times the momentum.
-        places.iter().for_each(|place| weights[place.clone()].fill(0.0));
+        for place in &places {
+            weights[place.clone()].fill(0.0);
+        }
         engine.forward_training(weights, examples.batch(chosen, &mut scratch), chosen.len(), workspace);
         engine.update_statistics(workspace, weights);
         add(&mut sums, &places, weights, chosen.len());
@@ -144,7 +146,7 @@ mod tests {
         lockstep::recalibrate(&mut lock_step, &examples, &Device::cpu()).unwrap();
         let apart = engine.data().iter().zip(lock_step.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(apart < 1e-5, "{apart}");
-        let moved = engine.data().iter().zip(population(3).data()).filter(|(a, b)| a != b).count();
+        let moved = engine.data().iter().zip(population(3).data()).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
         assert_eq!(moved, 3 * 2 * (3 + 3 + 3 + 4 + 4 + 4));
     }
 

@@ -5,7 +5,7 @@
 //! cargo run --release -p weft-ops --example images -- cuda:0 bf16 12x128
 //! ```
 //!
-//! The last argument is NETWORKSxIMAGES. For each operation: milliseconds (the median of five), and what its inputs and outputs amount to
+//! The last argument is `NETWORKSxIMAGES`. For each operation: milliseconds (the median of five), and what its inputs and outputs amount to
 //! in GB/s and its products in TFLOP/s.
 
 #![expect(clippy::print_stdout, reason = "an example's answers")]
@@ -76,7 +76,7 @@ impl Timing {
         println!("{width} channels, {side}×{side}:");
         let flops = 2 * values * taps;
         let report = |name: &str, moved: usize, flops: usize, work: &mut dyn FnMut() -> weft_ops::Result<()>| {
-            self.report(backend, name, moved * self.bytes, flops, work)
+            Self::report(backend, name, moved * self.bytes, flops, work)
         };
         report("windows", values + copies * pixels * taps, 0, &mut || backend.patches(&shape, copies, x).map(drop))?;
         report("product", values + copies * pixels * taps, flops, &mut || backend.linear(&map, batch, patches, theta).map(drop))?;
@@ -97,7 +97,6 @@ impl Timing {
     }
 
     fn report<B: Backend + 'static>(
-        &self,
         backend: &B,
         name: &str,
         bytes: usize,

@@ -47,13 +47,12 @@ impl Zoo {
         let mut columns =
             Columns { architecture: self.architecture.clone(), shards: Vec::new(), places: Vec::new(), buffer: Vec::new() };
         for place in places {
-            let shard = match number.get(&place.shard) {
-                Some(&shard) => shard,
-                None => {
-                    columns.shards.push(OpenShard::open(&self.shard_path(&place.shard), &self.architecture)?);
-                    number.insert(place.shard, columns.shards.len() - 1);
-                    columns.shards.len() - 1
-                }
+            let shard = if let Some(&shard) = number.get(&place.shard) {
+                shard
+            } else {
+                columns.shards.push(OpenShard::open(&self.shard_path(&place.shard), &self.architecture)?);
+                number.insert(place.shard, columns.shards.len() - 1);
+                columns.shards.len() - 1
             };
             columns.places.push((shard, place.row));
         }

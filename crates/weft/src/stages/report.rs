@@ -145,7 +145,7 @@ pub(crate) fn peak_memory() -> Option<u64> {
 fn provenance(session: &Session, done: &Done) -> Provenance {
     let fact = |name: &str, value: String| Fact { name: name.to_owned(), value };
     let stages = Stage::ALL.into_iter().filter(|&stage| stage <= Stage::Sample);
-    let mut digests = Vec::from_iter(session.data.iter().map(|(_, digest)| fact("data", digest.to_string())));
+    let mut digests: Vec<Fact> = session.data.iter().map(|(_, digest)| fact("data", digest.to_string())).collect();
     digests.extend(stages.map(|stage| fact(stage.name(), done.of(stage).output.to_string())));
     Provenance {
         weft_version: env!("CARGO_PKG_VERSION").to_owned(),

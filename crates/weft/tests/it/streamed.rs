@@ -9,9 +9,9 @@ use weft::{Error, Monitor, SampleRequest, Stage};
 fn without_data(folder: &Path, output: &str, more: &[&str]) -> RunConfig {
     let trained = folder.join("trained");
     let mut config = tiny(&trained, &[&["run.output='unused'"], more].concat());
-    config.run.output = trained.clone();
+    config.run.output.clone_from(&trained);
     if !trained.exists() {
-        weft::run(&config, Stage::Zoo, &Monitor::silent()).unwrap();
+        weft::run(&config, Stage::Zoo, &Monitor::silent()).expect("a tiny zoo is trained");
     }
     config.run.output = folder.join(output);
     config.zoo = ZooConfig::Existing(ExistingZooConfig { path: trained.join("zoo") });

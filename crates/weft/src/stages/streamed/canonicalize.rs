@@ -94,7 +94,7 @@ fn canonicalize(session: &Session, upstream: &Completed, running: Running) -> Re
     let tensors = [("anchor".to_owned(), vec![anchor.len()], anchor)];
     weft_zoo::write_tensors(&running.folder().join("anchor.safetensors"), &tensors, &none)?;
     let history = fitted.map(|(_, history)| history).unwrap_or_default();
-    let figures = figures((session, group.to_string()), [&raw, &zoo], gathered, history)?;
+    let figures = figures((session, group.to_string()), [&raw, &zoo], &gathered, history)?;
     write_json(&running.folder().join("canonicalize.json"), &figures)?;
     let output = zoo.digest()?;
     drop(zoo);
@@ -148,7 +148,7 @@ fn finals(zoo: &Zoo) -> Result<Vec<Entry>> {
     Ok(zoo.records(&Filter { split: Some(Split::Train), final_only: true, ..Filter::default() })?)
 }
 
-fn figures((session, group): (&Session, String), zoos: [&Zoo; 2], gathered: Gathered, history: Vec<f64>) -> Result<Figures> {
+fn figures((session, group): (&Session, String), zoos: [&Zoo; 2], gathered: &Gathered, history: Vec<f64>) -> Result<Figures> {
     let spread = |zoo: &Zoo| -> Result<Option<Spread>> {
         let finals = finals(zoo)?;
         if finals.len() < 2 {
@@ -156,7 +156,7 @@ fn figures((session, group): (&Session, String), zoos: [&Zoo; 2], gathered: Gath
         }
         let width = num_columns(session, Stage::Canonicalize, finals.len())?;
         let columns = zoo.columns(&finals, Purpose::Fit)?;
-        let found = in_blocks((session, Stage::Canonicalize), columns, width, |rows| geometry(rows))?;
+        let found = in_blocks((session, Stage::Canonicalize), columns, width, geometry)?;
         Ok(Some(Spread { mean_distance: found.mean_distance, norm: found.norm, spectrum: found.spectrum }))
     };
     Ok(Figures {

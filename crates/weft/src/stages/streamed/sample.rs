@@ -134,8 +134,8 @@ impl<'a> Sampler<'a> {
             let columns = zoo.columns(entries, Purpose::Transform)?;
             in_blocks((session, Stage::Sample), columns, width, |rows| {
                 span.decode(codes, rows, &mut |columns, decoded| {
-                    let parts = files.iter_mut().zip(decoded.chunks_exact(columns.len()));
-                    Ok(parts.map(|(file, part)| file.write(part)).collect::<Result<(), _>>()?)
+                    let mut parts = files.iter_mut().zip(decoded.chunks_exact(columns.len()));
+                    Ok(parts.try_for_each(|(file, part)| file.write(part))?)
                 })
             })?;
             files.into_iter().try_for_each(CheckpointWriter::commit)?;

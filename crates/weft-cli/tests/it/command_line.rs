@@ -18,7 +18,7 @@ fn refusals_say_what_why_and_what_to_do() {
     assert_eq!(code, Some(1));
     assert_eq!(
         err,
-        "error: `--set run.sede=1`: unknown key `sede`\nhint: did you mean `seed`? keys here: `name`, `seed`, `output`, `device`\n"
+        "error: `--set run.sede=1`: unknown key `sede`\nhint: did you mean `seed`? keys here: `name`, `seed`, `output`, `device`, `memory`\n"
     );
 }
 

@@ -23,7 +23,7 @@ fn a_misspelt_key_has_a_line_a_column_and_a_neighbor() {
     let file = run_file(dir.path(), "seed = 0", "sede = 0");
     let line = 1 + weft::config::QUICKSTART.lines().position(|line| line == "seed = 0").expect("the line");
     let expected = format!(
-        "error: {}:{line}:1: unknown key `sede`\nhint: did you mean `seed`? keys here: `name`, `seed`, `output`, `device`\n",
+        "error: {}:{line}:1: unknown key `sede`\nhint: did you mean `seed`? keys here: `name`, `seed`, `output`, `device`, `memory`\n",
         file.display()
     );
     assert_eq!(refusal(&["run", text(&file)]), expected);

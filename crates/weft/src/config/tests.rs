@@ -142,7 +142,7 @@ fn overrides_are_checked_by_the_same_types() {
     assert!(first.starts_with("`--set data.idx.path=mnist`: missing key `name`"), "{first}");
 
     let check = |text: &str, expected: &str| assert_eq!(refusal(set(&[text])), format!("`--set {text}`: {expected}"));
-    check("run.sede=1", "unknown key `sede`\nhint: did you mean `seed`? keys here: `name`, `seed`, `output`, `device`");
+    check("run.sede=1", "unknown key `sede`\nhint: did you mean `seed`? keys here: `name`, `seed`, `output`, `device`, `memory`");
     check("run.seed=one", "invalid type: string \"one\", expected u64");
     check("run.seed", "expected `dotted.key=value`");
     check("run..seed=1", "expected `dotted.key=value`");

@@ -6,7 +6,7 @@ use std::path::Path;
 use weft_core::Architecture;
 use weft_core::families::Family;
 
-/// Name and text of every file, in the order of the names.
+/// Name and text of every file, in the order of the files.
 const FILES: [(&str, &str); 15] = [
     ("cnn-5258", include_str!("../../../architectures/cnn-5258.toml")),
     ("gpt-2", include_str!("../../../architectures/gpt-2.toml")),
@@ -16,8 +16,8 @@ const FILES: [(&str, &str); 15] = [
     ("mlp-784-16-10", include_str!("../../../architectures/mlp-784-16-10.toml")),
     ("mlp-784-32-32-10", include_str!("../../../architectures/mlp-784-32-32-10.toml")),
     ("openwakeword", include_str!("../../../architectures/openwakeword.toml")),
-    ("resnet-18", include_str!("../../../architectures/resnet-18.toml")),
     ("resnet-18-28", include_str!("../../../architectures/resnet-18-28.toml")),
+    ("resnet-18", include_str!("../../../architectures/resnet-18.toml")),
     ("resnet-20", include_str!("../../../architectures/resnet-20.toml")),
     ("stories260k", include_str!("../../../architectures/stories260k.toml")),
     ("vit-b-16", include_str!("../../../architectures/vit-b-16.toml")),
@@ -83,6 +83,7 @@ mod tests {
         assert_eq!([count("zoo-cnn-2464"), count("cnn-5258"), count("openwakeword")], [2_464, 5_258, 50_401]);
         assert_eq!([count("gpt-2"), count("minilm-l6"), count("stories260k")], [124_439_808, 22_713_216, 260_032]);
         assert_eq!([count("resnet-18"), count("vit-b-16")], [11_689_512 + 9_600, 86_567_656]);
+        assert_eq!(count("resnet-18-28"), 11_172_810 + 9_600);
         assert!(find_architecture(Path::new("lenet")).unwrap_err().to_string().contains("zoo-cnn-2464"));
     }
 }

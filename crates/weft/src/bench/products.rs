@@ -129,12 +129,7 @@ pub(super) fn distances(bench: &Bench) -> Result<Vec<Figure>> {
     let (search, _) = secs(|| Ok(quotient.nearest(&queries, &references, None)))?;
     // Of units alone: what the weights between the hidden layers add depends on how the ascent goes.
     let flops = 2.0 * 32.0 * (networks.dim() - 32 * 32) as f64;
-    let at = |secs: f64| {
-        format!(
-            "{:.2} of the time for products of units at the machine's rate; the rest is assignment problems",
-            flops / secs / rate
-        )
-    };
+    let at = |secs: f64| format!("{:.2} of the time for products of units at the machine's rate", flops / secs / rate);
     let each = search / (queries.len() * references.len()) as f64;
     Ok(vec![
         Figure::new("quotient distances", 1.0 / pairwise, "pairs/s", format!("784-32-32-10, 8 starts; {}", at(pairwise))),

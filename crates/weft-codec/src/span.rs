@@ -13,7 +13,7 @@
 use crate::blocks::{Blocks, add_gram};
 use crate::linalg::{SUM_BLOCK, SymmetricSum, product, rows_of, rows_of_mut};
 use crate::normalize::{Normalizer, moments, scale_of};
-use crate::pca::{check_rank, choose_rank};
+use crate::pca::{check_rank, choose_rank, kept_variance};
 use crate::persist::{SPECTRUM, TOTAL, spectrum_of, take, take_vector};
 use crate::{Error, Normalization, Rank, Result};
 use faer::{Accum, MatRef};
@@ -105,7 +105,7 @@ impl Span {
     /// The fraction of the total variance that the components kept hold.
     #[must_use]
     pub fn kept_variance(&self) -> f64 {
-        self.spectrum[..self.rank()].iter().map(|&v| f64::from(v)).sum::<f64>() / f64::from(self.total_variance)
+        kept_variance(&self.spectrum[..self.rank()], self.total_variance)
     }
 
     /// The network that a code is nearest to, and the distance of the two codes in normalized weights.

@@ -77,7 +77,7 @@ pub enum Precision {
     /// `f32`.
     #[default]
     Single,
-    /// `bf16`, on a GPU: a third of the time or less for networks that keep it busy.
+    /// `bf16`, on a GPU alone.
     Bfloat16,
 }
 

@@ -9,7 +9,7 @@ use weft_core::{Dataset, Op, Part, Population};
 /// Examples whose statistics are taken at a time.
 pub(crate) const EXAMPLES_AT_ONCE: usize = 128;
 
-/// Gives the batch norms of each network the running statistics of training examples: the first `examples` of the training part, in
+/// Gives the batch norms of each network `[n, D]` the running statistics of training examples: the first `examples` of the training part, in
 /// batches of 128 whose means and unbiased variances are averaged.
 ///
 /// A network that was decoded or averaged has other activations than those whose statistics it carries; each layer's are measured
@@ -19,7 +19,7 @@ pub(crate) const EXAMPLES_AT_ONCE: usize = 128;
 /// If the architecture does not fit the data set or cannot be trained, or the device fails.
 ///
 /// # References
-/// Jordan et al., *REPAIR* (2023), Section 3; Wortsman et al., *Learning neural network subspaces* (2021), Appendix B, for the averages.
+/// Izmailov et al., *Averaging weights leads to wider optima* (2018); Jordan et al., *REPAIR* (2023).
 pub fn recalibrate(population: &mut Population, dataset: &Dataset, examples: usize, device: &Device) -> Result<()> {
     let architecture = population.architecture().clone();
     let range = dataset.range(Part::Train);

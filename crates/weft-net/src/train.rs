@@ -48,10 +48,8 @@ pub fn train(
     let examples = Examples::new(architecture, dataset, dataset.range(Part::Train))?;
     let validation = Examples::new(architecture, dataset, dataset.range(Part::Validation))?;
     recipe.check(examples.len())?;
-    if !device.is_cpu() {
-        return lockstep::train(architecture, [&examples, &validation], recipe, seeds, (device, monitor));
-    }
-    if recipe.precision != Precision::Single {
+    // The CPU's backend refuses other precisions by name.
+    if !device.is_cpu() || recipe.precision != Precision::Single {
         return lockstep::train(architecture, [&examples, &validation], recipe, seeds, (device, monitor));
     }
     let engine = Engine::new(architecture.clone())?;

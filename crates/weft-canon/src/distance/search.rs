@@ -7,8 +7,6 @@ use super::{Exclude, Prepared, Quotient};
 use crate::matching::Start;
 use crate::product::{View, multiply};
 use rayon::prelude::*;
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::ops::Range;
 
 /// Queries that are bounded together.
@@ -23,41 +21,19 @@ struct Best {
     squared: f64,
 }
 
-/// Chooses the references of a query that are worth all starts, as they come.
+/// Chooses the references of a query that are worth all starts, as they come: the lowest squared distances after the first ascent.
 #[derive(Default)]
-struct Finalists {
-    /// The lowest squared distances after the first ascent, `FINALISTS` at most; the highest of them on top.
-    first: BinaryHeap<Ordered>,
-}
-
-/// A squared distance in total order.
-#[derive(PartialEq)]
-struct Ordered(f64);
-
-impl Eq for Ordered {}
-
-impl PartialOrd for Ordered {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Ordered {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
+struct Finalists(Vec<f64>);
 
 impl Finalists {
     /// Whether a reference is among the best so far.
     fn admit(&mut self, first: f64) -> bool {
-        if self.first.len() == FINALISTS {
-            if self.first.peek().is_some_and(|worst| first >= worst.0) {
-                return false;
-            }
-            self.first.pop();
+        let at = self.0.partition_point(|other| other.total_cmp(&first).is_le());
+        if at == FINALISTS {
+            return false;
         }
-        self.first.push(Ordered(first));
+        self.0.insert(at, first);
+        self.0.truncate(FINALISTS);
         true
     }
 }

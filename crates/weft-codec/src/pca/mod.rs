@@ -15,6 +15,11 @@ use crate::{Error, Result};
 use faer::Accum;
 use rayon::prelude::*;
 
+/// The part of the total variance that the kept eigenvalues are.
+pub(crate) fn kept_variance(kept: &[f32], total: f32) -> f64 {
+    kept.iter().map(|&v| f64::from(v)).sum::<f64>() / f64::from(total)
+}
+
 /// A fitted PCA codec.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pca {
@@ -62,8 +67,7 @@ impl Pca {
     /// The fraction of the total variance that the components kept hold.
     #[must_use]
     pub fn kept_variance(&self) -> f64 {
-        let kept: f64 = self.spectrum[..self.rank()].iter().map(|&v| f64::from(v)).sum();
-        kept / f64::from(self.total_variance)
+        kept_variance(&self.spectrum[..self.rank()], self.total_variance)
     }
 
     /// The decode matrix `M`, row-major `[k, D]`: `w = mean + z·M`.

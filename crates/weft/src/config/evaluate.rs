@@ -1,6 +1,6 @@
 //! `[baselines]`, `[evaluate]` and `[export]`.
 
-use super::{DeviceConfig, require};
+use super::require;
 use serde::{Deserialize, Serialize};
 use weft_gen::trivial::Trivial;
 
@@ -106,9 +106,6 @@ pub struct EvaluateConfig {
     pub bars: Vec<f64>,
     /// Whether the refiner's parts are removed one by one to show what each buys.
     pub ablation: bool,
-    /// Where networks are run to be measured, if not where they are trained: many cores may measure tiny convolutions faster than a GPU.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<DeviceConfig>,
 }
 
 impl Default for EvaluateConfig {
@@ -118,7 +115,6 @@ impl Default for EvaluateConfig {
             snapshot_thresholds: vec![1.0, 2.0, 4.0, 6.0],
             bars: Vec::new(),
             ablation: false,
-            device: None,
         }
     }
 }

@@ -34,7 +34,10 @@ pub(super) fn codec_of(stage: &Completed) -> Result<Codec> {
 
 pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
     let upstream = done.of(Stage::Canonicalize);
-    let key = session.key(("encode", "codec"), VERSION, &[("canonical", upstream)]).setting("codec", &session.config.codec);
+    let key = session
+        .key(("encode", "codec"), VERSION, &[("canonical", upstream)])
+        .setting("codec", &session.config.codec)
+        .setting("recalibrate", &session.config.sample.recalibrate);
     session.unless_fresh(key, |running| fit(session, &Zoo::open(&canonicalize::zoo_of(upstream))?, running))
 }
 
@@ -85,8 +88,9 @@ fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2])
             Codec::Pca(pca) => pca.decode_at_rank(codes, rank)?,
             Codec::Identity(_) => codec.decode(codes)?,
         };
-        let decoded = Population::new(fitted.architecture().clone(), rows)?;
-        Ok(estimate(&weft_net::accuracies(&decoded, dataset, Part::Validation, &session.measuring)?))
+        let mut decoded = Population::new(fitted.architecture().clone(), rows)?;
+        weft_net::recalibrate(&mut decoded, dataset, session.config.sample.recalibrate, &session.device)?;
+        Ok(estimate(&weft_net::accuracies(&decoded, dataset, Part::Validation, &session.device)?))
     };
     let mut figures = Vec::with_capacity(ranks.len());
     for (i, &rank) in ranks.iter().enumerate() {
@@ -106,7 +110,7 @@ fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2])
         }
         Codec::Identity(_) => (1.0, Vec::new(), 0.0),
     };
-    let before = weft_net::accuracies(fitted, dataset, Part::Validation, &session.measuring)?;
+    let before = weft_net::accuracies(fitted, dataset, Part::Validation, &session.device)?;
     Ok(CodecFigures {
         kind: codec.name().to_owned(),
         rank: full,

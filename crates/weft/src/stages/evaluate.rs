@@ -105,7 +105,7 @@ fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Complete
         train_run: &networks.run,
         held_out: &networks.held_out,
         dataset: session.dataset(Stage::Evaluate)?,
-        device: &session.measuring,
+        device: &session.device,
     };
     let context = Context::new(input, &options, session.monitor)?;
     let Learnt { set, condition } = models::learn_from(session, done)?;
@@ -260,7 +260,7 @@ impl Table<'_> {
         let count = samples.len().min(PAIRS);
         let nearest = self.networks.train.select(&measured.nearest[..count]);
         let dataset = self.session.dataset(Stage::Evaluate)?;
-        let accuracies = weft_net::accuracies(&nearest, dataset, Part::Test, &self.session.measuring)?;
+        let accuracies = weft_net::accuracies(&nearest, dataset, Part::Test, &self.session.device)?;
         let range = architecture.tensors()[*weight].range();
         let units = |row: &[f32]| row[range.clone()].chunks_exact(side * side).map(<[f32]>::to_vec).collect();
         (0..count)

@@ -36,8 +36,6 @@ pub(crate) struct Session<'a> {
     pub(crate) monitor: &'a Monitor<'a>,
     pub(crate) output: PathBuf,
     pub(crate) device: Device,
-    /// Where networks are measured.
-    pub(crate) measuring: Device,
     /// The examples with their digest; without them, networks are not held but read in pieces.
     pub(crate) data: Option<(Dataset, Digest)>,
     pub(crate) seed: Seed,
@@ -59,10 +57,6 @@ impl<'a> Session<'a> {
     /// Opens the device, reads the data set, and writes the resolved run file.
     pub(crate) fn open(config: &'a RunConfig, monitor: &'a Monitor<'a>) -> Result<Self> {
         let device = Device::open(&config.run.device.to_string())?;
-        let measuring = match &config.evaluate.device {
-            Some(other) => Device::open(&other.to_string())?,
-            None => device.clone(),
-        };
         let data = config.data.as_ref().map(data::load).transpose()?;
         let data = data.map(|dataset| {
             let digest = dataset.digest();
@@ -71,7 +65,7 @@ impl<'a> Session<'a> {
         let output = config.run.output.clone();
         std::fs::create_dir_all(&output).map_err(Error::io("create", &output))?;
         weft_zoo::write_atomic(&output.join("run.toml"), config.to_toml().as_bytes())?;
-        Ok(Self { config, monitor, output, device, measuring, data, seed: Seed::new(config.run.seed) })
+        Ok(Self { config, monitor, output, device, data, seed: Seed::new(config.run.seed) })
     }
 
     /// The examples, for a stage that does nothing without.

@@ -9,7 +9,7 @@
 
 use super::models::{self, Learnt, Models};
 use super::{Done, Session, canonicalize, export, read_json, streamed, write_json};
-use crate::cache::{Completed, Running};
+use crate::cache::{Completed, Running, StageKey};
 use crate::run::Stage;
 use crate::{Error, Result, SampleRequest};
 use serde::{Deserialize, Serialize};
@@ -69,12 +69,14 @@ pub(super) fn samples_of(stage: &Completed, architecture: &Arc<Architecture>, nu
 }
 
 pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
+    session.unless_fresh(key(session, done, VERSION), |running| sample(session, done, running))
+}
+
+/// What samples depend on, with data or without.
+pub(super) fn key(session: &Session, done: &Done, version: u32) -> StageKey {
     let upstream = [("codec", done.of(Stage::Encode)), ("generator", done.of(Stage::Train))];
-    let key = session
-        .key(("sample", "samples"), VERSION, &upstream)
-        .setting("sample", &session.config.sample)
-        .setting("sampler", &session.config.sampler);
-    session.unless_fresh(key, |running| sample(session, done, running))
+    let key = session.key(("sample", "samples"), version, &upstream);
+    key.setting("sample", &session.config.sample).setting("sampler", &session.config.sampler)
 }
 
 fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed> {

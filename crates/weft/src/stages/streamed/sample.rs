@@ -15,7 +15,7 @@ use crate::{Error, Result, SampleRequest};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use weft_core::{Condition, Seed};
+use weft_core::{Condition, Op, Seed};
 use weft_gen::CodeFlow;
 use weft_zoo::{CheckpointWriter, Metadata, Purpose};
 
@@ -46,17 +46,15 @@ struct Sampled {
 }
 
 pub(in crate::stages) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
-    let upstream = [("codec", done.of(Stage::Encode)), ("generator", done.of(Stage::Train))];
-    let key = session
-        .key(("sample", "samples"), VERSION, &upstream)
-        .setting("sample", &session.config.sample)
-        .setting("sampler", &session.config.sampler);
-    session.unless_fresh(key, |running| sample_all(session, done, running))
+    session.unless_fresh(sample::key(session, done, VERSION), |running| sample_all(session, done, running))
 }
 
 fn sample_all(session: &Session, done: &Done, running: Running) -> Result<Completed> {
     let (config, since) = (&session.config.sample, Instant::now());
     let generator = Sampler::open(session, done)?;
+    if generator.basis.zoo.architecture().nodes().iter().any(|node| matches!(node.op, Op::BatchNorm { .. })) {
+        session.monitor.note("sample: without data, batch norms keep the running statistics that were decoded");
+    }
     session.monitor.start("sample", (config.seeds * config.count) as u64, "networks");
     let mut samples = Vec::new();
     for set in 0..config.seeds {

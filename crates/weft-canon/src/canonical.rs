@@ -4,6 +4,7 @@ use crate::activations::{Activations, Matched, match_activations};
 use crate::error::{Result, check_len};
 use crate::fix::{Fixed, Precision, fix};
 use crate::matching::squared_distance;
+use crate::statistics::kept;
 use crate::transform::{Step, Transform};
 use crate::{AlignBy, Element, Error, Group, Matching, Observer, match_to};
 use rayon::prelude::*;
@@ -48,6 +49,8 @@ pub struct Canonicalizer {
     seed: Seed,
     /// Where units go by activations: who runs networks, and what the anchor's units do.
     observed: Option<(Arc<dyn Observer>, Activations)>,
+    /// Whether batch norms end with the statistics of what they read.
+    keeps_statistics: bool,
 }
 
 impl Canonicalizer {
@@ -57,7 +60,7 @@ impl Canonicalizer {
     /// [`Error::Length`] or [`Error::NotFinite`] if the anchor is no row of finite weights.
     pub fn new(group: Group, anchor: Vec<f32>, matching: Matching, seed: Seed) -> Result<Self> {
         check_row(&group, "anchor", &anchor)?;
-        Ok(Self { group, anchor, matching, seed, observed: None })
+        Ok(Self { group, anchor, matching, seed, observed: None, keeps_statistics: false })
     }
 
     /// Aligns by something else than weights from now on.
@@ -73,6 +76,24 @@ impl Canonicalizer {
             }
         };
         Ok(self)
+    }
+
+    /// Leaves batch norms trainable from now on: alignment is as before, by folded statistics, but networks end with a mean and variance
+    /// that are those of what each channel reads, and with the gain and bias that belong to them. To be used where networks are
+    /// recalibrated on data after they were mixed or decoded; orbit copies that trade statistics for gains then stay apart.
+    #[must_use]
+    pub fn keeping_statistics(mut self) -> Self {
+        self.keeps_statistics = true;
+        self
+    }
+
+    /// The last steps of a canonical form.
+    fn finish(&self, raw: &[f64], transform: &mut Transform, image: &mut [f64]) -> Result<()> {
+        for step in kept(&self.group, raw, transform)? {
+            self.group.take(&step, image)?;
+            transform.steps.push(step);
+        }
+        Ok(())
     }
 
     fn move_anchor(&mut self, anchor: Vec<f32>) -> Result<()> {
@@ -285,6 +306,9 @@ impl Canonicalizer {
         let (matched, _, silent) = self.align(&narrow)?;
         self.group.apply_f64(&matched, &mut image)?;
         transform.steps.push(Step::Units(matched));
+        if self.keeps_statistics {
+            self.finish(row, &mut transform, &mut image)?;
+        }
         Ok((image, transform, ill_conditioned + silent))
     }
 
@@ -301,13 +325,18 @@ impl Canonicalizer {
             return Err(Error::Empty { what: "networks of a run" });
         };
         let (matched, _, silent) = self.align(last)?;
-        let finish = |(row, Fixed { mut transform, ill_conditioned }): (Vec<f32>, Fixed)| {
+        let finish = |((row, Fixed { mut transform, ill_conditioned }), raw): ((Vec<f32>, Fixed), &&[f32])| {
             let mut image = vec![0.0; row.len()];
             self.group.apply_to(&matched, &row, &mut image)?;
             transform.steps.push(Step::Units(matched.clone()));
+            if self.keeps_statistics {
+                let [raw, mut wide] = [*raw, &image].map(|row| row.iter().map(|&w| f64::from(w)).collect::<Vec<f64>>());
+                self.finish(&raw, &mut transform, &mut wide)?;
+                image.iter_mut().zip(wide).for_each(|(narrow, wide)| *narrow = wide as f32);
+            }
             Ok(Canonical { row: image, canonical_from_raw: transform, ill_conditioned: ill_conditioned + silent })
         };
-        fixed.into_iter().map(finish).collect()
+        fixed.into_iter().zip(rows).map(finish).collect()
     }
 
     /// Brings a whole population into canonical form, in parallel, run by run.

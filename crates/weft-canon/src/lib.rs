@@ -30,6 +30,7 @@ mod layout;
 mod linalg;
 mod matching;
 pub mod product;
+mod statistics;
 mod transform;
 mod update;
 

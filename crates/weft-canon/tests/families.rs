@@ -10,7 +10,25 @@ use shared::{deviation, inputs, wide, without_rotations};
 use std::sync::Arc;
 use weft_canon::{Canonicalizer, Fold, Group, Matching, Transform};
 use weft_core::{Activation, Architecture, Node, Op, Seed};
-use weft_testkit::{derivative, forward_f64, random_row, tiny_families};
+use weft_testkit::{derivative, forward_f64, node_values, random_row, tiny_families};
+
+/// Gives every batch norm the mean and variance of what it reads on some inputs, the first norm first.
+fn measure_statistics(architecture: &Architecture, row: &mut [f64], x: &[f64]) {
+    for node in architecture.nodes() {
+        let Op::BatchNorm { mean, variance, .. } = node.op else { continue };
+        let from = node.inputs[0];
+        let of_each: Vec<Vec<f64>> =
+            x.chunks_exact(architecture.num_inputs()).map(|x| node_values(architecture, row, x).swap_remove(from)).collect();
+        let channels = architecture.shapes()[from][0];
+        for c in 0..channels {
+            let values = || of_each.iter().flat_map(|v| &v[c * v.len() / channels..(c + 1) * v.len() / channels]);
+            let n = values().count() as f64;
+            let average = values().sum::<f64>() / n;
+            row[architecture.tensors()[mean].range()][c] = average;
+            row[architecture.tensors()[variance].range()][c] = values().map(|v| (v - average).powi(2)).sum::<f64>() / n;
+        }
+    }
+}
 
 fn families() -> impl Strategy<Value = Arc<Architecture>> {
     prop::sample::select(tiny_families())
@@ -55,6 +73,40 @@ proptest! {
         let (again, _, _) = canonicalizer.canonicalize_f64(&other).unwrap();
         let apart = deviation(&canonical, &again);
         prop_assert!(apart < 1e-9, "{}: orbit members differ by {apart}", architecture.name());
+    }
+
+    #[test]
+    fn kept_statistics_are_those_of_what_batch_norms_read(seed in any::<u64>()) {
+        let families = tiny_families();
+        let with_norms = |a: &&Arc<Architecture>| a.nodes().iter().any(|node| matches!(node.op, Op::BatchNorm { .. }));
+        let mut tried = 0;
+        for architecture in families.iter().filter(with_norms) {
+            let (group, seed) = (Group::derive(architecture.clone()), Seed::new(seed));
+            let x = inputs(architecture, 6, seed.fork("x"));
+            let mut row = wide(&random_row(architecture, seed));
+            measure_statistics(architecture, &mut row, &x);
+            let anchor = random_row(architecture, seed.fork("anchor"));
+            let canonicalizer = Canonicalizer::fit_anchor(group.clone(), &anchor, Matching::default(), seed).unwrap();
+            let keeping = canonicalizer.clone().keeping_statistics();
+            let (folded, ..) = canonicalizer.canonicalize_f64(&row).unwrap();
+            let (kept, transform, _) = keeping.canonicalize_f64(&row).unwrap();
+            let moved = deviation(&forward_f64(architecture, &row, &x), &forward_f64(architecture, &kept, &x));
+            prop_assert!(moved < 1e-9, "{}: function moved by {moved}", architecture.name());
+            let mut image = row.clone();
+            group.transform(&transform, &mut image).unwrap();
+            prop_assert!(deviation(&kept, &image) < 1e-9, "{}: not what was applied", architecture.name());
+            // Measured anew nothing changes, which the folded form does not withstand.
+            for (form, changes) in [(&kept, false), (&folded, true)] {
+                let mut measured = form.clone();
+                measure_statistics(architecture, &mut measured, &x);
+                let change = deviation(form, &measured);
+                prop_assert_eq!(change > 1e-6, changes, "{}: {}", architecture.name(), change);
+            }
+            let (twice, ..) = keeping.canonicalize_f64(&kept).unwrap();
+            prop_assert!(deviation(&kept, &twice) < 1e-9, "{}: twice is not once", architecture.name());
+            tried += 1;
+        }
+        prop_assert!(tried > 0);
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub struct Normalizer {
     pub(crate) scale: Vec<f32>,
 }
 
+/// Running statistics of batch norms follow from the other weights: they are encoded, but this many times smaller than they are, so
+/// that they have no say in what the directions are.
+const STATISTICS: f32 = 1e4;
+
 impl Normalizer {
     /// Measures the rows' mean and scale; also returns the total variance of the normalized rows.
     pub(crate) fn fit(rows: &Population, normalization: Normalization) -> Result<(Self, f64)> {
@@ -35,6 +39,9 @@ impl Normalizer {
             for (weight, &own) in range.zip(variance) {
                 scale[weight] = scale_of(normalization, weight, (own.sqrt(), whole))?;
             }
+        }
+        for tensor in rows.architecture().statistics() {
+            scale[rows.architecture().tensors()[tensor].range()].iter_mut().for_each(|scale| *scale *= STATISTICS);
         }
         let total = variances.iter().zip(&scale).map(|(v, &s)| v / f64::from(s).powi(2)).sum();
         Ok((Self { mean: means.into_iter().map(|m| m as f32).collect(), scale }, total))

@@ -18,10 +18,11 @@
 //! Training data are reached through [`PopulationLoss`] alone, which holds the training part and nothing else.
 
 use crate::{Artifact, Error, Generator, Result, TrainingSet};
-use candle_core::Tensor;
+use candle_core::{Shape, Tensor};
+use std::ops::Range;
 use std::sync::Arc;
 use weft_codec::{Codec, Decoder};
-use weft_core::{Condition, Monitor, Population, Schedule, Seed};
+use weft_core::{Architecture, Condition, Monitor, Population, Schedule, Seed};
 use weft_net::{Device, Ensemble, PopulationLoss};
 use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Parameters, Precision, ResidualMlp, ResidualMlpConfig};
 
@@ -119,8 +120,11 @@ pub struct RefinerTrainer {
     loss: PopulationLoss,
     between: Option<(PopulationLoss, Ensemble)>,
     data: TrainingSet,
-    pool: Population,
-    pool_codes: Vec<f32>,
+    /// The training runs' last networks, `[N, D]`.
+    fixed: Tensor,
+    /// The proposal's pool, `[pool, D]`, and its codes `[pool, k]`.
+    rows: Tensor,
+    codes: Vec<f32>,
     decode: Tensor,
     spacing: f64,
     levels: Levels,
@@ -160,11 +164,18 @@ impl RefinerTrainer {
         )?;
         let pool = proposal.sample(config.pool, condition, seed.fork("pool"))?;
         let pool_codes = data.codec.encode(pool.data())?;
-        let levels = Levels::new(final_losses(&data.finals, &loss, seed.fork("levels")));
+        let levels = Levels::new(final_losses(&data.finals, &loss, seed.fork("levels"))?);
         let between = (config.shell > 0.0).then(|| shell_inputs(&loss, &data.finals, seed.fork("shell"))).transpose()?;
         let example_signs = signs(seed.fork("examples"), loss.num_examples());
-        let spacing = mean_distance(&data.finals, seed.fork("spacing"));
-        let decode = decode_tensor(&data.codec, device)?;
+        // Running statistics follow from the rest, and no network here reads them: no distance is to count them.
+        let statistics = statistics_of(data.architecture());
+        let decode = decode_tensor(&data.codec, &statistics, device)?;
+        let (finals, pool) = (without(data.finals.clone(), &statistics), without(Arc::new(pool), &statistics));
+        let spacing = mean_distance(&finals, seed.fork("spacing"));
+        // Rows stay on the device: a step takes some of them, and its network is large beside what it computes.
+        let on_device =
+            |networks: &Population| Tensor::from_slice(networks.data(), (networks.len(), networks.dim()), device.candle());
+        let (fixed, rows) = (on_device(&finals)?, on_device(&pool)?);
         Ok(Self {
             config,
             network,
@@ -172,8 +183,9 @@ impl RefinerTrainer {
             loss,
             between,
             data,
-            pool,
-            pool_codes,
+            fixed,
+            rows,
+            codes: pool_codes,
             decode,
             spacing,
             levels,
@@ -256,14 +268,12 @@ impl RefinerTrainer {
         let seed = self.seed.fork("step").index(step);
         let (n, k) = (config.batch_networks, self.data.code_len());
         let device = self.device.candle();
-        let chosen = seed.fork("pool").indices(n, self.pool.len());
-        let codes: Vec<f32> =
-            chosen.iter().flat_map(|&i| &self.pool_codes[i as usize * k..(i as usize + 1) * k]).copied().collect();
-        let rows: Vec<f32> = chosen.iter().flat_map(|&i| self.pool.row(i as usize)).copied().collect();
+        let chosen = seed.fork("pool").indices(n, config.pool);
+        let codes: Vec<f32> = chosen.iter().flat_map(|&i| &self.codes[i as usize * k..(i as usize + 1) * k]).copied().collect();
         let sample_signs = signs(seed.fork("signs"), n);
         let levels = draw_levels(&self.levels, seed.fork("levels"), n);
         let codes = Tensor::from_vec(codes, (n, k), device)?;
-        let rows = Tensor::from_vec(rows, (n, self.pool.dim()), device)?;
+        let rows = self.rows.index_select(&Tensor::new(chosen, device)?, 0)?;
         let conditioning = conditioning(&self.levels, &sample_signs, &levels, config.own_data, device)?;
         let shift = self.network.forward(&codes, &conditioning, self.optimizer.parameters())?;
         let refined = (rows + decode_shift(&shift, &self.decode)?)?;
@@ -321,9 +331,9 @@ impl RefinerTrainer {
     /// `Σ max(0, 1 − d/d̄)²` over pairs of samples and pairs of a sample and a training network, a sample.
     fn repulsion(&self, refined: &Tensor, seed: Seed) -> Result<Tensor> {
         let n = refined.dim(0)?;
-        let fixed = seed.indices(FIXED_POINTS.min(self.data.finals.len()), self.data.finals.len());
-        let fixed_rows: Vec<f32> = fixed.iter().flat_map(|&i| self.data.finals.row(i as usize)).copied().collect();
-        let fixed = Tensor::from_vec(fixed_rows, (fixed.len(), self.data.finals.dim()), refined.device())?;
+        let count = self.fixed.dim(0)?;
+        let fixed = Tensor::new(seed.indices(FIXED_POINTS.min(count), count), refined.device())?;
+        let fixed = self.fixed.index_select(&fixed, 0)?;
         let among = closeness(refined, refined, self.spacing)?;
         let own = Tensor::eye(n, refined.dtype(), refined.device())?;
         let among = (among * own.affine(-1.0, 1.0)?)?;
@@ -332,7 +342,7 @@ impl RefinerTrainer {
     }
 
     fn fingerprint(&self) -> String {
-        let bytes: Vec<u8> = self.pool_codes.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let bytes: Vec<u8> = self.codes.iter().flat_map(|v| v.to_le_bytes()).collect();
         let text = format!("{:?} {:?}", self.config, self.seed);
         weft_core::Digest::of_parts([text.as_bytes(), &bytes]).to_string()
     }
@@ -352,7 +362,7 @@ impl Refiner {
         let conditioning = conditioning(&self.levels, &sample_signs, &levels, self.own_data, device)?;
         let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
         let shift = self.network.forward(&codes, &conditioning, &theta)?;
-        let shift = decode_shift(&shift, &decode_tensor(&self.codec, &self.device)?)?.flatten_all()?.to_vec1::<f32>()?;
+        let shift = decode_shift(&shift, &decode_tensor(&self.codec, &[], &self.device)?)?.flatten_all()?.to_vec1::<f32>()?;
         let mut refined = proposals.clone();
         refined.data_mut().iter_mut().zip(shift).for_each(|(w, s)| *w += s);
         Ok(refined)
@@ -436,12 +446,37 @@ impl Generator for Refined {
     }
 }
 
-/// The linear map from codes to weights: `[k, D]`, or `[D]` for a codec that only scales.
-fn decode_tensor(codec: &Codec, device: &Device) -> Result<Tensor> {
-    Ok(match codec.decoder() {
-        Decoder::Linear { matrix, .. } => Tensor::from_slice(matrix, (codec.code_len(), codec.dim()), device.candle())?,
-        Decoder::Scale { scale, .. } => Tensor::from_slice(scale, scale.len(), device.candle())?,
-    })
+/// Where running statistics lie in a row.
+fn statistics_of(architecture: &Architecture) -> Vec<Range<usize>> {
+    architecture.statistics().into_iter().map(|tensor| architecture.tensors()[tensor].range()).collect()
+}
+
+/// The same networks with zeros in some places.
+fn without(mut networks: Arc<Population>, places: &[Range<usize>]) -> Arc<Population> {
+    if !places.is_empty() {
+        let len = networks.dim();
+        clear(len, Arc::make_mut(&mut networks).data_mut(), places);
+    }
+    networks
+}
+
+/// Writes zeros to the same places of rows of a length.
+fn clear(len: usize, rows: &mut [f32], places: &[Range<usize>]) {
+    rows.chunks_exact_mut(len).for_each(|row| places.iter().for_each(|place| row[place.clone()].fill(0.0)));
+}
+
+/// The linear map from codes to weights, `[k, D]`, or `[D]` for a codec that only scales, with zeros in some places of the weights.
+fn decode_tensor(codec: &Codec, zeros: &[Range<usize>], device: &Device) -> Result<Tensor> {
+    let (matrix, shape): (&[f32], Shape) = match codec.decoder() {
+        Decoder::Linear { matrix, .. } => (matrix, (codec.code_len(), codec.dim()).into()),
+        Decoder::Scale { scale, .. } => (scale, scale.len().into()),
+    };
+    if zeros.is_empty() {
+        return Ok(Tensor::from_slice(matrix, shape, device.candle())?);
+    }
+    let mut matrix = matrix.to_vec();
+    clear(codec.dim(), &mut matrix, zeros);
+    Ok(Tensor::from_vec(matrix, shape, device.candle())?)
 }
 
 fn decode_shift(shift: &Tensor, decode: &Tensor) -> candle_core::Result<Tensor> {
@@ -457,10 +492,9 @@ fn closeness(a: &Tensor, b: &Tensor, spacing: f64) -> candle_core::Result<Tensor
 }
 
 /// The last snapshots' losses on 2,048 training examples (or as many as there are).
-fn final_losses(finals: &Population, loss: &PopulationLoss, seed: Seed) -> Vec<f32> {
-    let batch = seed.subset(2_048, loss.num_examples());
-    let chosen: Vec<u32> = (0..finals.len()).flat_map(|_| batch.iter().copied()).collect();
-    loss.gradients(finals.data(), &chosen).losses.into_iter().map(|l| l as f32).collect()
+fn final_losses(finals: &Population, loss: &PopulationLoss, seed: Seed) -> Result<Vec<f32>> {
+    let chosen = seed.subset(2_048, loss.num_examples());
+    Ok(loss.losses(finals, &chosen)?.into_iter().map(|l| l as f32).collect())
 }
 
 /// Inputs between training examples, and what up to 256 training runs say of them.

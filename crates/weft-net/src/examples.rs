@@ -80,6 +80,19 @@ impl Examples {
         Self { values, labels: Vec::new(), num_features }
     }
 
+    /// The chosen examples with their labels, in that order.
+    pub(crate) fn select(&self, chosen: &[u32]) -> Self {
+        let mut row = vec![0.0; self.num_features];
+        let mut rows = Vec::with_capacity(chosen.len() * self.num_features);
+        for &example in chosen {
+            self.read(example as usize, &mut row);
+            rows.extend_from_slice(&row);
+        }
+        let mut selected = Self::unlabelled(&rows, self.num_features);
+        selected.labels = chosen.iter().filter_map(|&i| self.labels.get(i as usize).copied()).collect();
+        selected
+    }
+
     /// The number of examples.
     #[must_use]
     pub fn len(&self) -> usize {

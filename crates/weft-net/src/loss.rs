@@ -3,6 +3,7 @@
 //! This is what makes a generator *function-aware*: it decodes a code to weights, runs them here on training
 //! data, and learns from what the network does rather than from how its weights look.
 
+use crate::evaluate::score_all;
 use crate::lockstep::LockStep;
 use crate::{Device, Engine, Examples, Result, Workspace};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
@@ -13,6 +14,8 @@ use weft_core::{Architecture, Dataset, Part, Population, Seed};
 use weft_ops::kernels::cross_entropy_gradient;
 
 /// A population's loss and logits on training data, differentiable in the weights.
+///
+/// Batch norms take the statistics of each network's own batch, as in training: those of a decoded network are not yet known.
 #[derive(Debug, Clone)]
 pub struct PopulationLoss {
     engine: Arc<Engine>,
@@ -131,7 +134,7 @@ impl PopulationLoss {
             }
             Some((x, _)) => {
                 let index = Tensor::new(chosen, x.device())?;
-                let network = LockStep::new(self.engine.architecture(), n, false)?;
+                let network = LockStep::new(self.engine.architecture(), n, false)?.training();
                 let z = weft_ops::tensor::run_on_weights(&network, &x.index_select(&index, 0)?, rows)?;
                 Ok(z.reshape((n, chosen.len() / n, self.engine.architecture().num_outputs()))?)
             }
@@ -161,6 +164,16 @@ impl PopulationLoss {
                 Ok(cross_entropy(&self.logits(rows, chosen)?, &labels)?)
             }
         }
+    }
+
+    /// The mean cross-entropy of each network on the same training examples, `[n]`, as it is run: batch norms take their running
+    /// statistics.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn losses(&self, networks: &Population, chosen: &[u32]) -> Result<Vec<f64>> {
+        let scores = score_all(networks, &self.examples.select(chosen), &self.device)?;
+        Ok(scores.into_iter().map(|scores| scores.loss).collect())
     }
 
     /// The mean function of networks on the training examples, on the CPU.
@@ -231,6 +244,11 @@ impl PopulationLoss {
     }
 }
 
+/// Into pieces of how many examples a batch is cut; batch norm needs it whole.
+fn piece_of(engine: &Engine, batch: usize) -> usize {
+    if engine.has_statistics() { batch.max(1) } else { engine.piece_of(batch) }
+}
+
 /// Mean cross-entropy of each network: `[n, b, c]`, `[n, b]` → `[n]`.
 fn cross_entropy(logits: &Tensor, labels: &Tensor) -> candle_core::Result<Tensor> {
     let max = logits.max_keepdim(D::Minus1)?.detach();
@@ -266,9 +284,9 @@ impl Buffers {
         self.gradient.clear();
         self.gradient.resize(row.len(), 0.0);
         let (mut total, mut start) = (0.0, 0);
-        for part in chosen.chunks(engine.piece_of(chosen.len())) {
+        for part in chosen.chunks(piece_of(engine, chosen.len())) {
             let batch = examples.batch(part, &mut self.scratch);
-            let logits = engine.forward(&self.weights, batch, part.len(), &mut self.workspace);
+            let logits = engine.forward_training(&self.weights, batch, part.len(), &mut self.workspace);
             total += head(start..start + part.len(), logits);
             engine.backward(&self.weights, batch, part.len(), &mut self.workspace, &mut self.gradient);
             start += part.len();
@@ -321,10 +339,11 @@ impl CustomOp1 for LogitsOp {
             |buffers, (out, (row, chosen))| {
                 buffers.weights.resize(dim, 0.0);
                 self.engine.engine_from_row(row, &mut buffers.weights);
-                let size = self.engine.piece_of(b);
+                let size = piece_of(&self.engine, b);
                 for (chosen, out) in chosen.chunks(size).zip(out.chunks_mut(size * classes)) {
                     let batch = self.examples.batch(chosen, &mut buffers.scratch);
-                    out.copy_from_slice(self.engine.forward(&buffers.weights, batch, chosen.len(), &mut buffers.workspace));
+                    let logits = self.engine.forward_training(&buffers.weights, batch, chosen.len(), &mut buffers.workspace);
+                    out.copy_from_slice(logits);
                 }
             },
         );

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weft_canon::{AlignBy, CanonicalPopulation, Canonicalizer, Group, Matching, Transform};
-use weft_core::{Dataset, Digest, Monitor, Part, Population, Record, Seed, Split};
+use weft_core::{Architecture, Dataset, Digest, Monitor, Part, Population, Record, Seed, Split};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Orders of networks that an alignment without an anchor tries.
@@ -232,7 +232,9 @@ fn chunks_of_runs(entries: Vec<Entry>, room: usize) -> Vec<Vec<(Entry, u32)>> {
     chunks
 }
 
-/// The distance of two networks as they are.
-pub(crate) fn distance(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt()
+/// The distance of two networks as they are, running statistics left out.
+pub(crate) fn distance(architecture: &Architecture, a: &[f32], b: &[f32]) -> f64 {
+    let squared = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>();
+    let statistics = architecture.statistics().into_iter().map(|t| architecture.tensors()[t].range());
+    (squared(a, b) - statistics.map(|range| squared(&a[range.clone()], &b[range])).sum::<f64>()).max(0.0).sqrt()
 }

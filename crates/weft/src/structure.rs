@@ -8,9 +8,10 @@ use crate::{Error, Result, stages};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use weft_canon::{AlignBy, Canonicalizer, Group, Matching};
-use weft_core::{Dataset, Monitor, Population, Seed, Split};
+use weft_core::{Architecture, Monitor, Population, Seed, Split};
 pub use weft_eval::structure::{Dimension, InterpolationPath, SharpnessPoint, Structure, TensorSpectrum};
-use weft_eval::structure::{StructureOptions, sharpness, structure};
+use weft_eval::structure::{StructureOptions, Trial, sharpness, structure};
+use weft_net::Device;
 use weft_zoo::{Filter, Purpose, Zoo};
 
 /// Networks of a sample, if a zoo has so many runs.
@@ -21,6 +22,14 @@ const MAX_WEIGHTS: usize = 1 << 28;
 const SHARP: usize = 16;
 /// Pairs of networks between which paths are taken.
 const PAIRS: usize = 16;
+/// Floating-point operations that sharpness, or paths, may take, by the passes over so many validation examples that a network's sharpness
+/// and a pair's path take.
+const FLOPS: f64 = 5e14;
+const VALIDATION: f64 = 5_000.0;
+const DRAWS: f64 = 8.0;
+pub(crate) const PATH: f64 = 16.0;
+/// Training examples that give the batch norms of averaged networks their running statistics.
+const RECALIBRATE: usize = 2_048;
 /// Re-estimates of the mean that a sample is aligned to, and starts of one network's matching.
 const ITERATIONS: usize = 10;
 const STARTS: usize = 8;
@@ -83,7 +92,10 @@ pub fn measure(request: &StructureRequest, monitor: &Monitor) -> Result<ZooStruc
     step(monitor, 1)?;
     let canonical = canonical_of(&raw, seed);
     step(monitor, 2)?;
-    let mut found = of_networks(&raw, canonical, (dataset.as_ref(), PAIRS), seed)?;
+    let device = Device::cpu();
+    let trial = dataset.as_ref().map(|dataset| Trial { dataset, device: &device, recalibrate: RECALIBRATE });
+    let pairs = affordable(raw.architecture(), PATH, PAIRS);
+    let mut found = of_networks(&raw, canonical, (trial, pairs), seed)?;
     monitor.finish();
     (found.num_runs, found.seed) = (entries.len(), Some(request.seed));
     Ok(found)
@@ -105,12 +117,12 @@ pub(crate) fn sample(of: usize, count: usize, seed: Seed) -> Vec<usize> {
 pub(crate) fn of_networks(
     raw: &Population,
     canonical: std::result::Result<Population, String>,
-    (dataset, num_pairs): (Option<&Dataset>, usize),
+    (trial, num_pairs): (Option<Trial<'_>>, usize),
     seed: Seed,
 ) -> Result<ZooStructure> {
-    let options = StructureOptions { dataset, num_pairs, seed };
-    let sharp: Vec<usize> = (0..raw.len().min(SHARP)).collect();
-    let sharpness = dataset.map(|dataset| sharpness(&raw.select(&sharp), dataset, seed.fork("sharpness"))).transpose()?;
+    let options = StructureOptions { trial, num_pairs, seed };
+    let sharp: Vec<usize> = (0..raw.len().min(affordable(raw.architecture(), DRAWS, SHARP))).collect();
+    let sharpness = trial.map(|trial| sharpness(&raw.select(&sharp), trial, seed.fork("sharpness"))).transpose()?;
     let num_sharp = if sharpness.is_some() { sharp.len() } else { 0 };
     let (canonical, not_canonical) = match canonical {
         Ok(networks) => (Some(structure(&networks, options)?), None),
@@ -120,13 +132,19 @@ pub(crate) fn of_networks(
         num_sampled: raw.len(),
         num_runs: raw.len(),
         seed: None,
-        dataset: dataset.map(|dataset| dataset.name().to_owned()),
+        dataset: trial.map(|trial| trial.dataset.name().to_owned()),
         raw: structure(raw, options)?,
         canonical,
         not_canonical,
         sharpness: sharpness.unwrap_or_default(),
         num_sharp,
     })
+}
+
+/// How many networks or pairs are measured, `runs` passes over validation data each: `most`, or as many as [`FLOPS`] allow, but two.
+pub(crate) fn affordable(architecture: &Architecture, runs: f64, most: usize) -> usize {
+    let each = runs * weft_net::forward_flops(architecture) * VALIDATION;
+    most.min(((FLOPS / each) as usize).max(2))
 }
 
 /// The sample aligned to its own mean, or why it cannot be.

@@ -10,6 +10,7 @@
 //! take a factor each.
 
 mod bound;
+mod large;
 mod pair;
 mod prepare;
 mod search;

@@ -3,7 +3,7 @@
 use super::bound::{Cluster, Index, QueryBlock, squared_norm};
 use super::pair::{PairSolver, ROUNDING};
 use super::tight::TightBound;
-use super::{Exclude, Prepared, Quotient};
+use super::{Exclude, Prepared, Quotient, large};
 use crate::matching::Start;
 use crate::product::{View, multiply};
 use rayon::prelude::*;
@@ -44,13 +44,17 @@ impl Quotient {
     /// `exclude(query, reference)` leaves pairs out. A query without any reference left gets `(usize::MAX, ∞)`. Equal distances go to the
     /// lower index. References are ranked by a lower bound and visited until it exceeds the best distance found, so without coupled hidden
     /// spaces the result is that of visiting all. With them a pair's distance is the best of several ascents, and only a reference that is
-    /// among the 32 best of those visited so far after its first ascent gets the others.
+    /// among the 32 best of those visited so far after its first ascent gets the others. Of networks of more than a million weights all
+    /// pairs are visited, and the 4 best of a query get all starts.
     ///
     /// # Panics
     /// If the networks were prepared for different architectures.
     #[must_use]
     pub fn nearest(&self, queries: &Prepared, references: &Prepared, exclude: Option<Exclude<'_>>) -> Vec<(usize, f64)> {
         let starts = self.starts();
+        if self.group.architecture().num_parameters() > large::WEIGHTS {
+            return self.nearest_of_large(queries, references, exclude, &starts);
+        }
         if !self.group.is_plain() {
             return self.nearest_of_all(queries, references, exclude, &starts);
         }
@@ -278,6 +282,26 @@ mod tests {
         assert!(plain.iter().filter(|group| Layout::new(group, &[]).couplings.iter().any(has_kernels)).count() >= 2);
         for group in plain {
             check(&group, false);
+        }
+    }
+
+    #[test]
+    fn the_search_among_large_networks_finds_the_nearest() {
+        for architecture in [mlp(&[90, 8, 5], Activation::Relu), mlp(&[12, 6, 5, 3], Activation::Tanh)] {
+            let group = Group::derive(architecture);
+            let quotient = Quotient::new(&group, QuotientOptions::default()).unwrap();
+            let (rows, _) = runs(&group, Seed::new(5));
+            let references = quotient.prepare(&rows, None).unwrap();
+            let queries: Vec<f32> = rows[..7 * group.architecture().num_parameters()].iter().map(|w| w * 1.02).collect();
+            let queries = quotient.prepare(&queries, None).unwrap();
+            let starts = quotient.starts();
+            let all = quotient.nearest_of_large(&queries, &references, None, &starts);
+            assert_eq!(all, quotient.nearest(&queries, &references, None));
+            let others = |q: usize, j: usize| q / 5 == j / 5;
+            let without = quotient.nearest_of_large(&queries, &references, Some(&others), &starts);
+            assert!(without.iter().zip(&all).enumerate().all(|(q, (w, a))| w.0 / 5 != q / 5 && w.1 > a.1), "{without:?}");
+            let none = quotient.nearest_of_large(&queries, &references, Some(&|_, _| true), &starts);
+            assert_eq!(none, vec![(usize::MAX, f64::INFINITY); 7]);
         }
     }
 

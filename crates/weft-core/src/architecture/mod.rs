@@ -160,6 +160,16 @@ impl Architecture {
         self.tensors.last().map_or(0, |t| t.range().end)
     }
 
+    /// The tensors that hold running statistics of batch norms, which follow from the other weights and data.
+    #[must_use]
+    pub fn statistics(&self) -> Vec<TensorId> {
+        let of = |node: &Node| match node.op {
+            Op::BatchNorm { mean, variance, .. } => Some([mean, variance]),
+            _ => None,
+        };
+        self.nodes.iter().filter_map(of).flatten().collect()
+    }
+
     /// The number of values of one input example.
     #[must_use]
     pub fn num_inputs(&self) -> usize {

@@ -23,12 +23,36 @@ use jackknife::jackknife;
 use serde::{Deserialize, Serialize};
 use spectrum::Gram;
 use weft_core::{Dataset, Part, Population, Seed};
+use weft_net::{Device, Scores};
+
+/// On what networks are run, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Trial<'a> {
+    /// Accuracies and losses are those on its validation part.
+    pub dataset: &'a Dataset,
+    /// Where networks are run.
+    pub device: &'a Device,
+    /// Training examples that give the batch norms of averaged networks their running statistics; 0 leaves these averaged.
+    pub recalibrate: usize,
+}
+
+impl Trial<'_> {
+    fn scores(&self, networks: &Population) -> Result<Vec<Scores>> {
+        Ok(weft_net::scores(networks, self.dataset, Part::Validation, self.device)?)
+    }
+
+    /// The scores of networks that were mixed from others.
+    fn scores_of_mixed(&self, mut networks: Population) -> Result<Vec<Scores>> {
+        weft_net::recalibrate(&mut networks, self.dataset, self.recalibrate, self.device)?;
+        self.scores(&networks)
+    }
+}
 
 /// What is measured, and how much of it.
 #[derive(Debug, Clone, Copy)]
 pub struct StructureOptions<'a> {
-    /// Where accuracies and losses are measured, on its validation part; without it they are left out.
-    pub dataset: Option<&'a Dataset>,
+    /// Where accuracies and losses are measured; without it they are left out.
+    pub trial: Option<Trial<'a>>,
     /// Pairs of networks between which paths are taken.
     pub num_pairs: usize,
     /// The seed of pairs and controls.
@@ -85,8 +109,8 @@ pub fn structure(networks: &Population, options: StructureOptions<'_>) -> Result
     let all = ("all weights", &[networks.dim()][..]);
     spectra.insert(0, TensorSpectrum::new(all, (gram, shuffled), options.seed.fork("basis"))?);
     let mut found = Structure { num_networks: n, spectra, pairwise, to_mean, ..Structure::default() };
-    if let Some(dataset) = options.dataset {
-        measure_function(networks, dataset, options, &mut found)?;
+    if let Some(trial) = options.trial {
+        measure_function(networks, trial, options, &mut found)?;
     }
     Ok(found)
 }
@@ -108,17 +132,17 @@ impl Whole {
     }
 }
 
-fn measure_function(networks: &Population, dataset: &Dataset, options: StructureOptions<'_>, found: &mut Structure) -> Result<()> {
-    let accuracies = weft_net::accuracies(networks, dataset, Part::Validation, &weft_net::Device::cpu())?;
+fn measure_function(networks: &Population, trial: Trial<'_>, options: StructureOptions<'_>, found: &mut Structure) -> Result<()> {
+    let accuracies: Vec<f64> = trial.scores(networks)?.iter().map(|scores| scores.accuracy).collect();
     found.accuracy = Some(crate::stats::mean_estimate(&[&accuracies]));
     let mut mean = vec![0.0_f64; networks.dim()];
     networks.rows().for_each(|row| mean.iter_mut().zip(row).for_each(|(m, &w)| *m += f64::from(w)));
     let mean = mean.iter().map(|m| (m / networks.len() as f64) as f32).collect();
     let mean = Population::new(networks.architecture().clone(), mean)?;
-    found.mean_accuracy = weft_net::accuracies(&mean, dataset, Part::Validation, &weft_net::Device::cpu())?.first().copied();
+    found.mean_accuracy = trial.scores_of_mixed(mean)?.first().map(|scores| scores.accuracy);
     let pairs = pairs(networks.len(), options.num_pairs, options.seed);
     if !pairs.is_empty() {
-        let (path, barrier) = paths(networks, &pairs, dataset)?;
+        let (path, barrier) = paths(networks, &pairs, trial)?;
         (found.path, found.barrier) = (Some(path), Some(barrier));
     }
     Ok(())

@@ -1,10 +1,11 @@
 //! Loss and accuracy on straight paths between networks: what a barrier is measured on.
 
+use super::Trial;
 use crate::Result;
 use crate::figures::Estimate;
 use crate::stats::mean_estimate;
 use serde::{Deserialize, Serialize};
-use weft_core::{Dataset, Part, Population};
+use weft_core::Population;
 use weft_net::Scores;
 
 /// Positions on a path.
@@ -27,7 +28,7 @@ pub struct InterpolationPath {
 }
 
 /// Scores `(1 − λ)·a + λ·b` on the validation part for each pair of rows, and measures the loss barrier
-/// `max_λ [L(λ) − (1 − λ)·L(0) − λ·L(1)]`, in nats.
+/// `max_λ [L(λ) − (1 − λ)·L(0) − λ·L(1)]`, in nats. Batch norms are recalibrated at every position, the ends too.
 ///
 /// # Errors
 /// A data set that does not fit the networks.
@@ -37,7 +38,7 @@ pub struct InterpolationPath {
 ///
 /// # References
 /// Frankle et al. 2020, Linear mode connectivity; Entezari et al. 2022, equation 1.
-pub fn paths(networks: &Population, pairs: &[[usize; 2]], dataset: &Dataset) -> Result<(InterpolationPath, Estimate)> {
+pub fn paths(networks: &Population, pairs: &[[usize; 2]], trial: Trial<'_>) -> Result<(InterpolationPath, Estimate)> {
     let lambdas: Vec<f64> = (0..POINTS).map(|i| i as f64 / (POINTS - 1) as f64).collect();
     let at_once = (MAX_WEIGHTS / (POINTS * networks.dim())).max(1);
     let mut scores: Vec<Scores> = Vec::with_capacity(pairs.len() * POINTS);
@@ -49,8 +50,7 @@ pub fn paths(networks: &Population, pairs: &[[usize; 2]], dataset: &Dataset) -> 
                 mixed.extend(a.iter().zip(b).map(|(a, b)| (f64::from(*a) * (1.0 - lambda) + f64::from(*b) * lambda) as f32));
             }
         }
-        let mixed = Population::new(networks.architecture().clone(), mixed)?;
-        scores.extend(weft_net::scores(&mixed, dataset, Part::Validation, &weft_net::Device::cpu())?);
+        scores.extend(trial.scores_of_mixed(Population::new(networks.architecture().clone(), mixed)?)?);
     }
     let at = |i: usize, of: fn(&Scores) -> f64| {
         let values: Vec<f64> = scores.iter().skip(i).step_by(POINTS).map(of).collect();
@@ -77,7 +77,8 @@ pub fn paths(networks: &Population, pairs: &[[usize; 2]], dataset: &Dataset) -> 
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use weft_core::{Activation, Architecture, Inputs};
+    use weft_core::{Activation, Architecture, Dataset, Inputs};
+    use weft_net::Device;
 
     #[test]
     fn a_network_and_itself_have_no_barrier_and_opposite_ones_do() {
@@ -88,10 +89,11 @@ mod tests {
         let networks = Population::new(architecture, [straight, swapped].concat()).unwrap();
         let inputs = Inputs::Floats(vec![1.0, -1.0, 1.0, -1.0, 1.0, -1.0]);
         let dataset = Dataset::new("sign", inputs, vec![0, 1, 0, 1, 0, 1], 2, [2, 2]).unwrap();
-        let (path, barrier) = paths(&networks, &[[0, 0]], &dataset).unwrap();
+        let trial = Trial { dataset: &dataset, device: &Device::cpu(), recalibrate: 0 };
+        let (path, barrier) = paths(&networks, &[[0, 0]], trial).unwrap();
         assert_eq!((path.lambda.len(), path.num_pairs), (POINTS, 1));
         assert!(barrier.mean < 1e-9 && path.accuracy.iter().all(|a| (a.mean - 1.0).abs() < 1e-9));
-        let (path, barrier) = paths(&networks, &[[0, 1]], &dataset).unwrap();
+        let (path, barrier) = paths(&networks, &[[0, 1]], trial).unwrap();
         assert!(barrier.mean > 0.5, "{barrier:?}");
         assert!((path.loss[0].mean - path.loss[POINTS - 1].mean).abs() < 1e-6);
     }

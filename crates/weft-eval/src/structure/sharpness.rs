@@ -1,10 +1,11 @@
 //! How much loss random noise of the weights costs.
 
+use super::Trial;
 use crate::Result;
 use crate::figures::Estimate;
 use crate::stats::mean_estimate;
 use serde::{Deserialize, Serialize};
-use weft_core::{Dataset, Part, Population, Seed};
+use weft_core::{Population, Seed};
 
 /// Relative sizes of the noise.
 const SCALES: [f64; 4] = [0.01, 0.03, 0.1, 0.3];
@@ -30,8 +31,8 @@ pub struct SharpnessPoint {
 ///
 /// # Errors
 /// A data set that does not fit the networks.
-pub fn sharpness(networks: &Population, dataset: &Dataset, seed: Seed) -> Result<Vec<SharpnessPoint>> {
-    let before = weft_net::scores(networks, dataset, Part::Validation, &weft_net::Device::cpu())?;
+pub fn sharpness(networks: &Population, trial: Trial<'_>, seed: Seed) -> Result<Vec<SharpnessPoint>> {
+    let before = trial.scores(networks)?;
     let mut points = Vec::with_capacity(SCALES.len());
     for (s, scale) in SCALES.into_iter().enumerate() {
         let (mut loss, mut accuracy) = (Vec::with_capacity(before.len()), Vec::with_capacity(before.len()));
@@ -42,7 +43,7 @@ pub fn sharpness(networks: &Population, dataset: &Dataset, seed: Seed) -> Result
                 row.iter().zip(noise).map(|(&w, noise)| w * (1.0 + scale as f32 * noise)).collect::<Vec<_>>()
             });
             let noisy = Population::new(networks.architecture().clone(), noisy.collect())?;
-            let after = weft_net::scores(&noisy, dataset, Part::Validation, &weft_net::Device::cpu())?;
+            let after = trial.scores(&noisy)?;
             loss.push(after.iter().map(|a| a.loss - before.loss).sum::<f64>() / DRAWS as f64);
             accuracy.push(after.iter().map(|a| before.accuracy - a.accuracy).sum::<f64>() / DRAWS as f64);
         }

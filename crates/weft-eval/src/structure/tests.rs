@@ -9,7 +9,12 @@ fn architecture() -> Arc<Architecture> {
 }
 
 fn options(seed: u64) -> StructureOptions<'static> {
-    StructureOptions { dataset: None, num_pairs: 4, seed: Seed::new(seed) }
+    StructureOptions { trial: None, num_pairs: 4, seed: Seed::new(seed) }
+}
+
+fn trial(dataset: &Dataset) -> Trial<'_> {
+    static CPU: std::sync::OnceLock<Device> = std::sync::OnceLock::new();
+    Trial { dataset, device: CPU.get_or_init(Device::cpu), recalibrate: 0 }
 }
 
 /// `n` networks around a common one in `rank` directions of equal variance.
@@ -80,7 +85,7 @@ fn identical_networks_have_no_dimension_no_distance_and_no_barrier() {
     let networks = Population::new(architecture, row.repeat(5)).unwrap();
     let labels: Vec<u32> = (0..60).map(|i| i % 3).collect();
     let dataset = Dataset::new("noise", Inputs::Floats(Seed::new(4).normals(480)), labels, 3, [20, 20]).unwrap();
-    let found = structure(&networks, StructureOptions { dataset: Some(&dataset), ..options(3) }).unwrap();
+    let found = structure(&networks, StructureOptions { trial: Some(trial(&dataset)), ..options(3) }).unwrap();
     assert!(found.pairwise.mean < 1e-6 && found.to_mean.mean < 1e-6);
     let whole = &found.spectra[0];
     assert!(whole.total_variance < 1e-12, "{}", whole.total_variance);
@@ -100,7 +105,7 @@ fn noise_costs_more_the_more_there_is_and_the_same_on_the_whole_orbit() {
     let dataset = Dataset::new("sign", Inputs::Floats(inputs), (0..60).map(|i| i % 2).collect(), 2, [20, 20]).unwrap();
     let measure = |row: [f32; 12]| {
         let networks = Population::new(architecture.clone(), row.repeat(6)).unwrap();
-        sharpness(&networks, &dataset, Seed::new(5)).unwrap()
+        sharpness(&networks, trial(&dataset), Seed::new(5)).unwrap()
     };
     let (points, other) = (measure(row), measure(scaled));
     assert!(points.windows(2).all(|w| w[0].scale < w[1].scale));

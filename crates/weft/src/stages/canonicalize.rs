@@ -14,16 +14,17 @@ use crate::cache::{Completed, Running};
 use crate::canonical::{Canonicalization, Gathered, distance};
 use crate::report::data::{self, BeforeAfter};
 use crate::run::Stage;
-use crate::structure::{self, ZooStructure};
+use crate::structure::{self, PATH, ZooStructure, affordable};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 use weft_canon::{Canonicalizer, Group, Transform};
 use weft_core::{Dataset, Digest, Population};
+use weft_eval::structure::Trial;
 use weft_zoo::{Entry, Zoo};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Pairs of networks on whose paths barriers are measured.
 const PAIRS: usize = 16;
 
@@ -36,6 +37,7 @@ pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
     let upstream = done.of(Stage::Zoo);
     let config = &session.config.canonicalize;
     let key = session.key(("canonicalize", "canonical"), VERSION, &[("zoo", upstream)]).setting("canonicalize", config);
+    let key = key.setting("recalibrate", &session.config.sample.recalibrate);
     session.unless_fresh(key, |running| {
         let raw = Zoo::open(&upstream.folder)?;
         let (seed, monitor) = (session.seed, session.monitor);
@@ -58,7 +60,9 @@ impl Job<'_> {
         let group = Group::derive(architecture.clone());
         let (raw_finals, finals) = self.work.finals()?;
         self.session.monitor.note(format!("canonicalize: {group}"));
-        let fitted = self.work.fit(group.clone(), &raw_finals)?;
+        // Networks that are decoded or averaged later are recalibrated then.
+        let keeping = |(canonicalizer, history): (Canonicalizer, _)| (canonicalizer.keeping_statistics(), history);
+        let fitted = self.work.fit(group.clone(), &raw_finals)?.map(keeping);
         self.work.check_stop()?;
 
         let folder = running.folder().join("zoo");
@@ -97,18 +101,19 @@ impl Job<'_> {
             Some((canonicalizer, _)) => canonicalizer.canonicalize_population(raw, &runs)?.networks,
             None => raw.clone(),
         };
-        let pairs = weft_eval::structure::pairs(raw.len(), PAIRS, self.session.seed);
+        let pairs = weft_eval::structure::pairs(raw.len(), affordable(raw.architecture(), PATH, PAIRS), self.session.seed);
         let distances = |networks: &Population| {
-            let distance = |&[a, b]: &[usize; 2]| distance(networks.row(a), networks.row(b));
+            let distance = |&[a, b]: &[usize; 2]| distance(networks.architecture(), networks.row(a), networks.row(b));
             estimate(&pairs.iter().map(distance).collect::<Vec<_>>())
         };
-        let dataset = self.dataset;
-        let (path_before, barrier_before) = weft_eval::structure::paths(raw, &pairs, dataset)?;
-        let (path_after, barrier_after) = weft_eval::structure::paths(&canonical, &pairs, dataset)?;
+        let Session { device, config, .. } = self.session;
+        let trial = Trial { dataset: self.dataset, device, recalibrate: config.sample.recalibrate };
+        let (path_before, barrier_before) = weft_eval::structure::paths(raw, &pairs, trial)?;
+        let (path_after, barrier_after) = weft_eval::structure::paths(&canonical, &pairs, trial)?;
         let seed = self.session.seed.fork("structure");
         let chosen = structure::sample(raw.len(), structure::SAMPLE, seed);
         let aligned = if fitted.is_some() { Ok(canonical.select(&chosen)) } else { Err("the run does not align them".to_owned()) };
-        let mut measured = structure::of_networks(&raw.select(&chosen), aligned, (Some(dataset), 0), seed)?;
+        let mut measured = structure::of_networks(&raw.select(&chosen), aligned, (Some(trial), 0), seed)?;
         (measured.num_runs, measured.raw.barrier) = (raw.len(), Some(barrier_before));
         measured.canonical.iter_mut().for_each(|canonical| canonical.barrier = Some(barrier_after));
         let report = data::Canonicalization {

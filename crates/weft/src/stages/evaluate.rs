@@ -17,7 +17,7 @@ use crate::report::data::{AblationRow, FilterPair};
 use crate::run::Stage;
 use serde::{Deserialize, Serialize};
 use weft_canon::{Group, Matching, match_to};
-use weft_core::{Condition, Digest, Op, Part, Population, Split};
+use weft_core::{Architecture, Condition, Digest, Op, Part, Population, Split};
 use weft_eval::{Context, ContextInput, Costs, Measurements, Options, Row, RowInput, RowKind};
 use weft_gen::Generator;
 use weft_gen::trivial::{Trivial, TrivialGenerator};
@@ -25,6 +25,9 @@ use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
 const VERSION: u32 = 1;
+/// Floating-point operations that the search for one network's dead units may take, and the examples that it looks at in any case.
+const DEAD_FLOPS: f64 = 4e12;
+const DEAD_LEAST: usize = 1_000;
 /// Pairs of networks whose filters are shown.
 const PAIRS: usize = 6;
 
@@ -96,6 +99,7 @@ fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Complete
         thresholds: config.thresholds.clone(),
         snapshot_thresholds: config.snapshot_thresholds.clone(),
         fixed_bars: config.bars.clone(),
+        max_train_examples: dead_unit_examples(networks.train.architecture()),
         seed: session.seed.fork("evaluate"),
         ..Options::default()
     };
@@ -132,6 +136,11 @@ fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Complete
     let text = serde_json::to_string(&facts).unwrap_or_default();
     let output = Digest::of_bytes(text.as_bytes());
     running.complete_as(&["evaluation.json", "ablation.json", "filters.json", "samples.json"], output)
+}
+
+/// On how many training examples a unit must be silent to count as dead: all, or as many as a network runs in [`DEAD_FLOPS`].
+fn dead_unit_examples(architecture: &Architecture) -> usize {
+    ((DEAD_FLOPS / weft_net::forward_flops(architecture)) as usize).max(DEAD_LEAST)
 }
 
 /// What rows are made from.

@@ -107,7 +107,7 @@ fn distances(finals: &Population, canonicalizer: &Canonicalizer, seed: Seed) -> 
         let norm = |row: &[f32]| row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
         let relative = |&[a, b]: &[usize; 2]| {
             let (a, b) = (networks.row(a), networks.row(b));
-            distance(a, b) / (0.5 * (norm(a) + norm(b))).max(f64::MIN_POSITIVE).sqrt()
+            distance(networks.architecture(), a, b) / (0.5 * (norm(a) + norm(b))).max(f64::MIN_POSITIVE).sqrt()
         };
         stages::estimate(&pairs.iter().map(relative).collect::<Vec<_>>())
     };

@@ -17,6 +17,7 @@
 //! - [`Monitor`]: how long work reports progress and learns that it should stop.
 
 mod architecture;
+mod classes;
 mod condition;
 mod dataset;
 mod digest;
@@ -31,7 +32,10 @@ mod seed;
 pub use architecture::{
     Activation, Architecture, GraphBuilder, MAX_PARAMETERS, Node, Op, Rope, RopePairs, TensorId, TensorSpec, Window,
 };
-pub use condition::{Condition, Field, FieldKind, Schema, Value};
+pub use classes::ClassSet;
+pub use condition::{
+    Condition, Extrapolation, Field, FieldKind, FieldSpec, FieldType, Scale, Schema, Seen, TEXT_LEN, Value, embed_text,
+};
 pub use dataset::{Dataset, Inputs, Part};
 pub use digest::{Digest, WeightsHasher};
 pub use error::Error;

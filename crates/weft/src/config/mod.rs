@@ -8,6 +8,7 @@
 //!
 //! The types here are the façade's own: the domain types below know no format.
 
+mod condition;
 mod data;
 mod device;
 mod diagnose;
@@ -20,6 +21,8 @@ mod recipe;
 mod refiner;
 mod zoo;
 
+pub(crate) use condition::condition_of;
+pub use condition::{Asked, FieldConfig, FieldKindName};
 pub use data::{ArchitectureConfig, DataConfig, FileConfig, IdxConfig, MlpConfig, Nothing, NpzConfig, data_folder};
 pub use device::DeviceConfig;
 pub use diagnose::ConfigError;

@@ -126,6 +126,56 @@ fn values_out_of_range_have_a_place() {
 }
 
 #[test]
+fn conditions_have_types_and_values_that_fit_them() {
+    let fields = r#"generator.flow.conditions=["step", { classes = "task" }, { text = "phrase" }, { category = "optimizer" }, { vector = "place" }]"#;
+    let asked = [
+        "sample.condition.step=15",
+        "sample.condition.task=[7, 0, 3]",
+        "sample.condition.phrase=hey jarvis",
+        "sample.condition.place=[0.5, -1]",
+    ];
+    let config = set(&[&[fields], &asked[..]].concat()).unwrap();
+    assert_eq!(config.generator.conditions()[1], FieldConfig { name: "task".to_owned(), kind: FieldKindName::Classes });
+    let specs: Vec<_> = config.generator.conditions().iter().map(|field| field.to_field(Some(10))).collect();
+    let condition = condition_of(&config.sample.condition, &specs).unwrap();
+    let written: Vec<String> = condition.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(written, ["phrase=hey jarvis", "place=0.5,-1", "step=15", "task=0+3+7"]);
+    let written = config.to_toml();
+    assert_eq!(parse(&written).unwrap(), config, "{written}");
+    let few: Vec<_> = config.generator.conditions().iter().map(|field| field.to_field(Some(7))).collect();
+    let error = condition_of(&config.sample.condition, &few).unwrap_err().to_string();
+    assert!(error.contains("`task`") && error.contains("class 7 is not below 7"), "{error}");
+
+    let check = |text: &str, expected: &str| {
+        let error = refusal(set(&[fields, text]));
+        assert_eq!(error, format!("`--set {text}`: {expected}"));
+    };
+    check(
+        "sample.condition.task=[0.5]",
+        "`sample.condition` cannot be: condition field `task` must be a set of classes such as 0+3+7 (`0.5` is not a class), got `0.5`",
+    );
+    check(
+        "sample.condition.task=[]",
+        "`sample.condition` cannot be: condition field `task` must be a set of classes such as 0+3+7 (`` is not a class), got ``",
+    );
+    check("sample.condition.step=many", "`sample.condition` cannot be: condition field `step` must be a finite number, got `many`");
+    check("sample.condition.step=true", "invalid type: boolean `true`, expected a number, a text, or a list of classes or numbers");
+    check(
+        r#"generator.flow.conditions=["step", { vector = "step" }]"#,
+        "`generator.flow.conditions` must be fields of different names, got `step` again or empty",
+    );
+    check(
+        "generator.flow.conditions=[{ classes = \"task\", text = \"phrase\" }]",
+        "a condition has one type and one name; write another table for another one",
+    );
+    let flow = "[generator.flow]\nconditions = [\"step\", { clases = \"task\" }]\n\n[zoo.train]";
+    assert_eq!(
+        refusal(parse(&RUN.replace("[zoo.train]", flow))),
+        "run.toml:11:25: unknown key `clases`\nhint: did you mean `classes`? keys here: `scalar`, `category`, `classes`, `vector`, `text`"
+    );
+}
+
+#[test]
 fn overrides_are_checked_by_the_same_types() {
     let config =
         set(&["zoo.train.runs=8", "generator.flow.width=64", "run.device=cpu", "sampler.rk4.steps=7", "codec.pca.rank.fixed=5"])

@@ -1,5 +1,6 @@
 //! Whole runs on tiny real networks: one binary, a module a concern.
 
+mod conditions;
 mod interrupted;
 mod refused;
 mod run;

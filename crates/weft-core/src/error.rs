@@ -148,6 +148,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A task maps classes to outputs that there are not.
+    #[error("task `{task}`: {reason}")]
+    Task {
+        /// The task's name.
+        task: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Tasks cannot be divided into those to train on and those that are held out.
+    #[error("held-out tasks: {reason}")]
+    HeldOut {
+        /// Why not.
+        reason: String,
+    },
     /// A digest is not 64 hexadecimal digits.
     #[error("`{0}` is not a digest (64 hexadecimal digits)")]
     Digest(String),

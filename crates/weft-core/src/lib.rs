@@ -11,7 +11,7 @@
 //! - [`families`]: the architectures that people have, by their sizes.
 //! - [`Population`]: the weights of `n` networks of one architecture, one flat row a network.
 //! - [`Recipe`], [`Condition`]: how a network was trained, and what it is for.
-//! - [`Dataset`]: labelled inputs with a fixed train/validation/test division.
+//! - [`Dataset`]: labelled inputs with a fixed train/validation/test division. [`Task`]: what a network makes of its classes.
 //! - [`Seed`]: randomness as a parameter; it forks by name.
 //! - [`Digest`], [`Record`]: content address and provenance of a checkpoint.
 //! - [`Monitor`]: how long work reports progress and learns that it should stop.
@@ -28,6 +28,7 @@ mod population;
 mod recipe;
 mod record;
 mod seed;
+mod task;
 
 pub use architecture::{
     Activation, Architecture, GraphBuilder, MAX_PARAMETERS, Node, Op, Rope, RopePairs, TensorId, TensorSpec, Window,
@@ -44,6 +45,7 @@ pub use population::Population;
 pub use recipe::{Duration, Optimizer, Precision, Recipe, Schedule};
 pub use record::{Provenance, Record, Sha256, Split};
 pub use seed::{Rng, Seed};
+pub use task::{HeldOutTasks, Task};
 
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;

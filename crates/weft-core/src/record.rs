@@ -1,6 +1,6 @@
 //! What a zoo knows of one checkpoint, beside its weights.
 
-use crate::{Condition, Digest, Duration, Error, FieldSpec, FieldType, Recipe, Value};
+use crate::{Condition, Digest, Duration, Error, FieldSpec, FieldType, Recipe, Task, Value};
 use std::collections::BTreeMap;
 
 /// Which part of a zoo a run belongs to. All snapshots of a run share it.
@@ -128,6 +128,15 @@ impl Record {
             };
             Ok(value.into_iter().fold(condition, |condition, value| condition.with(&field.name, value)))
         })
+    }
+
+    /// The binary task that its label `task` names, such as `0+3+7`, over so many classes; none without the label.
+    ///
+    /// # Errors
+    /// Those of [`Task::is_one_of`], or [`Error::Classes`] if the label is no set of classes.
+    pub fn task(&self, num_classes: usize) -> Result<Option<Task>, Error> {
+        let task = |label: &String| Task::is_one_of(&label.parse()?, num_classes);
+        self.labels.get(Task::LABEL).map(task).transpose()
     }
 
     fn number(&self, name: &str) -> Option<f64> {

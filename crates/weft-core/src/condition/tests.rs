@@ -1,3 +1,5 @@
+//! Fields of every type: what is encoded, what is refused, and what is said to lie beyond training.
+
 use super::*;
 
 fn spec(name: &str, kind: FieldType) -> FieldSpec {

@@ -1,3 +1,5 @@
+//! What a training batch is told of its conditions.
+
 use super::*;
 use std::sync::Arc;
 use weft_core::{Condition, FieldType, Value};

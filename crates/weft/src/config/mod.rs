@@ -35,7 +35,7 @@ pub use recipe::{
     SnapshotsConfig,
 };
 pub use refiner::RefinerConfig;
-pub use zoo::{ExistingZooConfig, TrainZooConfig, ZooConfig};
+pub use zoo::{ExistingZooConfig, SubsetsConfig, TasksConfig, TrainZooConfig, ZooConfig};
 
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -170,6 +170,10 @@ impl RunConfig {
         self.sampler.check()?;
         self.sample.check(&self.generator)?;
         self.refiner.as_ref().map_or(Ok(()), RefinerConfig::check)?;
+        if let (Some(_), Some(_)) = (&self.refiner, self.zoo.tasks()) {
+            let reason = "mends networks by the labels of one task, and `zoo.train.tasks` makes networks of many; leave it out";
+            return Err(("refiner", reason.to_owned()));
+        }
         self.baselines.check()?;
         self.evaluate.check()
     }

@@ -45,7 +45,7 @@ fn a_misspelt_key_is_named_with_its_place_and_its_neighbor() {
     check(
         "held-out-runs",
         "heldout-runs",
-        "run.toml:12:1: unknown key `heldout-runs`\nhint: did you mean `held-out-runs`? keys here: `runs`, `held-out-runs`, `runs-at-once`, `licence`, `recipe`",
+        "run.toml:12:1: unknown key `heldout-runs`\nhint: did you mean `held-out-runs`? keys here: `runs`, `held-out-runs`, `tasks`, `runs-at-once`, `licence`, `recipe`",
     );
     check(
         "[data.digits]",
@@ -126,6 +126,53 @@ fn values_out_of_range_have_a_place() {
 }
 
 #[test]
+fn runs_are_counted_or_follow_from_tasks() {
+    let tasks = "[zoo.train]\nlicence = \"MIT\"\ntasks.subsets = { held-out-pairs = 3 }\n";
+    let text = RUN.replace("[zoo.train]\nruns = 4\nheld-out-runs = 2\n", tasks);
+    let config = parse(&text).unwrap();
+    let expected = SubsetsConfig { held_out_pairs: 3, per_task: 1, held_out_containing: vec![] };
+    assert_eq!(config.zoo.tasks(), Some(&TasksConfig::Subsets(expected)));
+    assert_eq!(parse(&config.to_toml()).unwrap(), config);
+    let check = |text: &str, from: &str, to: &str, expected: &str| {
+        assert!(text.contains(from), "{from}");
+        assert_eq!(refusal(parse(&text.replace(from, to))), expected);
+    };
+    check(
+        RUN,
+        "held-out-runs = 2\n",
+        "",
+        "run.toml:10:6: `zoo.train.held-out-runs` is missing: say how many, or name tasks in `[zoo.train.tasks]`",
+    );
+    check(&text, "licence = \"MIT\"", "runs = 5", "run.toml:11:1: `zoo.train.runs` follows from `zoo.train.tasks`; leave it out");
+    check(
+        &text,
+        "held-out-pairs = 3",
+        "held-out-pairs = 0",
+        "run.toml:12:19: `zoo.train.tasks.subsets.held-out-pairs` must be 1 or more, or `held-out-containing` given: they are the yardstick, got 0",
+    );
+    check(
+        &text,
+        "held-out-pairs = 3",
+        "per-task = 0",
+        "run.toml:12:19: `zoo.train.tasks.subsets.per-task` must be 1 or more, got 0",
+    );
+    check(
+        &text,
+        "tasks.subsets",
+        "tasks.subset",
+        "run.toml:12:7: unknown key `subset`\nhint: did you mean `subsets`? keys here: `subsets`",
+    );
+    let containing = text.replace("held-out-pairs = 3", "held-out-pairs = 0, held-out-containing = [7, 3]");
+    assert!(parse(&containing).is_ok());
+    check(
+        &text,
+        "[data.digits]",
+        "[refiner]\n[data.digits]",
+        "run.toml:5:2: `refiner` mends networks by the labels of one task, and `zoo.train.tasks` makes networks of many; leave it out",
+    );
+}
+
+#[test]
 fn conditions_have_types_and_values_that_fit_them() {
     let fields = r#"generator.flow.conditions=["step", { classes = "task" }, { text = "phrase" }, { category = "optimizer" }, { vector = "place" }]"#;
     let asked = [
@@ -181,7 +228,7 @@ fn overrides_are_checked_by_the_same_types() {
         set(&["zoo.train.runs=8", "generator.flow.width=64", "run.device=cpu", "sampler.rk4.steps=7", "codec.pca.rank.fixed=5"])
             .unwrap();
     assert_eq!((config.run.device, config.sampler.steps().steps), (DeviceConfig(weft_net::DeviceName::Cpu), 7));
-    assert!(matches!(config.zoo, ZooConfig::Train(TrainZooConfig { runs: 8, .. })));
+    assert!(matches!(config.zoo, ZooConfig::Train(TrainZooConfig { runs: Some(8), .. })));
     assert!(matches!(config.codec, CodecConfig::Pca(PcaConfig { rank: RankConfig::Fixed(5), .. })));
     let config = set(&["zoo.train.recipe.duration.steps=9", "zoo.existing.path=my-zoo"]).unwrap();
     assert_eq!(config.zoo, ZooConfig::Existing(ExistingZooConfig { path: "my-zoo".into() }));
@@ -213,6 +260,7 @@ fn a_resolved_config_parses_to_itself() {
         include_str!("../../../../configs/h2-mnist-mlp.toml"),
         include_str!("../../../../configs/h2-mnist-cnn.toml"),
         include_str!("../../../../configs/h4-mnist-zoo-cnn.toml"),
+        include_str!("../../../../configs/h5-mnist-tasks.toml"),
     ];
     for text in texts {
         let config = parse(text).unwrap();
@@ -226,7 +274,7 @@ fn a_resolved_config_parses_to_itself() {
 fn shipped_recipes_are_those_of_the_head_to_heads() {
     let recipe = |text: &str, examples| {
         let ZooConfig::Train(train) = parse(text).unwrap().zoo else { panic!("a zoo to train") };
-        (train.runs, train.held_out_runs, train.recipe.to_recipe(examples).unwrap())
+        (train.runs.unwrap(), train.held_out_runs.unwrap(), train.recipe.to_recipe(examples).unwrap())
     };
     let (runs, held_out, h1) = recipe(include_str!("../../../../configs/h1-mnist-mlp.toml"), 55_000);
     assert_eq!((runs, held_out, h1.num_steps(55_000), h1.learning_rate), (100, 50, 5 * 859, 1e-3));

@@ -8,6 +8,7 @@ mod evaluate;
 mod export;
 mod models;
 mod report;
+mod runs;
 mod sample;
 mod streamed;
 mod train;
@@ -15,6 +16,7 @@ mod zoo;
 
 pub(crate) use data::load as load_dataset;
 pub(crate) use report::peak_memory;
+pub(crate) use runs::tasks_of;
 pub(crate) use sample::on_demand;
 
 use crate::cache::{self, Completed, Running, StageKey, State};

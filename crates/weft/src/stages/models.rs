@@ -3,7 +3,7 @@
 //! One flow, and a list of refiners: the chosen one behind the flow, the same settings behind some baselines (so
 //! that the flow's own part can be told), and, for the ablation, its settings changed one at a time.
 
-use super::{Done, Session, canonicalize, encode};
+use super::{Done, Session, canonicalize, encode, tasks_of};
 use crate::Result;
 use crate::config::{BaselinesConfig, RefinerConfig, RunConfig, condition_of};
 use crate::run::Stage;
@@ -21,6 +21,8 @@ pub(super) struct Learnt {
     pub(super) set: TrainingSet,
     /// What is asked for where the run file does not say.
     pub(super) condition: Condition,
+    /// Whether the networks have tasks of their own.
+    pub(super) has_tasks: bool,
 }
 
 /// Loads the training runs' networks; held-out runs cannot be reached this way.
@@ -36,6 +38,8 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
         .filter_map(|e| e.record().provenance.parents.first())
         .filter_map(|digest| place.get(digest).copied())
         .collect();
+    let num_classes = session.dataset(Stage::Train)?.num_classes();
+    let tasks = tasks_of(finals.iter().map(Entry::record), canonical.architecture(), num_classes)?;
     let raw_finals = raw.load(&raw_finals, Purpose::Fit)?.select(&order);
     let fields = session.fields();
     let conditions = all.iter().map(|entry| entry.record().condition(&fields)).collect::<weft_core::Result<_>>()?;
@@ -48,7 +52,7 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
         raw_finals,
         conditions,
     )?;
-    Ok(Learnt { set, condition })
+    Ok(Learnt { set, condition, has_tasks: tasks.is_some() })
 }
 
 /// The run file's condition. Numbers that it leaves open are the mean of the best quarter of the final networks; other fields stay unknown.

@@ -82,7 +82,7 @@ pub(super) fn key(session: &Session, done: &Done, version: u32) -> StageKey {
 
 fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed> {
     let config = &session.config.sample;
-    let Learnt { set, condition } = models::learn_from(session, done)?;
+    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
     let models = Models::new(session, &done.of(Stage::Train).folder, set);
     models::check_condition(session.monitor, models.flow()?.schema(), &condition)?;
     let own = models.own()?;
@@ -143,7 +143,7 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest)
     if session.data.is_none() {
         return streamed::on_demand(session, done, request);
     }
-    let Learnt { set, condition } = models::learn_from(session, done)?;
+    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
     let architecture = set.architecture().clone();
     let models = Models::new(session, &done.of(Stage::Train).folder, set);
     let condition = asked_of(session, &condition, request)?;

@@ -105,7 +105,10 @@ fn train_flow(
 }
 
 fn train_refiners(session: &Session, folder: &Path, learnt: &Learnt, plans: &[RefinerPlan]) -> Result<Vec<ModelTraining>> {
-    let Learnt { set, condition } = learnt;
+    let Learnt { set, condition, has_tasks } = learnt;
+    if *has_tasks && !plans.is_empty() {
+        return Err(Error::ManyTasks { stage: Stage::Train.name() });
+    }
     let (device, seed) = (&session.device, session.seed.fork("generator"));
     let models = Models::new(session, folder, set.clone());
     let dataset = session.dataset(Stage::Train)?;

@@ -5,6 +5,7 @@ mod interrupted;
 mod refused;
 mod run;
 mod streamed;
+mod tasks;
 
 use std::path::Path;
 use weft::config::RunConfig;

@@ -110,6 +110,58 @@ pub enum Error {
         /// Largest value allowed.
         max: f64,
     },
+    /// A value of a condition's field has another type, length or form than the field.
+    #[error("condition field `{field}` must be {expected}, got {got}")]
+    FieldValue {
+        /// The field's name.
+        field: String,
+        /// What it wants.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// A word is not among those that training saw.
+    #[error("condition field `{field}`: `{got}` was not seen in training; known: {known}")]
+    FieldWord {
+        /// The field's name.
+        field: String,
+        /// The word given.
+        got: String,
+        /// The words known.
+        known: String,
+    },
+    /// A field takes more numbers than it may.
+    #[error("condition field `{field}` takes {width} numbers, more than {max}")]
+    FieldWidth {
+        /// The field's name.
+        field: String,
+        /// The numbers that it takes.
+        width: usize,
+        /// The most allowed.
+        max: usize,
+    },
+    /// A text does not name a set of classes, or a data set lacks one of them.
+    #[error("`{got}` is not a set of classes such as `0+3+7`: {reason}")]
+    Classes {
+        /// The set.
+        got: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A task maps classes to outputs that there are not.
+    #[error("task `{task}`: {reason}")]
+    Task {
+        /// The task's name.
+        task: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Tasks cannot be divided into those to train on and those that are held out.
+    #[error("held-out tasks: {reason}")]
+    HeldOut {
+        /// Why not.
+        reason: String,
+    },
     /// A digest is not 64 hexadecimal digits.
     #[error("`{0}` is not a digest (64 hexadecimal digits)")]
     Digest(String),

@@ -11,12 +11,13 @@
 //! - [`families`]: the architectures that people have, by their sizes.
 //! - [`Population`]: the weights of `n` networks of one architecture, one flat row a network.
 //! - [`Recipe`], [`Condition`]: how a network was trained, and what it is for.
-//! - [`Dataset`]: labelled inputs with a fixed train/validation/test division.
+//! - [`Dataset`]: labelled inputs with a fixed train/validation/test division. [`Task`]: what a network makes of its classes.
 //! - [`Seed`]: randomness as a parameter; it forks by name.
 //! - [`Digest`], [`Record`]: content address and provenance of a checkpoint.
 //! - [`Monitor`]: how long work reports progress and learns that it should stop.
 
 mod architecture;
+mod classes;
 mod condition;
 mod dataset;
 mod digest;
@@ -27,11 +28,15 @@ mod population;
 mod recipe;
 mod record;
 mod seed;
+mod task;
 
 pub use architecture::{
     Activation, Architecture, GraphBuilder, MAX_PARAMETERS, Node, Op, Rope, RopePairs, TensorId, TensorSpec, Window,
 };
-pub use condition::{Condition, Field, FieldKind, Schema, Value};
+pub use classes::ClassSet;
+pub use condition::{
+    Condition, Extrapolation, Field, FieldKind, FieldSpec, FieldType, Scale, Schema, Seen, TEXT_LEN, Value, embed_text,
+};
 pub use dataset::{Dataset, Inputs, Part};
 pub use digest::{Digest, WeightsHasher};
 pub use error::Error;
@@ -40,6 +45,7 @@ pub use population::Population;
 pub use recipe::{Duration, Optimizer, Precision, Recipe, Schedule};
 pub use record::{Provenance, Record, Sha256, Split};
 pub use seed::{Rng, Seed};
+pub use task::{HeldOutTasks, Task};
 
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,6 +1,6 @@
 //! What a zoo knows of one checkpoint, beside its weights.
 
-use crate::{Condition, Digest, Error, Recipe};
+use crate::{Condition, Digest, Duration, Error, FieldSpec, FieldType, Recipe, Task, Value};
 use std::collections::BTreeMap;
 
 /// Which part of a zoo a run belongs to. All snapshots of a run share it.
@@ -112,13 +112,48 @@ impl Record {
         }
     }
 
-    /// The condition that a generator may be trained on: the metrics, and the step if it is known.
-    #[must_use]
-    pub fn condition(&self) -> Condition {
-        let condition = self.metrics.iter().fold(Condition::unknown(), |c, (name, &value)| c.with(name, value));
-        match self.step {
-            Some(step) => condition.with("step", step as f64),
-            None => condition,
-        }
+    /// What is known of these fields.
+    ///
+    /// A number is the `step`, a metric, or of the recipe `learning-rate`, `weight-decay`, `batch-size`, `steps` or `epochs` (the one
+    /// that its duration is in). A word is the recipe's `optimizer` or a label; other types are labels, written as
+    /// [`FieldSpec::read`] wants them.
+    ///
+    /// # Errors
+    /// [`Error::FieldValue`] if a label does not have the form of the field's type.
+    pub fn condition(&self, fields: &[FieldSpec]) -> Result<Condition, Error> {
+        fields.iter().try_fold(Condition::unknown(), |condition, field| {
+            let value = match field.kind {
+                FieldType::Scalar(_) => self.number(&field.name).map(Value::Scalar),
+                _ => self.words(field)?,
+            };
+            Ok(value.into_iter().fold(condition, |condition, value| condition.with(&field.name, value)))
+        })
+    }
+
+    /// The binary task that its label `task` names, such as `0+3+7`, over so many classes; none without the label.
+    ///
+    /// # Errors
+    /// Those of [`Task::is_one_of`], or [`Error::Classes`] if the label is no set of classes.
+    pub fn task(&self, num_classes: usize) -> Result<Option<Task>, Error> {
+        let task = |label: &String| Task::is_one_of(&label.parse()?, num_classes);
+        self.labels.get(Task::LABEL).map(task).transpose()
+    }
+
+    fn number(&self, name: &str) -> Option<f64> {
+        let of_recipe = |recipe: &Recipe| match (name, recipe.duration) {
+            ("learning-rate", _) => Some(recipe.learning_rate),
+            ("weight-decay", _) => Some(recipe.weight_decay),
+            ("batch-size", _) => Some(recipe.batch_size as f64),
+            ("steps", Duration::Steps(count)) | ("epochs", Duration::Epochs(count)) => Some(count as f64),
+            _ => None,
+        };
+        let step = self.step.filter(|_| name == "step").map(|step| step as f64);
+        step.or_else(|| self.metrics.get(name).copied()).or_else(|| self.recipe.as_ref().and_then(of_recipe))
+    }
+
+    fn words(&self, field: &FieldSpec) -> Result<Option<Value>, Error> {
+        let label = self.labels.get(&field.name).map(String::as_str);
+        let optimizer = self.recipe.as_ref().filter(|_| field.name == "optimizer").map(|recipe| recipe.optimizer.name());
+        label.or(optimizer).map(|text| field.read(text)).transpose()
     }
 }

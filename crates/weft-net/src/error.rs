@@ -22,6 +22,31 @@ pub enum Error {
         /// Its classes.
         classes: usize,
     },
+    /// There is not one task a network.
+    #[error("{tasks} tasks for {networks} networks")]
+    Tasks {
+        /// The tasks.
+        tasks: usize,
+        /// The networks.
+        networks: usize,
+    },
+    /// A task maps other classes than the data set's, or to other outputs than the architecture's.
+    #[error(
+        "task `{task}` maps {} classes to {} outputs, but the data have {classes} classes and architecture `{architecture}` {outputs} outputs",
+        maps[0], maps[1]
+    )]
+    Task {
+        /// Name of the task.
+        task: String,
+        /// Its classes and outputs.
+        maps: [usize; 2],
+        /// Name of the architecture.
+        architecture: String,
+        /// Its outputs.
+        outputs: usize,
+        /// The data set's classes.
+        classes: usize,
+    },
     /// The interpreter was given weights or inputs that the architecture does not have.
     #[error("architecture `{architecture}` cannot be run: {reason}")]
     Interpret {

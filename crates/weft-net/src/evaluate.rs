@@ -1,10 +1,10 @@
 //! Outputs and scores of populations: through the engine, or the interpreter where the engine lacks an op; on a GPU in lock step,
 //! as far as it has the ops.
 
-use crate::{Device, Engine, Error, Examples, Result, Workspace, interpret_captured, interpret_f32, lockstep};
+use crate::{Device, Engine, Error, Examples, Labelled, Result, Workspace, interpret_captured, interpret_f32, lockstep};
 use rayon::prelude::*;
 use std::ops::Range;
-use weft_core::{Architecture, Dataset, Op, Part, Population};
+use weft_core::{Architecture, Op, Part, Population, Task};
 use weft_ops::kernels::{cross_entropy, lanes};
 
 /// Examples that the interpreter is given at a time.
@@ -44,16 +44,16 @@ pub fn logits(population: &Population, inputs: &[f32], device: &Device) -> Resul
     Ok(out)
 }
 
-/// The class of the largest logit, for each network and example of a part; ties go to the lower class.
+/// The class (of a task, the output) of the largest logit, for each network and example of a part; ties go to the lower class.
 ///
 /// # Shapes
 /// `[n, examples]`.
 ///
 /// # Errors
 /// If the architecture does not fit the data set, and those of [`logits`].
-pub fn predictions(population: &Population, dataset: &Dataset, part: Part, device: &Device) -> Result<Vec<u32>> {
+pub fn predictions<'a>(population: &Population, dataset: impl Into<Labelled<'a>>, part: Part, device: &Device) -> Result<Vec<u32>> {
     let architecture = population.architecture();
-    let examples = Examples::new(architecture, dataset, dataset.range(part))?;
+    let examples = examples(population, dataset.into(), part)?;
     let classes = architecture.num_outputs();
     let mut out = vec![0; population.len() * examples.len()];
     if in_lock_step(population, &examples, device) {
@@ -73,25 +73,34 @@ pub fn predictions(population: &Population, dataset: &Dataset, part: Part, devic
     Ok(out)
 }
 
-/// The accuracy of each network on a part.
+/// The accuracy of each network on a part: at the data set's classes, or with `(dataset, tasks)` at its own task.
 ///
 /// # Errors
-/// If the architecture does not fit the data set.
-pub fn accuracies(population: &Population, dataset: &Dataset, part: Part, device: &Device) -> Result<Vec<f64>> {
+/// If the architecture does not fit the data set or the tasks.
+pub fn accuracies<'a>(population: &Population, dataset: impl Into<Labelled<'a>>, part: Part, device: &Device) -> Result<Vec<f64>> {
     Ok(scores(population, dataset, part, device)?.into_iter().map(|s| s.accuracy).collect())
 }
 
-/// The accuracy and loss of each network on a part.
+/// The accuracy and loss of each network on a part: at the data set's classes, or with `(dataset, tasks)` at its own task.
 ///
 /// # Errors
-/// If the architecture does not fit the data set.
-pub fn scores(population: &Population, dataset: &Dataset, part: Part, device: &Device) -> Result<Vec<Scores>> {
-    let examples = Examples::new(population.architecture(), dataset, dataset.range(part))?;
-    score_all(population, &examples, device)
+/// If the architecture does not fit the data set or the tasks.
+pub fn scores<'a>(population: &Population, dataset: impl Into<Labelled<'a>>, part: Part, device: &Device) -> Result<Vec<Scores>> {
+    let labelled = dataset.into();
+    score_all(population, (&examples(population, labelled, part)?, labelled.tasks()), device)
 }
 
-pub(crate) fn score_all(population: &Population, examples: &Examples, device: &Device) -> Result<Vec<Scores>> {
-    let mut out = vec![Tally::default(); population.len()];
+fn examples(population: &Population, labelled: Labelled<'_>, part: Part) -> Result<Examples> {
+    Examples::of_networks((population.architecture(), population.len()), labelled, labelled.dataset().range(part))
+}
+
+pub(crate) fn score_all(
+    population: &Population,
+    (examples, tasks): (&Examples, Option<&[Task]>),
+    device: &Device,
+) -> Result<Vec<Scores>> {
+    let tally = |network: usize| Tally { task: tasks.map(|tasks| &tasks[network]), ..Tally::default() };
+    let mut out: Vec<Tally> = (0..population.len()).map(tally).collect();
     let classes = population.architecture().num_outputs();
     if in_lock_step(population, examples, device) {
         lockstep::logits(population, examples, device, |[network, example], z, rows| {
@@ -228,8 +237,8 @@ impl Runner {
         }
     }
 
-    pub(crate) fn score(&mut self, row: &[f32], examples: &Examples) -> Scores {
-        let mut tally = Tally::default();
+    pub(crate) fn score(&mut self, row: &[f32], examples: &Examples, task: Option<&Task>) -> Scores {
+        let mut tally = Tally { task, ..Tally::default() };
         let classes = self.engine.architecture().num_outputs();
         self.run(row, examples, |at, z| tally.add(examples, (at, z), classes));
         tally.scores(examples)
@@ -238,17 +247,19 @@ impl Runner {
 
 /// Sums over the examples seen so far.
 #[derive(Debug, Clone, Copy, Default)]
-struct Tally {
+struct Tally<'a> {
+    task: Option<&'a Task>,
     correct: usize,
     loss: f64,
 }
 
-impl Tally {
+impl Tally<'_> {
     /// Adds logits of examples; `at` is where they lie among all logits.
     fn add(&mut self, examples: &Examples, (at, z): (usize, &[f32]), classes: usize) {
-        let labels = &examples.labels()[at / classes..][..z.len() / classes];
-        self.correct += z.chunks_exact(classes).zip(labels).filter(|(z, label)| argmax(z) == **label).count();
-        self.loss += cross_entropy(z, labels) * labels.len() as f64;
+        let first = (at / classes) as u32;
+        let labels: Vec<u32> = (first..first + (z.len() / classes) as u32).map(|i| examples.label(i, self.task)).collect();
+        self.correct += z.chunks_exact(classes).zip(&labels).filter(|(z, label)| argmax(z) == **label).count();
+        self.loss += cross_entropy(z, &labels) * labels.len() as f64;
     }
 
     fn scores(self, examples: &Examples) -> Scores {

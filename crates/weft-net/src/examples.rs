@@ -1,8 +1,9 @@
 //! A data set's inputs in the form that the kernels read fastest.
 
-use crate::{Error, Result};
+use crate::labelled::check_inputs;
+use crate::{Labelled, Result};
 use std::ops::Range;
-use weft_core::{Architecture, Dataset};
+use weft_core::{Architecture, Dataset, Task};
 use weft_ops::kernels::SparseRows;
 
 /// Above this fraction of non-zero values dense products are faster.
@@ -35,18 +36,24 @@ impl Examples {
     /// Prepares a range of a data set's examples.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the architecture does not read such examples or has another number of classes.
+    /// [`Error::Mismatch`](crate::Error::Mismatch) if the architecture does not read such examples or has another number of classes.
     pub fn new(architecture: &Architecture, dataset: &Dataset, range: Range<usize>) -> Result<Self> {
-        if architecture.num_inputs() != dataset.num_features() || architecture.num_outputs() != dataset.num_classes() {
-            return Err(Error::Mismatch {
-                architecture: architecture.name().to_owned(),
-                inputs: architecture.num_inputs(),
-                outputs: architecture.num_outputs(),
-                dataset: dataset.name().to_owned(),
-                features: dataset.num_features(),
-                classes: dataset.num_classes(),
-            });
-        }
+        Self::of_networks((architecture, 0), dataset.into(), range)
+    }
+
+    /// Prepares a range of examples for so many networks of an architecture, which may have a task each.
+    pub(crate) fn of_networks(
+        (architecture, num_networks): (&Architecture, usize),
+        labelled: Labelled<'_>,
+        range: Range<usize>,
+    ) -> Result<Self> {
+        labelled.check(architecture, num_networks)?;
+        Self::of_inputs(architecture, labelled.dataset(), range)
+    }
+
+    /// Prepares a range of examples for networks whose outputs do not matter.
+    pub(crate) fn of_inputs(architecture: &Architecture, dataset: &Dataset, range: Range<usize>) -> Result<Self> {
+        check_inputs(architecture, dataset)?;
         let labels = range.clone().map(|i| dataset.label(i)).collect();
         let mut row = vec![0.0; dataset.num_features()];
         let rows = range.clone().map(|i| {
@@ -108,10 +115,16 @@ impl Examples {
         self.len() == 0
     }
 
-    /// The labels; empty if there are none.
+    /// The labels, as the data set has them; empty if there are none.
     #[must_use]
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// What a network with this task is to say of an example.
+    pub(crate) fn label(&self, example: u32, task: Option<&Task>) -> u32 {
+        let class = self.labels[example as usize];
+        task.map_or(class, |task| task.output(class))
     }
 
     /// The batch of the chosen examples; `scratch` holds dense rows.

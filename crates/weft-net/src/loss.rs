@@ -172,7 +172,7 @@ impl PopulationLoss {
     /// # Errors
     /// If the device fails.
     pub fn losses(&self, networks: &Population, chosen: &[u32]) -> Result<Vec<f64>> {
-        let scores = score_all(networks, &self.examples.select(chosen), &self.device)?;
+        let scores = score_all(networks, (&self.examples.select(chosen), None), &self.device)?;
         Ok(scores.into_iter().map(|scores| scores.loss).collect())
     }
 

@@ -27,7 +27,7 @@ pub fn recalibrate(population: &mut Population, dataset: &Dataset, examples: usi
     if examples == 0 || !architecture.nodes().iter().any(|node| matches!(node.op, Op::BatchNorm { .. })) {
         return Ok(());
     }
-    let examples = Examples::new(&architecture, dataset, range.start..range.start + examples)?;
+    let examples = Examples::of_inputs(&architecture, dataset, range.start..range.start + examples)?;
     if !device.is_cpu() && lockstep::runs(&architecture) {
         return lockstep::recalibrate(population, &examples, device);
     }

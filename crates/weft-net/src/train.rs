@@ -1,11 +1,11 @@
 //! Training of populations: independent runs of one architecture and recipe, each with its own seed.
 
 use crate::evaluate::Runner;
-use crate::{Device, Engine, Error, Examples, Result, Scores, Workspace, lockstep};
+use crate::{Device, Engine, Error, Examples, Labelled, Result, Scores, Workspace, lockstep};
 use rayon::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use weft_core::{Architecture, Dataset, Monitor, Op, Part, Precision, Recipe, Seed};
+use weft_core::{Architecture, Monitor, Op, Part, Precision, Recipe, Seed, Task};
 use weft_ops::kernels::{OptimizerKernel, OptimizerState, cross_entropy_gradient};
 
 /// A network at one step of its run.
@@ -28,29 +28,30 @@ pub struct RunResult {
     pub snapshots: Vec<Snapshot>,
 }
 
-/// Trains one network a seed, on the training part alone.
+/// Trains one network a seed, on the training part alone: on the data set's classes, or with `(dataset, tasks)` on a task a seed.
 ///
 /// A run depends on its own seed, the recipe and the data, not on its neighbours: trained alone or among a
 /// thousand, it ends with the same bytes (on one machine's CPU, at any number of threads).
 /// Of several devices the first trains all; [`share_out`](crate::share_out) shares blocks of runs out.
 ///
 /// # Errors
-/// A recipe out of range, a data set that does not fit, a diverged run, or [`Error::Interrupted`] when the
+/// A recipe out of range, a data set or tasks that do not fit, a diverged run, or [`Error::Interrupted`] when the
 /// monitor asks for a stop.
-pub fn train(
+pub fn train<'a>(
     architecture: &Arc<Architecture>,
-    dataset: &Dataset,
+    dataset: impl Into<Labelled<'a>>,
     recipe: &Recipe,
     seeds: &[Seed],
     device: &Device,
     monitor: &Monitor<'_>,
 ) -> Result<Vec<RunResult>> {
-    let examples = Examples::new(architecture, dataset, dataset.range(Part::Train))?;
-    let validation = Examples::new(architecture, dataset, dataset.range(Part::Validation))?;
+    let labelled = dataset.into();
+    let part = |part| Examples::of_networks((architecture, seeds.len()), labelled, labelled.dataset().range(part));
+    let (examples, validation) = (part(Part::Train)?, part(Part::Validation)?);
     recipe.check(examples.len())?;
     // The CPU's backend refuses other precisions by name.
     if !device.is_cpu() || recipe.precision != Precision::Single {
-        return lockstep::train(architecture, [&examples, &validation], recipe, seeds, (device, monitor));
+        return lockstep::train(architecture, ([&examples, &validation], labelled), recipe, seeds, (device, monitor));
     }
     let engine = Engine::new(architecture.clone())?;
     let done = AtomicU64::new(0);
@@ -58,7 +59,7 @@ pub fn train(
         .par_iter()
         .enumerate()
         .map(|(network, seed)| {
-            let job = Job { engine: &engine, examples: &examples, recipe, seed: *seed, monitor };
+            let job = Job { engine: &engine, examples: &examples, task: labelled.task(network), recipe, seed: *seed, monitor };
             let result = job.run(network, &validation)?;
             monitor.progress(done.fetch_add(1, Ordering::Relaxed) + 1);
             Ok(result)
@@ -130,6 +131,7 @@ impl Batches {
 struct Job<'a> {
     engine: &'a Engine,
     examples: &'a Examples,
+    task: Option<&'a Task>,
     recipe: &'a Recipe,
     seed: Seed,
     monitor: &'a Monitor<'a>,
@@ -168,7 +170,7 @@ impl Job<'_> {
                 }
                 let mut row = vec![0.0; dim];
                 self.engine.row_from_engine(&weights, &mut row);
-                let scores = Runner::new(self.engine.clone()).score(&row, validation);
+                let scores = Runner::new(self.engine.clone()).score(&row, validation, self.task);
                 snapshots.push(Snapshot { step: step + 1, row, train_loss: mean, validation: scores });
             }
         }
@@ -182,7 +184,7 @@ impl Job<'_> {
         let mut loss = 0.0;
         for part in chosen.chunks(piece) {
             labels.clear();
-            labels.extend(part.iter().map(|&i| self.examples.labels()[i as usize]));
+            labels.extend(part.iter().map(|&i| self.examples.label(i, self.task)));
             let batch = self.examples.batch(part, scratch);
             let logits = self.engine.forward_training(weights, batch, part.len(), workspace);
             let share = part.len() as f32 / chosen.len() as f32;

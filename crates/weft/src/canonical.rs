@@ -203,7 +203,13 @@ impl Canonicalization<'_> {
         let Some(dataset) = self.dataset else { return Ok(BTreeMap::new()) };
         let has_none = |i: &usize| !entries[*i].record().metrics.contains_key("validation-accuracy");
         let unscored: Vec<usize> = (0..entries.len()).filter(has_none).collect();
-        let scores = weft_net::scores(&networks.select(&unscored), dataset, Part::Validation, &weft_net::Device::cpu())?;
+        if unscored.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let records = unscored.iter().map(|&i| entries[i].record());
+        let tasks = crate::stages::tasks_of(records, networks.architecture(), dataset.num_classes())?;
+        let labelled = (dataset, tasks.as_deref());
+        let scores = weft_net::scores(&networks.select(&unscored), labelled, Part::Validation, &weft_net::Device::cpu())?;
         Ok(unscored.into_iter().zip(scores).collect())
     }
 }

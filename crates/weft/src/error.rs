@@ -137,6 +137,18 @@ pub enum Error {
         /// The stage.
         stage: &'static str,
     },
+    /// A network names no task in a zoo whose networks do.
+    #[error("run `{run}` names no task, and others of its zoo do")]
+    WithoutTask {
+        /// The network's run.
+        run: String,
+    },
+    /// A stage judges networks of one task, and the zoo's have several.
+    #[error("`{stage}` judges networks of one task, and those of this zoo have many")]
+    ManyTasks {
+        /// The stage.
+        stage: &'static str,
+    },
     /// A stage needs more memory than it may take.
     #[error("`{stage}` needs {} of memory for networks of this size and number, and may take {}", bytes(*needed), bytes(*allowed))]
     Memory {
@@ -246,6 +258,9 @@ impl Error {
             }
             Self::Memory { needed, .. } => Some(format!("set `run.memory` to {} or more", bytes(*needed))),
             Self::RunWithoutData { .. } => Some("name some in `[data.…]`, or end the run with `--until sample`".to_owned()),
+            Self::ManyTasks { stage: "train" } => Some("leave `[refiner]` out".to_owned()),
+            Self::ManyTasks { stage: "zoo stats --data" } => Some("leave `--data` out: weights alone are measured then".to_owned()),
+            Self::ManyTasks { .. } => Some("end the run with `--until sample`".to_owned()),
             Self::DataNeeded { .. } => Some("name some with `--data`: `digits`, a folder of idx files or an npz file".to_owned()),
             Self::NotRun { stage, .. } => Some(format!("`weft run RUN.toml --until {stage}` completes it")),
             Self::Interrupted { .. } | Self::Zoo(weft_zoo::Error::Interrupted) => {

@@ -1,8 +1,8 @@
 //! Samples on demand, beside those of a run.
 
-use crate::config::RunConfig;
+use crate::config::{Asked, RunConfig, condition_of};
 use crate::stages::{Done, Session, on_demand};
-use crate::{Error, Result, Stage};
+use crate::{Result, Stage};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use weft_core::Monitor;
@@ -15,7 +15,7 @@ pub struct SampleRequest {
     /// The seed; the same seed gives the same networks.
     pub seed: u64,
     /// What is asked for, such as `validation-accuracy`; what is not named is as in the run file.
-    pub condition: BTreeMap<String, f64>,
+    pub condition: BTreeMap<String, Asked>,
     /// Folder of the files.
     pub folder: PathBuf,
 }
@@ -25,26 +25,15 @@ pub struct SampleRequest {
 /// Stages up to the generator's training run first, if they are out of date.
 ///
 /// # Errors
-/// A condition that the generator was not trained on, or a run whose generator cannot be trained.
+/// A condition that the generator was not trained on or of another form, or a run whose generator cannot be trained.
 pub fn sample(config: &RunConfig, request: &SampleRequest, monitor: &Monitor) -> Result<Vec<PathBuf>> {
-    check_fields(config, request)?;
+    // Fields that no generator of this run file can know are refused before a stage runs for them.
+    let fields: Vec<_> = config.generator.conditions().iter().map(|field| field.to_field(None)).collect();
+    condition_of(&request.condition, &fields)?;
     let session = Session::open(config, monitor)?;
     let mut done = Done::default();
     for stage in Stage::ALL.into_iter().filter(|&stage| stage <= Stage::Train) {
         session.stage(stage, &mut done).map_err(|error| error.during(stage.name()))?;
     }
     on_demand(&session, &done, request)
-}
-
-/// Refuses fields that no generator of this run file can know, before a stage runs for them.
-fn check_fields(config: &RunConfig, request: &SampleRequest) -> Result<()> {
-    let known = config.generator.conditions();
-    match request.condition.keys().find(|field| !known.contains(field)) {
-        None => Ok(()),
-        Some(field) => {
-            let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            Err(Error::Core(weft_core::Error::UnknownField { field: field.clone(), known }))
-        }
-    }
 }

@@ -12,7 +12,7 @@ use weft_core::{Architecture, Monitor, Population, Seed, Split};
 pub use weft_eval::structure::{Dimension, InterpolationPath, SharpnessPoint, Structure, TensorSpectrum};
 use weft_eval::structure::{StructureOptions, Trial, sharpness, structure};
 use weft_net::Device;
-use weft_zoo::{Filter, Purpose, Zoo};
+use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Networks of a sample, if a zoo has so many runs.
 pub const SAMPLE: usize = 128;
@@ -74,7 +74,8 @@ pub struct ZooStructure {
 /// Measures the structure of a sample of a zoo's training runs.
 ///
 /// # Errors
-/// The folder is no zoo, it has fewer than three training runs, the data set does not fit, or the user stopped it.
+/// The folder is no zoo, it has fewer than three training runs, the data set does not fit, its runs have
+/// tasks of their own to judge on data, or the user stopped it.
 pub fn measure(request: &StructureRequest, monitor: &Monitor) -> Result<ZooStructure> {
     let zoo = Zoo::open(&request.zoo)?;
     let dataset = request.data.as_deref().map(|name| stages::load_dataset(&data_config(name))).transpose()?;
@@ -85,6 +86,11 @@ pub fn measure(request: &StructureRequest, monitor: &Monitor) -> Result<ZooStruc
     if chosen.len() < 3 {
         let expected = format!("3 or more, of networks that fit in {} MiB", MAX_WEIGHTS >> 18);
         return Err(Error::Range { what: "the number of networks to measure", expected, got: chosen.len().to_string() });
+    }
+    if let Some(dataset) = &dataset
+        && stages::tasks_of(entries.iter().map(Entry::record), zoo.architecture(), dataset.num_classes())?.is_some()
+    {
+        return Err(Error::ManyTasks { stage: "zoo stats --data" });
     }
     monitor.start("measure structure", 3, "steps");
     let chosen_entries: Vec<_> = chosen.iter().map(|&i| entries[i].clone()).collect();

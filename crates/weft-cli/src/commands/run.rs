@@ -38,7 +38,7 @@ pub(super) fn sample(arguments: Sample, monitor: &Monitor) -> anyhow::Result<Ans
     let Some(folder) = arguments.output else {
         return Ok(answer(&weft::run(&config, Stage::Sample, monitor)?));
     };
-    let condition = arguments.condition.into_iter().collect();
+    let condition = arguments.condition.iter().map(|(field, value)| (field.clone(), value.as_str().into())).collect();
     let request = SampleRequest { count: arguments.count, seed: arguments.seed, condition, folder };
     let written = weft::sample(&config, &request, monitor)?;
     let human = written.iter().fold(String::new(), |text, path| text + &path.display().to_string() + "\n");

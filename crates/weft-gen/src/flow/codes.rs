@@ -1,9 +1,9 @@
 //! A trained flow in the space of codes.
 
-use super::{Spread, TIME_FREQUENCIES, embed_time, precondition};
+use super::{Spread, TIME_FREQUENCIES, embed_time, precondition, schema};
 use crate::{Artifact, Error, Result, SamplerConfig};
 use candle_core::Tensor;
-use weft_core::{Condition, Field, FieldKind, Schema, Seed};
+use weft_core::{Condition, Schema, Seed};
 use weft_net::Device;
 use weft_ops::tensor::{Parameters, Precision, ResidualMlp, ResidualMlpConfig};
 
@@ -37,20 +37,15 @@ impl CodeFlow {
     #[must_use]
     pub fn save(&self) -> Artifact {
         let config = self.network.config();
-        let mut artifact = Artifact::default()
+        let artifact = Artifact::default()
             .with_vector("theta", &self.theta)
             .with_vector("residual-std", &[])
             .with_vector("code-mean", &self.spread.mean)
             .with_vector("code-std", &self.spread.std)
             .with_text("kind", "flow")
             .with_text("width", config.width)
-            .with_text("blocks", config.blocks)
-            .with_text("fields", self.schema.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join("\n"));
-        for field in &self.schema.fields {
-            let FieldKind::Scalar { mean, std, min, max } = field.kind else { continue };
-            artifact = artifact.with_text(&format!("field.{}", field.name), format!("{mean:?} {std:?} {min:?} {max:?}"));
-        }
-        artifact
+            .with_text("blocks", config.blocks);
+        schema::save(&self.schema, artifact)
     }
 
     /// Restores a saved flow on codes of length `k`.
@@ -58,9 +53,7 @@ impl CodeFlow {
     /// # Errors
     /// [`Error::Artifact`] if the state lacks something or does not fit.
     pub fn load(saved: &Artifact, k: usize, sampler: SamplerConfig, device: &Device) -> Result<Self> {
-        let names: String = saved.text("fields")?;
-        let fields = names.split('\n').filter(|n| !n.is_empty()).map(|name| load_field(saved, name)).collect::<Result<Vec<_>>>()?;
-        let schema = Schema { fields };
+        let schema = schema::load(saved)?;
         let (width, blocks): (usize, usize) = (saved.text("width")?, saved.text("blocks")?);
         if !(1..=16_384).contains(&width) || blocks > 256 {
             return Err(Error::Artifact {
@@ -116,15 +109,5 @@ impl CodeFlow {
             Ok::<_, Error>((&free + ((conditional - &free)? * self.sampler.guidance_scale)?)?)
         })?;
         Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
-    }
-}
-
-fn load_field(saved: &Artifact, name: &str) -> Result<Field> {
-    let entry = format!("field.{name}");
-    let text: String = saved.text(&entry)?;
-    let numbers: Vec<f64> = text.split(' ').filter_map(|v| v.parse().ok()).collect();
-    match numbers[..] {
-        [mean, std, min, max] if std > 0.0 => Ok(Field { name: name.to_owned(), kind: FieldKind::Scalar { mean, std, min, max } }),
-        _ => Err(Error::Artifact { entry, reason: format!("cannot be read from `{text}`") }),
     }
 }

@@ -14,6 +14,7 @@
 //! random streams and training resumes bit for bit.
 
 mod codes;
+mod schema;
 mod weights;
 
 pub use codes::CodeFlow;
@@ -21,7 +22,7 @@ pub use weights::Flow;
 
 use crate::trivial::column_moments;
 use crate::{Artifact, CodeSet, Error, Result, SamplerConfig};
-use weft_core::{Monitor, Schedule, Schema, Seed};
+use weft_core::{FieldSpec, Monitor, Schedule, Schema, Seed};
 use weft_net::Device;
 use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Lesson, Precision, ResidualMlp, ResidualMlpConfig, regress};
 
@@ -52,8 +53,8 @@ pub struct FlowConfig {
     pub clip_norm: f64,
     /// Decay of the moving average that is sampled from.
     pub ema_decay: f64,
-    /// Scalar condition fields to train on.
-    pub conditions: Vec<String>,
+    /// Condition fields to train on.
+    pub conditions: Vec<FieldSpec>,
     /// Probability that a field is dropped, and again that all are.
     pub condition_dropout: f64,
     /// Whether samples get Gaussian noise of the variance that the codec drops (probabilistic PCA, Tipping & Bishop 1999).
@@ -111,15 +112,15 @@ impl FlowTrainer {
     /// Prepares training from the start.
     ///
     /// # Errors
-    /// A setting out of range, or a failed transfer to the device.
+    /// A setting out of range, conditions that do not fit their fields' types, or a failed transfer to the device.
     pub fn new(config: FlowConfig, data: CodeSet, seed: Seed, device: &Device) -> Result<Self> {
         config.check()?;
-        let schema = Schema::fit(&config.conditions, &data.conditions);
-        if let Some(absent) = config.conditions.iter().find(|name| !schema.fields.iter().any(|f| &f.name == *name)) {
+        let schema = Schema::fit(&config.conditions, &data.conditions)?;
+        if let Some(absent) = config.conditions.iter().find(|spec| schema.field(&spec.name).is_err()) {
             return Err(Error::Setting {
                 setting: "conditions",
                 expected: "fields that training checkpoints have",
-                got: absent.clone(),
+                got: absent.name.clone(),
             });
         }
         let mut encoded = Vec::new();
@@ -240,16 +241,18 @@ impl FlowTrainer {
 
     /// Time embedding and conditions of a training batch, some dropped.
     fn conditioning(&self, chosen: &[u32], times: &[f32], seed: Seed) -> Vec<f32> {
-        let fields = self.schema.fields.len();
+        let (fields, len) = (self.schema.fields.len(), self.schema.encoded_len());
         let draws = seed.uniforms(chosen.len() * (fields + 1));
         let p = self.config.condition_dropout as f32;
         let mut rows = Vec::new();
         for ((&example, &t), draws) in chosen.iter().zip(times).zip(draws.chunks_exact(fields + 1)) {
             embed_time(t, &mut rows);
-            let encoded = &self.encoded[example as usize * 2 * fields..][..2 * fields];
-            for (field, pair) in encoded.chunks_exact(2).enumerate() {
-                let dropped = draws[fields] < p || draws[field] < p;
-                rows.extend(if dropped { [0.0, 0.0] } else { [pair[0], pair[1]] });
+            let mut start = example as usize * len;
+            for (width, &draw) in self.schema.widths().zip(draws) {
+                let dropped = draws[fields] < p || draw < p;
+                let field = &self.encoded[start..start + width];
+                rows.extend(field.iter().map(|&v| if dropped { 0.0 } else { v }));
+                start += width;
             }
         }
         rows
@@ -302,3 +305,6 @@ impl Spread {
         normal.iter().zip(moments).map(|(x, (m, s))| x * s + m).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,17 +11,17 @@ use weft_gen::{Artifact, Error, Flow, FlowConfig, FlowTrainer, Refiner, RefinerC
 use weft_net::{Device, PopulationLoss};
 
 /// A damage and the entry that the error must name.
-type Damage = (&'static str, Box<dyn Fn(&mut Artifact)>);
+pub(crate) type Damage = (&'static str, Box<dyn Fn(&mut Artifact)>);
 
-fn tensor(name: &'static str, change: impl Fn(&mut Vec<f32>) + 'static) -> Damage {
+pub(crate) fn tensor(name: &'static str, change: impl Fn(&mut Vec<f32>) + 'static) -> Damage {
     (name, Box::new(move |saved| change(&mut saved.tensors.get_mut(name).expect("the entry is saved").1)))
 }
 
-fn text(key: &'static str, value: &'static str) -> Damage {
+pub(crate) fn text(key: &'static str, value: &'static str) -> Damage {
     (key, Box::new(move |saved| saved.metadata.extend([(key.to_owned(), value.to_owned())])))
 }
 
-fn without(name: &'static str) -> Damage {
+pub(crate) fn without(name: &'static str) -> Damage {
     let remove = move |saved: &mut Artifact| {
         let found = saved.tensors.remove(name).is_some() | saved.metadata.remove(name).is_some();
         assert!(found, "`{name}` is not saved");
@@ -30,7 +30,7 @@ fn without(name: &'static str) -> Damage {
 }
 
 /// Each damage alone is refused with its entry's name; the undamaged state is not.
-fn check(saved: &Artifact, damages: Vec<Damage>, load: impl Fn(&Artifact) -> Result<(), Error>) {
+pub(crate) fn check(saved: &Artifact, damages: Vec<Damage>, load: impl Fn(&Artifact) -> Result<(), Error>) {
     load(saved).expect("the undamaged state");
     for (at, (entry, damage)) in damages.into_iter().enumerate() {
         let mut damaged = saved.clone();
@@ -94,9 +94,13 @@ fn trained_flow() {
         text("width", "99999999999999999999"),
         text("width", "1000000000"),
         text("blocks", "x"),
-        text("field.accuracy", "0.5 0.0 0.1 0.9"),
-        text("field.accuracy", "NaN NaN NaN NaN"),
+        text("field.accuracy", "scalar linear 0.5 0.0 0.1 0.9"),
+        text("field.accuracy", "scalar linear NaN NaN NaN NaN"),
         text("field.accuracy", "half"),
+        text("field.accuracy", "scalar cubic 0.5 0.1 0.1 0.9"),
+        text("field.accuracy", "scalar linear 0.5 0.1 0.9 0.1"),
+        text("field.accuracy", "scalar linear 0.5 0.1 0.1 0.9 0.9"),
+        text("fields", "step\nstep"),
         without("field.step"),
     ];
     check(&saved, damages, load);

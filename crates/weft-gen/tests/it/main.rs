@@ -1,5 +1,6 @@
 //! Generators on tiny networks: one binary, a module a subject.
 
+mod conditions;
 mod flow;
 mod golden;
 mod hostile;

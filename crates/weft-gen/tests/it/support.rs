@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
-use weft_core::{Activation, Condition, Dataset, Inputs, Monitor, Population, Seed};
+use weft_core::{Activation, Condition, Dataset, FieldSpec, Inputs, Monitor, Population, Seed};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
 use weft_gen::{Artifact, FlowConfig, FlowTrainer, RefinerConfig, RefinerTrainer, Sampler, SamplerConfig, TrainingSet};
 use weft_net::{Device, PopulationLoss};
@@ -57,7 +57,7 @@ pub(crate) fn flow_config(conditions: &[&str]) -> FlowConfig {
         weight_decay: 0.01,
         clip_norm: 1.0,
         ema_decay: 0.99,
-        conditions: conditions.iter().map(|&c| c.to_owned()).collect(),
+        conditions: conditions.iter().map(|&c| FieldSpec::scalar(c)).collect(),
         condition_dropout: 0.2,
         residual_noise: false,
     }

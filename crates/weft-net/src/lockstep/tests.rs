@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::train::RunResult;
-use crate::{Device, Examples, PopulationLoss};
+use crate::{Device, Examples, Labelled, PopulationLoss};
 use candle_core::{Tensor, Var};
 use std::sync::atomic::AtomicBool;
 use weft_core::families::{Family, ResNet};
 use weft_core::{
     Dataset, Duration, GraphBuilder, Inputs, Monitor, Node, Op, Optimizer, Part, Population, Precision, Recipe, Schedule, Seed,
-    Window,
+    Task, Window,
 };
 
 const OPTIMIZERS: [Optimizer; 4] = [Optimizer::SGD, Optimizer::Sgd { momentum: 0.9 }, Optimizer::ADAM, Optimizer::ADAMW];
@@ -95,7 +95,7 @@ fn lock_step(architecture: &Arc<Architecture>, recipe: &Recipe, monitor: &Monito
     let data = dataset();
     let [examples, validation] =
         [Part::Train, Part::Validation].map(|p| Examples::new(architecture, &data, data.range(p)).unwrap());
-    train(architecture, [&examples, &validation], recipe, &seeds(), (&Device::cpu(), monitor))
+    train(architecture, ([&examples, &validation], (&data).into()), recipe, &seeds(), (&Device::cpu(), monitor))
 }
 
 #[test]
@@ -118,6 +118,31 @@ fn lock_step_ends_where_the_engine_does() {
             }
             let moved = a.snapshots[2].row.iter().zip(&a.snapshots[0].row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(moved > 0.01, "training hardly moves: {moved}");
+        }
+    }
+}
+
+#[test]
+fn each_network_learns_its_own_task_in_lock_step() {
+    let sets = [[1u32, 2, 0], [1, 1, 0], [0, 0, 1]];
+    let tasks: Vec<Task> = sets.into_iter().map(|outputs| Task::new("task", outputs.to_vec(), 3).unwrap()).collect();
+    for architecture in architectures() {
+        let (data, recipe) = (dataset(), recipe(Optimizer::ADAM));
+        let labelled = Labelled::from((&data, &tasks[..]));
+        let silent = Monitor::silent();
+        let engine = crate::train(&architecture, labelled, &recipe, &seeds(), &Device::cpu(), &silent).unwrap();
+        let parts = [Part::Train, Part::Validation].map(|p| Examples::new(&architecture, &data, data.range(p)).unwrap());
+        let lock_step =
+            train(&architecture, ([&parts[0], &parts[1]], labelled), &recipe, &seeds(), (&Device::cpu(), &silent)).unwrap();
+        let plain = crate::train(&architecture, &data, &recipe, &seeds(), &Device::cpu(), &silent).unwrap();
+        for (network, (a, b)) in engine.iter().zip(&lock_step).enumerate() {
+            let (a, b) = (&a.snapshots[2], &b.snapshots[2]);
+            let place = format!("`{}`, network {network}", architecture.name());
+            let apart = a.row.iter().zip(&b.row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(apart < 2e-5, "{place}: a weight differs by {apart}");
+            assert!((a.validation.accuracy - b.validation.accuracy).abs() < 1e-9, "{place}: validation accuracy");
+            assert!((a.validation.loss - b.validation.loss).abs() < 1e-5, "{place}: validation loss");
+            assert_ne!(a.row, plain[network].snapshots[2].row, "{place}: the task is not seen");
         }
     }
 }

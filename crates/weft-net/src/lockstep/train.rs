@@ -3,7 +3,7 @@
 use super::LockStep;
 use crate::evaluate::score_all;
 use crate::train::{Batches, RunResult, Snapshot, initial_weights};
-use crate::{Device, Error, Examples, Result};
+use crate::{Device, Error, Examples, Labelled, Result};
 use rayon::prelude::*;
 use std::sync::Arc;
 use weft_core::{Architecture, Monitor, Population, Recipe, Seed};
@@ -13,13 +13,13 @@ use weft_ops::tensor::{Network as _, Pass};
 /// Trains all runs in lock step. Called for devices other than the CPU; it runs on the CPU too, for tests.
 pub(crate) fn train(
     architecture: &Arc<Architecture>,
-    [examples, validation]: [&Examples; 2],
+    ([examples, validation], labelled): ([&Examples; 2], Labelled<'_>),
     recipe: &Recipe,
     seeds: &[Seed],
     (device, monitor): (&Device, &Monitor<'_>),
 ) -> Result<Vec<RunResult>> {
     let network = LockStep::new(architecture, seeds.len(), false)?.training();
-    let job = Training { network, examples, validation, recipe, seeds, device, monitor };
+    let job = Training { network, examples, validation, labelled, recipe, seeds, device, monitor };
     on_device_in(recipe.precision.into(), device.candle(), job)?
 }
 
@@ -27,6 +27,7 @@ struct Training<'a> {
     network: LockStep,
     examples: &'a Examples,
     validation: &'a Examples,
+    labelled: Labelled<'a>,
     recipe: &'a Recipe,
     seeds: &'a [Seed],
     device: &'a Device,
@@ -54,7 +55,7 @@ impl Job for Training<'_> {
                 return Err(Error::Interrupted);
             }
             let chosen: Vec<u32> = batches.par_iter_mut().flat_map_iter(|b| b.next().to_vec()).collect();
-            let labels: Vec<u32> = chosen.iter().map(|&i| self.examples.labels()[i as usize]).collect();
+            let labels = self.labels(&chosen);
             let (chosen, labels) = (backend.upload_indices(&chosen)?, backend.upload_indices(&labels)?);
             let batch = backend.gather(features, backend.view(&x), backend.indices(&chosen))?;
             let (theta, gradient) = backend.theta_and_gradient(&mut parameters);
@@ -90,6 +91,16 @@ impl Job for Training<'_> {
 }
 
 impl Training<'_> {
+    /// What each network is to say of its examples, which stand network by network.
+    fn labels(&self, chosen: &[u32]) -> Vec<u32> {
+        let of_each = chosen.chunks_exact(self.recipe.batch_size).enumerate();
+        let labels = of_each.flat_map(|(network, chosen)| {
+            let task = self.labelled.task(network);
+            chosen.iter().map(move |&i| self.examples.label(i, task))
+        });
+        labels.collect()
+    }
+
     /// Keeps the weights as snapshots, with their scores on the validation part.
     fn keep(&self, rows: Vec<f32>, losses: &[f32], step: u64, results: &mut [RunResult]) -> Result<()> {
         let architecture = &self.network.architecture;
@@ -97,7 +108,7 @@ impl Training<'_> {
             return Err(Error::Diverged { network: network / architecture.num_parameters(), step });
         }
         let population = Population::new(architecture.clone(), rows)?;
-        let scores = score_all(&population, self.validation, self.device)?;
+        let scores = score_all(&population, (self.validation, self.labelled.tasks()), self.device)?;
         for (i, (result, validation)) in results.iter_mut().zip(scores).enumerate() {
             let train_loss = f64::from(losses[i]);
             result.snapshots.push(Snapshot { step, row: population.row(i).to_vec(), train_loss, validation });

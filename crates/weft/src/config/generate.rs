@@ -1,8 +1,10 @@
 //! `[generator.…]`, `[sampler.…]` and `[sample]`.
 
+use super::condition::{Asked, FieldConfig, condition_of};
 use super::require;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use weft_core::FieldSpec;
 
 /// What learns the distribution of codes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,8 +42,9 @@ pub struct FlowConfig {
     pub ema_decay: f64,
     /// Largest norm of the gradient.
     pub clip_norm: f64,
-    /// Fields of the condition, such as `validation-accuracy` and `step`.
-    pub conditions: Vec<String>,
+    /// Fields of the condition: numbers by name, such as `validation-accuracy`, `step` or `learning-rate`, and others by type and
+    /// name, as `{ classes = "task" }`, `{ category = "optimizer" }`, `{ text = "phrase" }` or `{ vector = "place" }`.
+    pub conditions: Vec<FieldConfig>,
     /// How often each field is dropped in training, so that it may be unknown in sampling.
     pub condition_dropout: f64,
     /// Whether sampled networks get back, as noise, the variance that the codec cut off.
@@ -62,7 +65,7 @@ impl Default for FlowConfig {
             weight_decay: 0.01,
             ema_decay: 0.998,
             clip_norm: 1.0,
-            conditions: vec!["validation-accuracy".to_owned(), "step".to_owned()],
+            conditions: ["validation-accuracy", "step"].map(FieldConfig::scalar).to_vec(),
             condition_dropout: 0.1,
             residual_noise: false,
             checkpoint_steps: 1_000,
@@ -71,8 +74,8 @@ impl Default for FlowConfig {
 }
 
 impl FlowConfig {
-    /// The generator crate's form of it.
-    pub(crate) fn to_flow(&self) -> weft_gen::FlowConfig {
+    /// The generator crate's form of it, conditioned on these fields.
+    pub(crate) fn to_flow(&self, conditions: Vec<FieldSpec>) -> weft_gen::FlowConfig {
         weft_gen::FlowConfig {
             width: self.width,
             blocks: self.blocks,
@@ -83,7 +86,7 @@ impl FlowConfig {
             weight_decay: self.weight_decay,
             clip_norm: self.clip_norm,
             ema_decay: self.ema_decay,
-            conditions: self.conditions.clone(),
+            conditions,
             condition_dropout: self.condition_dropout,
             residual_noise: self.residual_noise,
         }
@@ -102,6 +105,12 @@ impl GeneratorConfig {
         require("generator.flow.clip-norm", "a positive number", flow.clip_norm > 0.0, flow.clip_norm)?;
         let dropout = flow.condition_dropout;
         require("generator.flow.condition-dropout", "a fraction in [0, 1]", (0.0..=1.0).contains(&dropout), dropout)?;
+        let names = || flow.conditions.iter().map(|field| field.name.as_str());
+        let twice = names().enumerate().find(|(i, name)| name.is_empty() || names().take(*i).any(|other| other == *name));
+        let twice = twice.map_or("", |(_, name)| name);
+        let distinct = names().collect::<BTreeSet<_>>();
+        let ok = distinct.len() == flow.conditions.len() && !distinct.contains("");
+        require("generator.flow.conditions", "fields of different names", ok, format!("`{twice}` again or empty"))?;
         require("generator.flow.checkpoint-steps", "1 or more", flow.checkpoint_steps >= 1, flow.checkpoint_steps)
     }
 
@@ -113,7 +122,7 @@ impl GeneratorConfig {
 
     /// The fields that the generator is conditioned on.
     #[must_use]
-    pub fn conditions(&self) -> &[String] {
+    pub fn conditions(&self) -> &[FieldConfig] {
         let Self::Flow(flow) = self;
         &flow.conditions
     }
@@ -188,10 +197,10 @@ pub struct SampleConfig {
     pub count: usize,
     /// Independent seeds.
     pub seeds: usize,
-    /// What is asked for, such as `validation-accuracy = 0.95`; what is not named is taken from the best
-    /// quarter of the training runs' final networks.
+    /// What is asked for, such as `validation-accuracy = 0.95`, `task = [0, 3, 7]` or `phrase = "hey jarvis"`; numbers that are not
+    /// named are taken from the best quarter of the training runs' final networks, other fields are unknown.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub condition: BTreeMap<String, f64>,
+    pub condition: BTreeMap<String, Asked>,
     /// Training examples that give the batch norms of sampled networks, baselines' too, their running statistics; 0 leaves these as
     /// they were decoded.
     #[serde(skip_serializing_if = "is_default_recalibration")]
@@ -216,14 +225,12 @@ impl SampleConfig {
     pub(super) fn check(&self, generator: &GeneratorConfig) -> Result<(), (&'static str, String)> {
         require("sample.count", "1 or more", self.count >= 1, self.count)?;
         require("sample.seeds", "1 or more", self.seeds >= 1, self.seeds)?;
-        let known = generator.conditions();
-        match self.condition.keys().find(|field| !known.contains(field)) {
-            None => Ok(()),
-            Some(field) => {
-                let known: Vec<_> = known.iter().map(|k| format!("`{k}`")).collect();
-                let reason = format!("names `{field}`, which the generator is not trained on; it knows {}", known.join(", "));
-                Err(("sample.condition", reason))
+        let fields: Vec<FieldSpec> = generator.conditions().iter().map(|field| field.to_field(None)).collect();
+        condition_of(&self.condition, &fields).map(drop).map_err(|error| match error {
+            weft_core::Error::UnknownField { field, known } => {
+                ("sample.condition", format!("names `{field}`, which the generator is not trained on; it knows {known}"))
             }
-        }
+            error => ("sample.condition", format!("cannot be: {error}")),
+        })
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! The types here are the façade's own: the domain types below know no format.
 
+mod condition;
 mod data;
 mod device;
 mod diagnose;
@@ -20,6 +21,8 @@ mod recipe;
 mod refiner;
 mod zoo;
 
+pub(crate) use condition::condition_of;
+pub use condition::{Asked, FieldConfig, FieldKindName};
 pub use data::{ArchitectureConfig, DataConfig, FileConfig, IdxConfig, MlpConfig, Nothing, NpzConfig, data_folder};
 pub use device::DeviceConfig;
 pub use diagnose::ConfigError;
@@ -32,7 +35,7 @@ pub use recipe::{
     SnapshotsConfig,
 };
 pub use refiner::RefinerConfig;
-pub use zoo::{ExistingZooConfig, TrainZooConfig, ZooConfig};
+pub use zoo::{ExistingZooConfig, SubsetsConfig, TasksConfig, TrainZooConfig, ZooConfig};
 
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -167,6 +170,10 @@ impl RunConfig {
         self.sampler.check()?;
         self.sample.check(&self.generator)?;
         self.refiner.as_ref().map_or(Ok(()), RefinerConfig::check)?;
+        if let (Some(_), Some(_)) = (&self.refiner, self.zoo.tasks()) {
+            let reason = "mends networks by the labels of one task, and `zoo.train.tasks` makes networks of many; leave it out";
+            return Err(("refiner", reason.to_owned()));
+        }
         self.baselines.check()?;
         self.evaluate.check()
     }

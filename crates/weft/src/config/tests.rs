@@ -45,7 +45,7 @@ fn a_misspelt_key_is_named_with_its_place_and_its_neighbor() {
     check(
         "held-out-runs",
         "heldout-runs",
-        "run.toml:12:1: unknown key `heldout-runs`\nhint: did you mean `held-out-runs`? keys here: `runs`, `held-out-runs`, `runs-at-once`, `licence`, `recipe`",
+        "run.toml:12:1: unknown key `heldout-runs`\nhint: did you mean `held-out-runs`? keys here: `runs`, `held-out-runs`, `tasks`, `runs-at-once`, `licence`, `recipe`",
     );
     check(
         "[data.digits]",
@@ -126,12 +126,109 @@ fn values_out_of_range_have_a_place() {
 }
 
 #[test]
+fn runs_are_counted_or_follow_from_tasks() {
+    let tasks = "[zoo.train]\nlicence = \"MIT\"\ntasks.subsets = { held-out-pairs = 3 }\n";
+    let text = RUN.replace("[zoo.train]\nruns = 4\nheld-out-runs = 2\n", tasks);
+    let config = parse(&text).unwrap();
+    let expected = SubsetsConfig { held_out_pairs: 3, per_task: 1, held_out_containing: vec![] };
+    assert_eq!(config.zoo.tasks(), Some(&TasksConfig::Subsets(expected)));
+    assert_eq!(parse(&config.to_toml()).unwrap(), config);
+    let check = |text: &str, from: &str, to: &str, expected: &str| {
+        assert!(text.contains(from), "{from}");
+        assert_eq!(refusal(parse(&text.replace(from, to))), expected);
+    };
+    check(
+        RUN,
+        "held-out-runs = 2\n",
+        "",
+        "run.toml:10:6: `zoo.train.held-out-runs` is missing: say how many, or name tasks in `[zoo.train.tasks]`",
+    );
+    check(&text, "licence = \"MIT\"", "runs = 5", "run.toml:11:1: `zoo.train.runs` follows from `zoo.train.tasks`; leave it out");
+    check(
+        &text,
+        "held-out-pairs = 3",
+        "held-out-pairs = 0",
+        "run.toml:12:19: `zoo.train.tasks.subsets.held-out-pairs` must be 1 or more, or `held-out-containing` given: they are the yardstick, got 0",
+    );
+    check(
+        &text,
+        "held-out-pairs = 3",
+        "per-task = 0",
+        "run.toml:12:19: `zoo.train.tasks.subsets.per-task` must be 1 or more, got 0",
+    );
+    check(
+        &text,
+        "tasks.subsets",
+        "tasks.subset",
+        "run.toml:12:7: unknown key `subset`\nhint: did you mean `subsets`? keys here: `subsets`",
+    );
+    let containing = text.replace("held-out-pairs = 3", "held-out-pairs = 0, held-out-containing = [7, 3]");
+    assert!(parse(&containing).is_ok());
+    check(
+        &text,
+        "[data.digits]",
+        "[refiner]\n[data.digits]",
+        "run.toml:5:2: `refiner` mends networks by the labels of one task, and `zoo.train.tasks` makes networks of many; leave it out",
+    );
+}
+
+#[test]
+fn conditions_have_types_and_values_that_fit_them() {
+    let fields = r#"generator.flow.conditions=["step", { classes = "task" }, { text = "phrase" }, { category = "optimizer" }, { vector = "place" }]"#;
+    let asked = [
+        "sample.condition.step=15",
+        "sample.condition.task=[7, 0, 3]",
+        "sample.condition.phrase=hey jarvis",
+        "sample.condition.place=[0.5, -1]",
+    ];
+    let config = set(&[&[fields], &asked[..]].concat()).unwrap();
+    assert_eq!(config.generator.conditions()[1], FieldConfig { name: "task".to_owned(), kind: FieldKindName::Classes });
+    let specs: Vec<_> = config.generator.conditions().iter().map(|field| field.to_field(Some(10))).collect();
+    let condition = condition_of(&config.sample.condition, &specs).unwrap();
+    let written: Vec<String> = condition.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(written, ["phrase=hey jarvis", "place=0.5,-1", "step=15", "task=0+3+7"]);
+    let written = config.to_toml();
+    assert_eq!(parse(&written).unwrap(), config, "{written}");
+    let few: Vec<_> = config.generator.conditions().iter().map(|field| field.to_field(Some(7))).collect();
+    let error = condition_of(&config.sample.condition, &few).unwrap_err().to_string();
+    assert!(error.contains("`task`") && error.contains("class 7 is not below 7"), "{error}");
+
+    let check = |text: &str, expected: &str| {
+        let error = refusal(set(&[fields, text]));
+        assert_eq!(error, format!("`--set {text}`: {expected}"));
+    };
+    check(
+        "sample.condition.task=[0.5]",
+        "`sample.condition` cannot be: condition field `task` must be a set of classes such as 0+3+7 (`0.5` is not a class), got `0.5`",
+    );
+    check(
+        "sample.condition.task=[]",
+        "`sample.condition` cannot be: condition field `task` must be a set of classes such as 0+3+7 (`` is not a class), got ``",
+    );
+    check("sample.condition.step=many", "`sample.condition` cannot be: condition field `step` must be a finite number, got `many`");
+    check("sample.condition.step=true", "invalid type: boolean `true`, expected a number, a text, or a list of classes or numbers");
+    check(
+        r#"generator.flow.conditions=["step", { vector = "step" }]"#,
+        "`generator.flow.conditions` must be fields of different names, got `step` again or empty",
+    );
+    check(
+        "generator.flow.conditions=[{ classes = \"task\", text = \"phrase\" }]",
+        "a condition has one type and one name; write another table for another one",
+    );
+    let flow = "[generator.flow]\nconditions = [\"step\", { clases = \"task\" }]\n\n[zoo.train]";
+    assert_eq!(
+        refusal(parse(&RUN.replace("[zoo.train]", flow))),
+        "run.toml:11:25: unknown key `clases`\nhint: did you mean `classes`? keys here: `scalar`, `category`, `classes`, `vector`, `text`"
+    );
+}
+
+#[test]
 fn overrides_are_checked_by_the_same_types() {
     let config =
         set(&["zoo.train.runs=8", "generator.flow.width=64", "run.device=cpu", "sampler.rk4.steps=7", "codec.pca.rank.fixed=5"])
             .unwrap();
     assert_eq!((config.run.device, config.sampler.steps().steps), (DeviceConfig(weft_net::DeviceName::Cpu), 7));
-    assert!(matches!(config.zoo, ZooConfig::Train(TrainZooConfig { runs: 8, .. })));
+    assert!(matches!(config.zoo, ZooConfig::Train(TrainZooConfig { runs: Some(8), .. })));
     assert!(matches!(config.codec, CodecConfig::Pca(PcaConfig { rank: RankConfig::Fixed(5), .. })));
     let config = set(&["zoo.train.recipe.duration.steps=9", "zoo.existing.path=my-zoo"]).unwrap();
     assert_eq!(config.zoo, ZooConfig::Existing(ExistingZooConfig { path: "my-zoo".into() }));
@@ -163,6 +260,7 @@ fn a_resolved_config_parses_to_itself() {
         include_str!("../../../../configs/h2-mnist-mlp.toml"),
         include_str!("../../../../configs/h2-mnist-cnn.toml"),
         include_str!("../../../../configs/h4-mnist-zoo-cnn.toml"),
+        include_str!("../../../../configs/h5-mnist-tasks.toml"),
     ];
     for text in texts {
         let config = parse(text).unwrap();
@@ -176,7 +274,7 @@ fn a_resolved_config_parses_to_itself() {
 fn shipped_recipes_are_those_of_the_head_to_heads() {
     let recipe = |text: &str, examples| {
         let ZooConfig::Train(train) = parse(text).unwrap().zoo else { panic!("a zoo to train") };
-        (train.runs, train.held_out_runs, train.recipe.to_recipe(examples).unwrap())
+        (train.runs.unwrap(), train.held_out_runs.unwrap(), train.recipe.to_recipe(examples).unwrap())
     };
     let (runs, held_out, h1) = recipe(include_str!("../../../../configs/h1-mnist-mlp.toml"), 55_000);
     assert_eq!((runs, held_out, h1.num_steps(55_000), h1.learning_rate), (100, 50, 5 * 859, 1e-3));

@@ -3,6 +3,7 @@
 use super::{RecipeConfig, require};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use weft_core::{ClassSet, HeldOutTasks};
 
 /// Where the networks come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,10 +19,15 @@ pub enum ZooConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TrainZooConfig {
-    /// Training runs whose networks everything is fitted on.
-    pub runs: usize,
-    /// Runs that are held out: the yardstick of accuracy and novelty.
-    pub held_out_runs: usize,
+    /// Training runs whose networks everything is fitted on; not with `tasks`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<usize>,
+    /// Runs that are held out: the yardstick of accuracy and novelty; not with `tasks`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_runs: Option<usize>,
+    /// Many tasks instead of the data's own: each run has one, and whole tasks are held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<TasksConfig>,
     /// Runs that are trained in one batch; the zoo grows by whole batches.
     #[serde(default = "fifty")]
     pub runs_at_once: usize,
@@ -30,6 +36,49 @@ pub struct TrainZooConfig {
     pub licence: String,
     /// How they are trained.
     pub recipe: RecipeConfig,
+}
+
+/// `[zoo.train.tasks]`: tasks that are made of the data's classes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TasksConfig {
+    /// To tell the classes of a set from all others, for every set but the empty one and the whole.
+    Subsets(SubsetsConfig),
+}
+
+/// `[zoo.train.tasks.subsets]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct SubsetsConfig {
+    /// Pairs of a set and its complement that are held out, chosen by their names.
+    pub held_out_pairs: usize,
+    /// Runs of each task.
+    pub per_task: usize,
+    /// All sets with each of these classes, and their complements, are held out as well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub held_out_containing: Vec<u32>,
+}
+
+impl Default for SubsetsConfig {
+    fn default() -> Self {
+        Self { held_out_pairs: 10, per_task: 1, held_out_containing: Vec::new() }
+    }
+}
+
+impl SubsetsConfig {
+    /// The domain's form of what is held out.
+    pub(crate) fn held_out(&self) -> weft_core::Result<HeldOutTasks> {
+        let classes = &self.held_out_containing;
+        let containing = (!classes.is_empty()).then(|| ClassSet::new(classes.iter().copied())).transpose()?;
+        Ok(HeldOutTasks { pairs: self.held_out_pairs, containing })
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        require("zoo.train.tasks.subsets.per-task", "1 or more", self.per_task >= 1, self.per_task)?;
+        let is_held_out = self.held_out_pairs >= 1 || !self.held_out_containing.is_empty();
+        let expected = "1 or more, or `held-out-containing` given: they are the yardstick";
+        require("zoo.train.tasks.subsets.held-out-pairs", expected, is_held_out, self.held_out_pairs)
+    }
 }
 
 fn fifty() -> usize {
@@ -49,10 +98,31 @@ pub struct ExistingZooConfig {
 }
 
 impl ZooConfig {
+    /// The tasks that runs are trained on, if these are not the data's own.
+    #[must_use]
+    pub fn tasks(&self) -> Option<&TasksConfig> {
+        match self {
+            Self::Train(train) => train.tasks.as_ref(),
+            Self::Existing(_) => None,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let Self::Train(train) = self else { return Ok(()) };
-        require("zoo.train.runs", "2 or more", train.runs >= 2, train.runs)?;
-        require("zoo.train.held-out-runs", "1 or more: they are the yardstick", train.held_out_runs >= 1, train.held_out_runs)?;
+        for (key, given) in [("zoo.train.runs", train.runs), ("zoo.train.held-out-runs", train.held_out_runs)] {
+            let reason = match (&train.tasks, given) {
+                (Some(_), Some(_)) => "follows from `zoo.train.tasks`; leave it out",
+                (None, None) => "is missing: say how many, or name tasks in `[zoo.train.tasks]`",
+                _ => continue,
+            };
+            return Err((key, reason.to_owned()));
+        }
+        if let Some(TasksConfig::Subsets(subsets)) = &train.tasks {
+            subsets.check()?;
+        }
+        let (runs, held_out) = (train.runs.unwrap_or(2), train.held_out_runs.unwrap_or(1));
+        require("zoo.train.runs", "2 or more", runs >= 2, runs)?;
+        require("zoo.train.held-out-runs", "1 or more: they are the yardstick", held_out >= 1, held_out)?;
         require("zoo.train.runs-at-once", "1 or more", train.runs_at_once >= 1, train.runs_at_once)
     }
 }

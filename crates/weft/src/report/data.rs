@@ -84,9 +84,9 @@ pub struct Canonicalization {
     pub num_networks: usize,
     /// Mean distance to the anchor, in weights.
     pub distance: BeforeAfter,
-    /// Loss barrier on the path between two networks, validation, in nats.
-    pub barrier: BeforeAfter,
-    /// Interpolation between pairs of raw networks.
+    /// Loss barrier on the path between two networks, validation, in nats; not measured between networks of different tasks.
+    pub barrier: Option<BeforeAfter>,
+    /// Interpolation between pairs of raw networks; empty if it was not measured.
     pub path_before: InterpolationPath,
     /// Interpolation between the same pairs, canonical.
     pub path_after: InterpolationPath,

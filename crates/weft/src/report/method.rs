@@ -42,7 +42,7 @@ pub(crate) fn canonicalization(report: &Report) -> String {
     let body = format!(
         "<tbody>{}{}</tbody>",
         row("Mean distance to the anchor", canon.distance, 2),
-        row("Loss barrier, nats, validation", canon.barrier, 3)
+        canon.barrier.map(|barrier| row("Loss barrier, nats, validation", barrier, 3)).unwrap_or_default()
     );
     let table = html::table("Before and after canonicalization", &heads(&["Measure", "raw", "canonical"]), &body);
     section("canonicalization", "Canonicalization", &(text + &table + &paths(canon)))

@@ -205,7 +205,7 @@ fn canonicalization() -> Canonicalization {
         group: "the 16 hidden units may be permuted, and each rescaled by a positive factor".to_owned(),
         num_networks: 2_560,
         distance: BeforeAfter { before: e(9.4, 0.02), after: e(5.3, 0.02) },
-        barrier: BeforeAfter { before: e(1.31, 0.04), after: e(0.11, 0.01) },
+        barrier: Some(BeforeAfter { before: e(1.31, 0.04), after: e(0.11, 0.01) }),
         path_before: path(0.5),
         path_after: path(0.05),
         num_ill_conditioned: 3,

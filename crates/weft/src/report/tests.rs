@@ -194,7 +194,7 @@ fn spoil_the_rest(report: &mut Report, v: f64) {
     let path = InterpolationPath { lambda: vec![v, 0.5, v], accuracy: vec![e; 3], loss: vec![e; 1], num_pairs: 0 };
     report.canonicalization = Some(Canonicalization {
         distance: both,
-        barrier: both,
+        barrier: Some(both),
         path_before: path.clone(),
         path_after: path,
         max_function_deviation: v,

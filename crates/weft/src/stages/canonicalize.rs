@@ -9,7 +9,7 @@
 //!   structure.json          spectra, distances, barriers and sharpness of the training runs' last networks, with controls
 //! ```
 
-use super::{Done, Session, estimate, write_json};
+use super::{Done, Session, estimate, tasks_of, write_json};
 use crate::cache::{Completed, Running};
 use crate::canonical::{Canonicalization, Gathered, distance};
 use crate::report::data::{self, BeforeAfter};
@@ -106,23 +106,27 @@ impl Job<'_> {
             let distance = |&[a, b]: &[usize; 2]| distance(networks.architecture(), networks.row(a), networks.row(b));
             estimate(&pairs.iter().map(distance).collect::<Vec<_>>())
         };
+        // Between networks of two tasks there is no loss to measure.
         let Session { device, config, .. } = self.session;
+        let tasks = tasks_of(entries.iter().map(Entry::record), raw.architecture(), self.dataset.num_classes())?;
         let trial = Trial { dataset: self.dataset, device, recalibrate: config.sample.recalibrate };
-        let (path_before, barrier_before) = weft_eval::structure::paths(raw, &pairs, trial)?;
-        let (path_after, barrier_after) = weft_eval::structure::paths(&canonical, &pairs, trial)?;
+        let trial = tasks.is_none().then_some(trial);
+        let paths = |networks: &Population| trial.map(|trial| weft_eval::structure::paths(networks, &pairs, trial)).transpose();
+        let (path_before, barrier_before) = paths(raw)?.unzip();
+        let (path_after, barrier_after) = paths(&canonical)?.unzip();
         let seed = self.session.seed.fork("structure");
         let chosen = structure::sample(raw.len(), structure::SAMPLE, seed);
         let aligned = if fitted.is_some() { Ok(canonical.select(&chosen)) } else { Err("the run does not align them".to_owned()) };
-        let mut measured = structure::of_networks(&raw.select(&chosen), aligned, (Some(trial), 0), seed)?;
-        (measured.num_runs, measured.raw.barrier) = (raw.len(), Some(barrier_before));
-        measured.canonical.iter_mut().for_each(|canonical| canonical.barrier = Some(barrier_after));
+        let mut measured = structure::of_networks(&raw.select(&chosen), aligned, (trial, 0), seed)?;
+        (measured.num_runs, measured.raw.barrier) = (raw.len(), barrier_before);
+        measured.canonical.iter_mut().for_each(|canonical| canonical.barrier = barrier_after);
         let report = data::Canonicalization {
             group: group.to_string(),
             num_networks: gathered.num_networks,
             distance: BeforeAfter { before: distances(raw), after: distances(&canonical) },
-            barrier: BeforeAfter { before: barrier_before, after: barrier_after },
-            path_before,
-            path_after,
+            barrier: barrier_before.zip(barrier_after).map(|(before, after)| BeforeAfter { before, after }),
+            path_before: path_before.unwrap_or_default(),
+            path_after: path_after.unwrap_or_default(),
             num_ill_conditioned: gathered.num_ill_conditioned,
             max_function_deviation: gathered.max_deviation,
             num_proven_in_f64: gathered.num_in_f64,

@@ -7,16 +7,16 @@
 //!   codec.json              error and accuracy against rank
 //! ```
 
-use super::{Done, Session, canonicalize, estimate, write_json};
+use super::{Done, Session, canonicalize, estimate, tasks_of, write_json};
+use crate::Result;
 use crate::cache::{Completed, Running};
 use crate::report::data::{CodecFigures, RankFigures};
 use crate::run::Stage;
-use crate::{Error, Result};
 use std::collections::BTreeMap;
 use weft_codec::Codec;
-use weft_core::{Part, Population, Split};
+use weft_core::{Part, Population, Split, Task};
 use weft_eval::Estimate;
-use weft_zoo::{Filter, Purpose, Zoo};
+use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
 const VERSION: u32 = 1;
@@ -50,9 +50,12 @@ fn fit(session: &Session, zoo: &Zoo, running: Running) -> Result<Completed> {
     session.check_stop(Stage::Encode)?;
     let residual = codec.residual_variance(rows.data())?;
     drop(rows);
-    let finals = |split| {
+    let num_classes = session.dataset(Stage::Encode)?.num_classes();
+    let finals = |split| -> Result<Measured> {
         let filter = Filter { split: Some(split), final_only: true, limit: Some(MEASURED), ..Filter::default() };
-        zoo.records(&filter).and_then(|entries| zoo.load(&entries, Purpose::Transform)).map_err(Error::from)
+        let entries = zoo.records(&filter)?;
+        let tasks = tasks_of(entries.iter().map(Entry::record), zoo.architecture(), num_classes)?;
+        Ok(Measured { networks: zoo.load(&entries, Purpose::Transform)?, tasks })
     };
     let figures = figures(session, &codec, [&finals(Split::Train)?, &finals(Split::Test)?])?;
     monitor.note(format!(
@@ -73,24 +76,31 @@ fn fit(session: &Session, zoo: &Zoo, running: Running) -> Result<Completed> {
     running.complete(&["codec.safetensors", "residual.safetensors", "codec.json"])
 }
 
+/// Networks on which the codec's loss is measured, with their tasks if they have their own.
+struct Measured {
+    networks: Population,
+    tasks: Option<Vec<Task>>,
+}
+
 /// Error and accuracy against rank, on networks that the codec was fitted on and on others.
-fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2]) -> Result<CodecFigures> {
+fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Measured; 2]) -> Result<CodecFigures> {
     let dataset = session.dataset(Stage::Encode)?;
     let full = codec.code_len();
     let ranks = match codec {
         Codec::Pca(_) => ranks(full),
         Codec::Identity(_) => vec![full],
     };
-    let errors = [codec.reconstruction_error(fitted.data(), &ranks)?, codec.reconstruction_error(unseen.data(), &ranks)?];
-    let codes = [codec.encode(fitted.data())?, codec.encode(unseen.data())?];
-    let accuracy = |codes: &[f32], rank: usize| -> Result<Estimate> {
+    let errors =
+        [codec.reconstruction_error(fitted.networks.data(), &ranks)?, codec.reconstruction_error(unseen.networks.data(), &ranks)?];
+    let codes = [codec.encode(fitted.networks.data())?, codec.encode(unseen.networks.data())?];
+    let accuracy = |codes: &[f32], of: &Measured, rank: usize| -> Result<Estimate> {
         let rows = match codec {
             Codec::Pca(pca) => pca.decode_at_rank(codes, rank)?,
             Codec::Identity(_) => codec.decode(codes)?,
         };
-        let mut decoded = Population::new(fitted.architecture().clone(), rows)?;
+        let mut decoded = Population::new(of.networks.architecture().clone(), rows)?;
         weft_net::recalibrate(&mut decoded, dataset, session.config.sample.recalibrate, &session.device)?;
-        Ok(estimate(&weft_net::accuracies(&decoded, dataset, Part::Validation, &session.device)?))
+        Ok(estimate(&weft_net::accuracies(&decoded, (dataset, of.tasks.as_deref()), Part::Validation, &session.device)?))
     };
     let mut figures = Vec::with_capacity(ranks.len());
     for (i, &rank) in ranks.iter().enumerate() {
@@ -99,8 +109,8 @@ fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2])
             rank,
             error_fitted: errors[0][i],
             error_unseen: errors[1][i],
-            accuracy_fitted: accuracy(&codes[0], rank)?,
-            accuracy_unseen: accuracy(&codes[1], rank)?,
+            accuracy_fitted: accuracy(&codes[0], fitted, rank)?,
+            accuracy_unseen: accuracy(&codes[1], unseen, rank)?,
         });
     }
     let (kept_variance, spectrum, total_variance) = match codec {
@@ -110,7 +120,7 @@ fn figures(session: &Session, codec: &Codec, [fitted, unseen]: [&Population; 2])
         }
         Codec::Identity(_) => (1.0, Vec::new(), 0.0),
     };
-    let before = weft_net::accuracies(fitted, dataset, Part::Validation, &session.device)?;
+    let before = weft_net::accuracies(&fitted.networks, (dataset, fitted.tasks.as_deref()), Part::Validation, &session.device)?;
     Ok(CodecFigures {
         kind: codec.name().to_owned(),
         rank: full,

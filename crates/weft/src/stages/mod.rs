@@ -8,6 +8,7 @@ mod evaluate;
 mod export;
 mod models;
 mod report;
+mod runs;
 mod sample;
 mod streamed;
 mod train;
@@ -15,6 +16,7 @@ mod zoo;
 
 pub(crate) use data::load as load_dataset;
 pub(crate) use report::peak_memory;
+pub(crate) use runs::tasks_of;
 pub(crate) use sample::on_demand;
 
 use crate::cache::{self, Completed, Running, StageKey, State};
@@ -25,7 +27,7 @@ use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
-use weft_core::{Dataset, Digest, Monitor, Population, Record, Seed};
+use weft_core::{Dataset, Digest, FieldSpec, Monitor, Population, Record, Seed};
 use weft_eval::Estimate;
 use weft_net::Device;
 use weft_zoo::Zoo;
@@ -71,6 +73,12 @@ impl<'a> Session<'a> {
     /// The examples, for a stage that does nothing without.
     pub(crate) fn dataset(&self, stage: Stage) -> Result<&Dataset> {
         self.data.as_ref().map(|(dataset, _)| dataset).ok_or(Error::RunWithoutData { stage: stage.name() })
+    }
+
+    /// The fields that the generator is to be conditioned on.
+    pub(crate) fn fields(&self) -> Vec<FieldSpec> {
+        let num_classes = self.data.as_ref().map(|(dataset, _)| dataset.num_classes());
+        self.config.generator.conditions().iter().map(|field| field.to_field(num_classes)).collect()
     }
 
     /// Completes a stage; whether it was already is said with it.

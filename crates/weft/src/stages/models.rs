@@ -3,17 +3,17 @@
 //! One flow, and a list of refiners: the chosen one behind the flow, the same settings behind some baselines (so
 //! that the flow's own part can be told), and, for the ablation, its settings changed one at a time.
 
-use super::{Done, Session, canonicalize, encode};
-use crate::config::{BaselinesConfig, RefinerConfig, RunConfig};
+use super::{Done, Session, canonicalize, encode, tasks_of};
+use crate::Result;
+use crate::config::{BaselinesConfig, RefinerConfig, RunConfig, condition_of};
 use crate::run::Stage;
-use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use weft_core::{Condition, Schema, Split, Value};
+use weft_core::{Condition, FieldSpec, Monitor, Record, Schema, Split, Value};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
 use weft_gen::{Artifact, Flow, Generator, Refined, Refiner, TrainingSet};
-use weft_zoo::{Filter, Purpose, Zoo};
+use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Training networks of all snapshots in canonical form, as the generators see them.
 pub(super) struct Learnt {
@@ -21,6 +21,8 @@ pub(super) struct Learnt {
     pub(super) set: TrainingSet,
     /// What is asked for where the run file does not say.
     pub(super) condition: Condition,
+    /// Whether the networks have tasks of their own.
+    pub(super) has_tasks: bool,
 }
 
 /// Loads the training runs' networks; held-out runs cannot be reached this way.
@@ -36,9 +38,12 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
         .filter_map(|e| e.record().provenance.parents.first())
         .filter_map(|digest| place.get(digest).copied())
         .collect();
+    let num_classes = session.dataset(Stage::Train)?.num_classes();
+    let tasks = tasks_of(finals.iter().map(Entry::record), canonical.architecture(), num_classes)?;
     let raw_finals = raw.load(&raw_finals, Purpose::Fit)?.select(&order);
-    let conditions = all.iter().map(|entry| entry.record().condition()).collect();
-    let condition = default_condition(session.config, &finals.iter().map(|e| e.record().condition()).collect::<Vec<_>>());
+    let fields = session.fields();
+    let conditions = all.iter().map(|entry| entry.record().condition(&fields)).collect::<weft_core::Result<_>>()?;
+    let condition = default_condition(session.config, &fields, &finals)?;
     let codec = Arc::new(encode::codec_of(done.of(Stage::Encode))?);
     let set = TrainingSet::new(
         codec,
@@ -47,26 +52,26 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
         raw_finals,
         conditions,
     )?;
-    Ok(Learnt { set, condition })
+    Ok(Learnt { set, condition, has_tasks: tasks.is_some() })
 }
 
-/// The run file's condition; what it leaves open is the mean of the best quarter of the final networks.
-pub(super) fn default_condition(config: &RunConfig, finals: &[Condition]) -> Condition {
-    let scalar = |condition: &Condition, field: &str| match condition.get(field) {
-        Some(Value::Scalar(value)) => Some(value),
-        _ => None,
-    };
-    let mut best: Vec<&Condition> = finals.iter().collect();
-    let accuracy = |c: &Condition| scalar(c, "validation-accuracy").unwrap_or(0.0);
+/// The run file's condition. Numbers that it leaves open are the mean of the best quarter of the final networks; other fields stay unknown.
+pub(super) fn default_condition(config: &RunConfig, fields: &[FieldSpec], finals: &[Entry]) -> Result<Condition> {
+    let mut best: Vec<&Record> = finals.iter().map(Entry::record).collect();
+    let accuracy = |record: &Record| record.metrics.get("validation-accuracy").copied().unwrap_or(0.0);
     best.sort_by(|a, b| accuracy(b).total_cmp(&accuracy(a)));
     best.truncate(finals.len().div_ceil(4));
-    config.generator.conditions().iter().fold(Condition::unknown(), |condition, field| {
-        let values: Vec<f64> = best.iter().filter_map(|c| scalar(c, field)).collect();
+    let best = best.into_iter().map(|record| record.condition(fields)).collect::<weft_core::Result<Vec<_>>>()?;
+    Ok(filled(&condition_of(&config.sample.condition, fields)?, fields, &best))
+}
+
+/// A condition whose open numbers are means.
+fn filled(asked: &Condition, fields: &[FieldSpec], best: &[Condition]) -> Condition {
+    fields.iter().filter(|field| asked.get(&field.name).is_none()).fold(asked.clone(), |condition, field| {
+        let number = |value: Option<&Value>| if let Some(Value::Scalar(number)) = value { Some(*number) } else { None };
+        let values: Vec<f64> = best.iter().filter_map(|c| number(c.get(&field.name))).collect();
         let mean = (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
-        match config.sample.condition.get(field).copied().or(mean) {
-            Some(value) => condition.with(field, value),
-            None => condition,
-        }
+        mean.into_iter().fold(condition, |condition, mean| condition.with(&field.name, mean))
     })
 }
 
@@ -199,15 +204,17 @@ impl<'a> Models<'a> {
     }
 }
 
-/// Whether a condition can be asked of the trained flow.
-pub(super) fn check_condition(schema: &Schema, condition: &Condition) -> Result<()> {
-    schema.encode(condition).map(|_| ()).map_err(Error::Core)
+/// Checks that a condition can be asked of the trained flow, and says where it goes beyond what training showed.
+pub(super) fn check_condition(monitor: &Monitor, schema: &Schema, condition: &Condition) -> Result<()> {
+    schema.extrapolations(condition)?.iter().for_each(|found| monitor.note(found.to_string()));
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::BaselineName;
+    use weft_core::FieldType;
 
     #[test]
     fn every_setting_of_the_refiner_is_ablated_once() {
@@ -225,13 +232,12 @@ mod tests {
     }
 
     #[test]
-    fn an_open_condition_is_that_of_the_best_quarter() {
-        let mut config = RunConfig::quickstart(&[]).unwrap();
-        let finals: Vec<Condition> =
-            (0..8).map(|i| Condition::unknown().with("validation-accuracy", f64::from(i)).with("step", 100.0)).collect();
-        let asked = default_condition(&config, &finals);
-        assert_eq!(asked, Condition::unknown().with("validation-accuracy", 6.5).with("step", 100.0));
-        config.sample.condition.insert("step".to_owned(), 5.0);
-        assert_eq!(default_condition(&config, &finals).get("step"), Some(Value::Scalar(5.0)));
+    fn open_numbers_are_those_of_the_best_quarter() {
+        let fields = [FieldSpec::scalar("validation-accuracy"), FieldSpec::new("task", FieldType::Classes { num_classes: None })];
+        let task = Value::Classes(weft_core::ClassSet::new([1]).unwrap());
+        let best = [6.0, 7.0].map(|i| Condition::unknown().with("validation-accuracy", i).with("task", task.clone()));
+        assert_eq!(filled(&Condition::unknown(), &fields, &best), Condition::unknown().with("validation-accuracy", 6.5));
+        let asked = Condition::unknown().with("task", task).with("validation-accuracy", 5.0);
+        assert_eq!(filled(&asked, &fields, &best), asked);
     }
 }

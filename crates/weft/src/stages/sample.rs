@@ -10,6 +10,7 @@
 use super::models::{self, Learnt, Models};
 use super::{Done, Session, canonicalize, export, read_json, streamed, write_json};
 use crate::cache::{Completed, Running, StageKey};
+use crate::config::condition_of;
 use crate::run::Stage;
 use crate::{Error, Result, SampleRequest};
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ use weft_gen::Generator;
 use weft_zoo::{Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The files, in the order of [`Models::own`].
 const FILES: [&str; 2] = ["flow.safetensors", "refined.safetensors"];
 
@@ -81,9 +82,9 @@ pub(super) fn key(session: &Session, done: &Done, version: u32) -> StageKey {
 
 fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed> {
     let config = &session.config.sample;
-    let Learnt { set, condition } = models::learn_from(session, done)?;
+    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
     let models = Models::new(session, &done.of(Stage::Train).folder, set);
-    models::check_condition(models.flow()?.schema(), &condition)?;
+    models::check_condition(session.monitor, models.flow()?.schema(), &condition)?;
     let own = models.own()?;
     let total = (own.len() * config.seeds * config.count) as u64;
     session.monitor.start("sample", total, "networks");
@@ -111,7 +112,13 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
 
 /// A condition as metadata.
 pub(super) fn describe(condition: &Condition) -> BTreeMap<String, String> {
-    condition.iter().map(|(field, value)| (format!("condition.{field}"), format!("{value:?}"))).collect()
+    condition.iter().map(|(field, value)| (format!("condition.{field}"), value.to_string())).collect()
+}
+
+/// The run's condition with what a request says otherwise.
+pub(super) fn asked_of(session: &Session, condition: &Condition, request: &SampleRequest) -> Result<Condition> {
+    let asked = condition_of(&request.condition, &session.fields())?;
+    Ok(asked.iter().fold(condition.clone(), |condition, (field, value)| condition.with(field, value.clone())))
 }
 
 /// Samples networks, and gives their batch norms the statistics of data.
@@ -136,11 +143,11 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest)
     if session.data.is_none() {
         return streamed::on_demand(session, done, request);
     }
-    let Learnt { set, condition } = models::learn_from(session, done)?;
+    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
     let architecture = set.architecture().clone();
     let models = Models::new(session, &done.of(Stage::Train).folder, set);
-    let condition = request.condition.iter().fold(condition, |condition, (field, &value)| condition.with(field, value));
-    models::check_condition(models.flow()?.schema(), &condition)?;
+    let condition = asked_of(session, &condition, request)?;
+    models::check_condition(session.monitor, models.flow()?.schema(), &condition)?;
     let own = models.own()?;
     let Some(generator) = own.last() else { return Ok(Vec::new()) };
     session.monitor.start("sample", request.count as u64, "networks");

@@ -18,12 +18,12 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use weft_core::{Condition, Monitor, Schema, Seed};
+use weft_core::{Condition, FieldSpec, Monitor, Schema, Seed};
 use weft_gen::{Artifact, CodeFlow, CodeSet, FlowTrainer, RefinerTrainer};
 use weft_net::PopulationLoss;
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Points of a loss curve.
 const POINTS: u64 = 100;
 
@@ -88,10 +88,11 @@ fn train_flow(
     save: &dyn Fn(CodeFlow) -> weft_gen::Result<Artifact>,
 ) -> Result<ModelTraining> {
     let (config, device, seed) = (session.config.generator.flow(), &session.device, session.seed.fork("generator").fork("flow"));
-    let settings = weft_gen::FlowConfig { conditions: conditions(session, &codes), ..config.to_flow() };
-    let schema = Schema::fit(&settings.conditions, &codes.conditions);
+    let settings = config.to_flow(conditions(session, &codes));
+    // What samples are to be asked for is checked before anything is trained for it.
+    Schema::fit(&settings.conditions, &codes.conditions)?.encode(condition)?;
     let job = Job::new(session, folder, "flow", ("velocity MSE", config.steps));
-    let training = job.run(
+    job.run(
         |saved| match saved {
             Some(saved) => FlowTrainer::resume(settings, codes, seed, device, saved),
             None => FlowTrainer::new(settings, codes, seed, device),
@@ -100,13 +101,14 @@ fn train_flow(
             let flops = trainer.flops();
             Ok((save(trainer.finish(session.config.sampler.to_sampler())?)?, flops))
         },
-    )?;
-    models::check_condition(&schema, condition)?;
-    Ok(training)
+    )
 }
 
 fn train_refiners(session: &Session, folder: &Path, learnt: &Learnt, plans: &[RefinerPlan]) -> Result<Vec<ModelTraining>> {
-    let Learnt { set, condition } = learnt;
+    let Learnt { set, condition, has_tasks } = learnt;
+    if *has_tasks && !plans.is_empty() {
+        return Err(Error::ManyTasks { stage: Stage::Train.name() });
+    }
     let (device, seed) = (&session.device, session.seed.fork("generator"));
     let models = Models::new(session, folder, set.clone());
     let dataset = session.dataset(Stage::Train)?;
@@ -137,13 +139,13 @@ fn train_refiners(session: &Session, folder: &Path, learnt: &Learnt, plans: &[Re
 
 /// The fields that the flow is conditioned on. Checkpoints from elsewhere may lack those that are the default, such as
 /// `step`: the flow does without. That none has a field which a run file asks for is an error of its own.
-fn conditions(session: &Session, set: &CodeSet) -> Vec<String> {
+fn conditions(session: &Session, set: &CodeSet) -> Vec<FieldSpec> {
     let default = FlowConfig::default().conditions;
     let is_imported = matches!(session.config.zoo, ZooConfig::Existing(_));
-    let mut fields = session.config.generator.conditions().to_vec();
-    fields.retain(|field| {
+    let mut fields = session.fields();
+    fields.retain(|FieldSpec { name: field, .. }| {
         let is_known = set.conditions.iter().any(|condition| condition.get(field).is_some());
-        let is_kept = is_known || !is_imported || !default.contains(field);
+        let is_kept = is_known || !is_imported || !default.iter().any(|default| &default.name == field);
         if !is_kept {
             session.monitor.note(format!("train: no training checkpoint says its `{field}`; the flow does without"));
         }

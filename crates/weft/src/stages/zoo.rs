@@ -1,5 +1,6 @@
 //! Stage 1: a zoo is trained, or an existing one is taken as it is.
 
+use super::runs::{self, PlannedRun};
 use super::{Session, append, data};
 use crate::cache::{Completed, Running};
 use crate::config::{ArchitectureConfig, TrainZooConfig, ZooConfig};
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use weft_core::{Architecture, Dataset, Digest, Monitor, Population, Provenance, Recipe, Record, Seed, Split};
+use weft_core::{Architecture, Dataset, Digest, Monitor, Population, Provenance, Recipe, Record, Seed, Task};
 use weft_net::{Device, RunResult};
 use weft_zoo::Zoo;
 
@@ -30,7 +31,7 @@ pub(super) fn run(session: &Session) -> Result<(Completed, bool)> {
 fn existing_zoo(session: &Session, path: &Path, architecture: Option<&ArchitectureConfig>) -> Result<(Completed, bool)> {
     let zoo = Zoo::open(path)?;
     if let Some(config) = architecture {
-        let asked = data::architecture(config, session.data.as_ref().map(|(dataset, _)| dataset))?;
+        let asked = data::architecture(config, session.data.as_ref().map(|(dataset, _)| dataset), None)?;
         if !asked.same_graph(zoo.architecture()) {
             let reason = format!("the zoo holds `{}` networks", zoo.architecture().name());
             let what = format!("`{}` of the run file", asked.name());
@@ -43,12 +44,13 @@ fn existing_zoo(session: &Session, path: &Path, architecture: Option<&Architectu
 
 fn train(session: &Session, config: &TrainZooConfig, architecture: &ArchitectureConfig) -> Result<(Completed, bool)> {
     let dataset = session.dataset(Stage::Zoo)?;
-    let architecture = Arc::new(data::architecture(architecture, Some(dataset))?);
+    let architecture = Arc::new(data::architecture(architecture, Some(dataset), config.tasks.as_ref())?);
     let recipe = config.recipe.to_recipe(dataset.range(weft_core::Part::Train).len())?;
     let text = Digest::of_bytes(weft_zoo::architecture_to_toml(&architecture).as_bytes());
     let key = session.key(("zoo", "zoo"), VERSION, &[]).setting("train", config).input("architecture", text);
     let (completed, fresh) = session.unless_fresh(key, |running| {
-        let job = Job { session, config, dataset, architecture, recipe };
+        let runs = runs::plan(config, dataset.num_classes(), session.seed)?;
+        let job = Job { session, config, dataset, architecture, recipe, runs };
         job.run(running)
     })?;
     // Checkpoints that were imported since make it another zoo, though nothing is trained again.
@@ -62,6 +64,7 @@ struct Job<'a> {
     dataset: &'a Dataset,
     architecture: Arc<Architecture>,
     recipe: Recipe,
+    runs: Vec<PlannedRun>,
 }
 
 /// A block of runs.
@@ -77,16 +80,16 @@ impl Job<'_> {
         } else {
             Zoo::create(running.folder(), &self.session.config.run.name, self.architecture.clone(), None)?
         };
-        let total = self.config.runs + self.config.held_out_runs;
+        let total = self.runs.len();
         let complete = zoo.runs()?;
         let session = self.session;
-        let missing: Vec<usize> = (0..total).filter(|&run| !complete.contains(&run_name(run))).collect();
+        let missing: Vec<&PlannedRun> = self.runs.iter().filter(|run| !complete.contains(&run.name)).collect();
         if missing.len() < total {
             session.monitor.note(format!("zoo: {} of {total} networks are there, goes on", total - missing.len()));
         }
         // A block goes in as a whole or not at all; no device is without one.
         let share = missing.len().div_ceil(session.device.all().len());
-        let blocks: Vec<&[usize]> = missing.chunks(self.config.runs_at_once.min(share).max(1)).collect();
+        let blocks: Vec<&[&PlannedRun]> = missing.chunks(self.config.runs_at_once.min(share).max(1)).collect();
         session.monitor.start("train zoo", missing.len() as u64, "networks");
         weft_net::share_out(
             &blocks,
@@ -100,35 +103,37 @@ impl Job<'_> {
         running.complete_as(&["zoo.toml"], digest)
     }
 
-    fn train_block(&self, block: &[usize], device: &Device, monitor: &Monitor) -> Result<Trained> {
-        let session = self.session;
+    fn train_block(&self, block: &[&PlannedRun], device: &Device, monitor: &Monitor) -> Result<Trained> {
         if monitor.should_stop() {
             return Err(Error::Interrupted { stage: Stage::Zoo.name() });
         }
         let since = Instant::now();
-        let seeds: Vec<Seed> = block.iter().map(|&run| session.seed.fork("zoo").index(run as u64)).collect();
-        let runs = weft_net::train(&self.architecture, self.dataset, &self.recipe, &seeds, device, monitor)?;
+        let seeds: Vec<Seed> = block.iter().map(|run| run.seed).collect();
+        let tasks: Option<Vec<Task>> = block.iter().map(|run| run.task.clone()).collect();
+        let labelled = (self.dataset, tasks.as_deref());
+        let runs = weft_net::train(&self.architecture, labelled, &self.recipe, &seeds, device, monitor)?;
         Ok(Trained { runs, secs_each: since.elapsed().as_secs_f64() / block.len() as f64 })
     }
 
-    fn append(&self, zoo: &mut Zoo, block: &[usize], trained: &Trained) -> Result<()> {
+    fn append(&self, zoo: &mut Zoo, block: &[&PlannedRun], trained: &Trained) -> Result<()> {
         let dim = self.architecture.num_parameters();
         let mut rows = Vec::with_capacity(trained.runs.iter().map(|r| r.snapshots.len()).sum::<usize>() * dim);
         let mut records = Vec::new();
-        for (&run, result) in block.iter().zip(&trained.runs) {
+        for (run, result) in block.iter().zip(&trained.runs) {
             records.extend(self.records(run, result, trained.secs_each));
             result.snapshots.iter().for_each(|snapshot| rows.extend_from_slice(&snapshot.row));
         }
         append(zoo, &Population::new(self.architecture.clone(), rows)?, &records)
     }
 
-    fn records(&self, run: usize, result: &RunResult, train_secs: f64) -> Vec<Record> {
-        let split = if run < self.config.runs { Split::Train } else { Split::Test };
+    fn records(&self, run: &PlannedRun, result: &RunResult, train_secs: f64) -> Vec<Record> {
+        let labels = run.task.iter().map(|task| (Task::LABEL.to_owned(), task.name().to_owned())).collect::<BTreeMap<_, _>>();
         let last = result.snapshots.len() - 1;
         let record = |(i, snapshot): (usize, &weft_net::Snapshot)| Record {
             step: Some(snapshot.step),
             is_final: i == last,
-            split: Some(split),
+            split: Some(run.split),
+            labels: labels.clone(),
             recipe: Some(self.recipe.clone()),
             metrics: BTreeMap::from([
                 ("train-loss".to_owned(), snapshot.train_loss),
@@ -141,13 +146,8 @@ impl Job<'_> {
                 licence: self.config.licence.clone(),
                 ..Provenance::default()
             },
-            ..Record::new(Digest::of_weights(&self.architecture, &snapshot.row), run_name(run))
+            ..Record::new(Digest::of_weights(&self.architecture, &snapshot.row), run.name.as_str())
         };
         result.snapshots.iter().enumerate().map(record).collect()
     }
-}
-
-/// The name of a run in the catalogue.
-fn run_name(run: usize) -> String {
-    format!("run-{run:05}")
 }

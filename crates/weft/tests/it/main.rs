@@ -1,9 +1,11 @@
 //! Whole runs on tiny real networks: one binary, a module a concern.
 
+mod conditions;
 mod interrupted;
 mod refused;
 mod run;
 mod streamed;
+mod tasks;
 
 use std::path::Path;
 use weft::config::RunConfig;

@@ -7,10 +7,10 @@ use weft::{Kind, Monitor, SampleRequest, Stage};
 fn a_condition_that_was_not_trained_on_names_the_known_ones() {
     let dir = tempfile::tempdir().unwrap();
     let config = tiny(&dir.path().join("run"), &[]);
-    let request = |field: &str, value| SampleRequest {
+    let request = |field: &str, value: f64| SampleRequest {
         count: 1,
         seed: 0,
-        condition: [(field.to_owned(), value)].into(),
+        condition: [(field.to_owned(), value.into())].into(),
         folder: dir.path().join("samples"),
     };
     let refusal = |request| weft::sample(&config, &request, &Monitor::silent()).unwrap_err().to_string();

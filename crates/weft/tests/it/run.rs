@@ -90,7 +90,7 @@ fn samples_on_demand_follow_their_seed_and_condition() {
     let dir = tempfile::tempdir().unwrap();
     let config = tiny(&dir.path().join("run"), &[]);
     let sample = |name: &str, seed| {
-        let condition = BTreeMap::from([("step".to_owned(), 10.0)]);
+        let condition = BTreeMap::from([("step".to_owned(), 10.0.into())]);
         let request = SampleRequest { count: 2, seed, condition, folder: dir.path().join(name) };
         let files = weft::sample(&config, &request, &Monitor::silent()).unwrap();
         files.iter().map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>()

@@ -115,12 +115,14 @@ pub(in crate::stages) fn learn_from(session: &Session, done: &Done) -> Result<(C
     let is_final = |entry: &Entry| entry.record().is_final;
     let rows = span.codes().chunks_exact(span.rank()).zip(&entries);
     let final_codes: Vec<f32> = rows.filter(|(_, entry)| is_final(entry)).flat_map(|(code, _)| code.to_vec()).collect();
-    let finals: Vec<Condition> = entries.iter().filter(|e| is_final(e)).map(|e| e.record().condition()).collect();
+    let finals: Vec<Entry> = entries.iter().filter(|e| is_final(e)).cloned().collect();
+    let fields = session.fields();
+    let conditions = entries.iter().map(|entry| entry.record().condition(&fields)).collect::<weft_core::Result<_>>()?;
     let set = CodeSet {
         code_len: span.rank(),
         codes: Arc::new(span.codes().to_vec()),
         final_codes: Arc::new(final_codes),
-        conditions: Arc::new(entries.iter().map(|entry| entry.record().condition()).collect()),
+        conditions: Arc::new(conditions),
     };
-    Ok((set, models::default_condition(session.config, &finals)))
+    Ok((set, models::default_condition(session.config, &fields, &finals)?))
 }

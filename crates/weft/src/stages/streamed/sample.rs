@@ -20,7 +20,7 @@ use weft_gen::CodeFlow;
 use weft_zoo::{CheckpointWriter, Metadata, Purpose};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Networks that are decoded in one pass over the training networks: each has a file open.
 const AT_ONCE: usize = 32;
 
@@ -52,6 +52,7 @@ pub(in crate::stages) fn run(session: &Session, done: &Done) -> Result<(Complete
 fn sample_all(session: &Session, done: &Done, running: Running) -> Result<Completed> {
     let (config, since) = (&session.config.sample, Instant::now());
     let generator = Sampler::open(session, done)?;
+    models::check_condition(session.monitor, generator.flow.schema(), &generator.condition)?;
     if generator.basis.zoo.architecture().nodes().iter().any(|node| matches!(node.op, Op::BatchNorm { .. })) {
         session.monitor.note("sample: without data, batch norms keep the running statistics that were decoded");
     }
@@ -72,9 +73,8 @@ fn sample_all(session: &Session, done: &Done, running: Running) -> Result<Comple
 /// Samples networks beside those of the run and writes a file each.
 pub(in crate::stages) fn on_demand(session: &Session, done: &Done, request: &SampleRequest) -> Result<Vec<PathBuf>> {
     let mut generator = Sampler::open(session, done)?;
-    for (field, &value) in &request.condition {
-        generator.condition = generator.condition.with(field, value);
-    }
+    generator.condition = sample::asked_of(session, &generator.condition, request)?;
+    models::check_condition(session.monitor, generator.flow.schema(), &generator.condition)?;
     std::fs::create_dir_all(&request.folder).map_err(Error::io("create", &request.folder))?;
     session.monitor.start("sample", request.count as u64, "networks");
     let seed = session.seed.fork("on demand").index(request.seed);

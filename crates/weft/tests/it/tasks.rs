@@ -1,0 +1,226 @@
+//! Zoos of many tasks: made, held out, resumed, and taken to samples.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use weft::config::{ExistingZooConfig, RefinerConfig, RunConfig, ZooConfig};
+use weft::zoos::{self, Selection};
+use weft::{Event, Kind, Monitor, SampleRequest, Stage};
+use weft_core::{Digest, HeldOutTasks, Part, Split, Task};
+use weft_zoo::{Filter, Purpose, Zoo};
+
+/// Two runs of every task that tells some of five classes from the others; the data are files.
+fn config(output: &Path, data: &Path, more: &[&str]) -> RunConfig {
+    let text = format!(
+        r#"
+[run]
+name = "tasks"
+output = '{}'
+device = "cpu"
+
+[data.idx]
+path = '{}'
+name = "points"
+validation = 60
+
+[architecture.mlp]
+hidden = [8]
+
+[zoo.train]
+runs-at-once = 7
+tasks.subsets = {{ held-out-pairs = 2, per-task = 2 }}
+
+[zoo.train.recipe]
+learning-rate = 0.02
+batch-size = 20
+duration.steps = 300
+optimizer.adam = {{}}
+
+[codec.pca]
+rank = {{ fixed = 16 }}
+
+[generator.flow]
+width = 48
+blocks = 1
+steps = 200
+conditions = ["validation-accuracy", {{ classes = "task" }}]
+
+[sampler.heun]
+steps = 6
+
+[sample]
+count = 4
+seeds = 1
+condition = {{ task = [1, 2] }}
+"#,
+        output.display(),
+        data.display()
+    );
+    let more: Vec<String> = more.iter().map(|&o| o.to_owned()).collect();
+    RunConfig::parse(&text, "tasks.toml", &more).expect("the run file is valid")
+}
+
+/// Five classes of images of six pixels, each bright in a pixel of its own, in MNIST's files.
+fn points(folder: &Path) -> std::io::Result<()> {
+    for (name, count) in [("train", 300u32), ("t10k", 100)] {
+        let noise = weft_core::Seed::new(u64::from(count)).uniforms(count as usize * 6);
+        let pixel = |at: usize| 90.0 * noise[at] + if at % 6 == at / 6 % 5 { 160.0 } else { 0.0 };
+        let images = (0..noise.len()).map(|at| pixel(at) as u8);
+        let labels = (0..count).map(|i| (i % 5) as u8);
+        let file = |sizes: &[u32], bytes: Vec<u8>| [sizes.iter().flat_map(|s| s.to_be_bytes()).collect(), bytes].concat();
+        std::fs::write(folder.join(format!("{name}-images-idx3-ubyte")), file(&[0x803, count, 2, 3], images.collect()))?;
+        std::fs::write(folder.join(format!("{name}-labels-idx1-ubyte")), file(&[0x801, count], labels.collect()))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_task_has_its_runs_and_whole_pairs_are_held_out() {
+    let dir = tempfile::tempdir().unwrap();
+    points(dir.path()).unwrap();
+    let config = config(&dir.path().join("run"), dir.path(), &[]);
+    weft::run(&config, Stage::Zoo, &Monitor::silent()).unwrap();
+    let folder = dir.path().join("run/zoo");
+    let zoo = Zoo::open(&folder).unwrap();
+    assert_eq!(zoo.architecture().num_outputs(), 2);
+    let entries = zoo.records(&Filter::default()).unwrap();
+    let mut runs_of = BTreeMap::<&str, usize>::new();
+    let division: BTreeMap<String, bool> = HeldOutTasks { pairs: 2, containing: None }
+        .divide(5)
+        .unwrap()
+        .into_iter()
+        .map(|(set, held)| (set.to_string(), held))
+        .collect();
+    for entry in &entries {
+        let record = entry.record();
+        let task = record.labels["task"].as_str();
+        *runs_of.entry(task).or_default() += 1;
+        assert_eq!(record.split == Some(Split::Test), division[task], "{task}");
+        assert!(record.run.starts_with(&format!("task-{task}-")), "{}", record.run);
+        assert_eq!(record.task(5).unwrap().unwrap().name(), task);
+        // Always saying the more frequent output reaches 0.8 at most.
+        assert!(record.metrics["validation-accuracy"] > 0.9, "{task}: {:?}", record.metrics);
+    }
+    assert_eq!((runs_of.len(), entries.len()), (30, 60));
+    assert!(runs_of.values().all(|&count| count == 2));
+    assert_eq!(division.values().filter(|held_out| **held_out).count(), 4);
+
+    // What the catalogue says is what the networks do.
+    let networks = zoo.load(&entries, Purpose::Evaluate).unwrap();
+    let data = weft_zoo::data::idx_folder(dir.path(), "points", 60).unwrap();
+    let tasks: Vec<Task> = entries.iter().map(|entry| entry.record().task(5).unwrap().unwrap()).collect();
+    let cpu = weft_net::Device::cpu();
+    let accuracies = weft_net::accuracies(&networks, (&data, &tasks[..]), Part::Validation, &cpu).unwrap();
+    let stored = entries.iter().map(|entry| entry.record().metrics["validation-accuracy"]);
+    assert!(accuracies.iter().zip(stored).all(|(a, b)| (a - b).abs() < 1e-12));
+
+    let listed = |selection: &str| {
+        let selection = Selection { condition: Some(selection.to_owned()), ..Selection::default() };
+        zoos::list(&folder, &selection).unwrap().len()
+    };
+    assert_eq!((listed("task = \"0+3\""), listed("split = \"test\"")), (2, 8));
+}
+
+#[test]
+fn sets_with_certain_classes_are_held_out() {
+    let dir = tempfile::tempdir().unwrap();
+    points(dir.path()).unwrap();
+    let more =
+        ["zoo.train.tasks.subsets={ held-out-pairs = 0, held-out-containing = [3, 1] }", "zoo.train.recipe.duration.steps=2"];
+    weft::run(&config(&dir.path().join("run"), dir.path(), &more), Stage::Zoo, &Monitor::silent()).unwrap();
+    let entries = Zoo::open(&dir.path().join("run/zoo")).unwrap().records(&Filter::default()).unwrap();
+    let together = |task: &str| task.contains('1') == task.contains('3');
+    assert!(entries.iter().all(|e| (e.record().split == Some(Split::Test)) == together(&e.record().labels["task"])));
+    let none = config(&dir.path().join("none"), dir.path(), &["zoo.train.tasks.subsets.held-out-pairs=15"]);
+    let error = weft::run(&none, Stage::Zoo, &Monitor::silent()).unwrap_err();
+    assert_eq!(error.to_string(), "held-out tasks: all 15 pairs of tasks are, and none is left to train on");
+    let far = config(&dir.path().join("far"), dir.path(), &["zoo.train.tasks.subsets.held-out-containing=[5]"]);
+    let error = weft::run(&far, Stage::Zoo, &Monitor::silent()).unwrap_err();
+    assert!(error.to_string().contains("class 5 is not below 5"), "{error}");
+}
+
+#[test]
+fn a_zoo_of_tasks_that_was_stopped_goes_on_to_the_same_networks() {
+    let dir = tempfile::tempdir().unwrap();
+    points(dir.path()).unwrap();
+    let digests = |run: &str| {
+        let entries = Zoo::open(&dir.path().join(run).join("zoo")).unwrap().records(&Filter::default()).unwrap();
+        entries.iter().map(|e| (e.record().run.clone(), e.record().digest)).collect::<BTreeSet<(String, Digest)>>()
+    };
+    let whole = config(&dir.path().join("whole"), dir.path(), &["zoo.train.runs-at-once=60"]);
+    weft::run(&whole, Stage::Zoo, &Monitor::silent()).unwrap();
+    let stopped = config(&dir.path().join("stopped"), dir.path(), &[]);
+    let stop = AtomicBool::new(false);
+    let sink = |event: Event| {
+        if let Event::Progress { done } = event {
+            stop.store(done >= 25, Ordering::Relaxed);
+        }
+    };
+    let error = weft::run(&stopped, Stage::Zoo, &Monitor::new(&sink, &stop)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Interrupted);
+    let some = digests("stopped").len();
+    assert!((7..60).contains(&some), "{some} networks were kept");
+    weft::run(&stopped, Stage::Zoo, &Monitor::silent()).unwrap();
+    assert_eq!(digests("stopped"), digests("whole"));
+}
+
+#[test]
+fn a_generator_learns_from_tasks_and_never_from_those_held_out() {
+    let dir = tempfile::tempdir().unwrap();
+    points(dir.path()).unwrap();
+    let config = config(&dir.path().join("run"), dir.path(), &[]);
+    let outcome = weft::run(&config, Stage::Sample, &Monitor::silent()).unwrap();
+    assert_eq!(outcome.stages.len(), 5);
+    let codec = std::fs::read_to_string(dir.path().join("run/codec/codec.json")).unwrap();
+    let figures: weft::report::data::CodecFigures = serde_json::from_str(&codec).unwrap();
+    assert!(figures.accuracy_before > 0.85, "networks are measured on their own tasks: {}", figures.accuracy_before);
+    let flow = weft_zoo::read_tensors(&dir.path().join("run/generator/flow.safetensors")).unwrap();
+    assert_eq!(flow.metadata["field.task"], "classes 5");
+    let (_, seen) = &flow.tensors["field.task.seen"];
+    let held_out = HeldOutTasks { pairs: 2, containing: None }.divide(5).unwrap().into_iter().filter(|(_, held)| *held);
+    let held_out: Vec<Vec<f32>> =
+        held_out.map(|(set, _)| (0..5).map(|class| f32::from(u8::from(set.contains(class)))).collect()).collect();
+    assert_eq!((seen.len(), held_out.len()), (26 * 5, 4));
+    assert!(seen.chunks_exact(5).all(|task| !held_out.iter().any(|held| held == task)));
+    // A task that is held out can be asked for all the same.
+    let asked = held_out[0].iter().enumerate().filter(|(_, on)| **on > 0.0).map(|(class, _)| class.to_string()).collect::<Vec<_>>();
+    let condition = BTreeMap::from([("task".to_owned(), asked.join("+").as_str().into())]);
+    let request = SampleRequest { count: 2, seed: 1, condition, folder: dir.path().join("asked") };
+    let files = weft::sample(&config, &request, &Monitor::silent()).unwrap();
+    let metadata = weft_zoo::read_metadata(&files[0]).unwrap();
+    assert_eq!(metadata["condition.task"], asked.join("+"));
+}
+
+#[test]
+fn what_judges_one_task_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    points(dir.path()).unwrap();
+    let config = config(&dir.path().join("run"), dir.path(), &["generator.flow.steps=5"]);
+    for until in [Stage::Evaluate, Stage::Export] {
+        let error = weft::run(&config, until, &Monitor::silent()).unwrap_err();
+        assert_eq!(error.to_string(), "`evaluate` judges networks of one task, and those of this zoo have many");
+        assert_eq!((error.kind(), error.hint().unwrap().as_str()), (Kind::Input, "end the run with `--until sample`"));
+    }
+    assert!(!dir.path().join("run").exists(), "nothing is trained for it");
+    weft::run(&config, Stage::Zoo, &Monitor::silent()).unwrap();
+
+    let mut existing = config.clone();
+    existing.zoo = ZooConfig::Existing(ExistingZooConfig { path: dir.path().join("run/zoo") });
+    existing.architecture = None;
+    existing.run.output = dir.path().join("existing");
+    let error = weft::run(&existing, Stage::Export, &Monitor::silent()).unwrap_err();
+    assert!(error.to_string().starts_with("`evaluate` judges"), "{error}");
+    existing.refiner = Some(RefinerConfig { steps: 2, ..RefinerConfig::default() });
+    let error = weft::run(&existing, Stage::Train, &Monitor::silent()).unwrap_err();
+    assert_eq!(error.hint().unwrap(), "leave `[refiner]` out", "{error}");
+    let request = |data: Option<&str>| weft::structure::StructureRequest {
+        zoo: dir.path().join("run/zoo"),
+        data: data.map(str::to_owned),
+        sample: 8,
+        seed: 0,
+    };
+    let found = weft::structure::measure(&request(None), &Monitor::silent()).unwrap();
+    assert_eq!(found.num_sampled, 8);
+    let error = weft::structure::measure(&request(Some("digits")), &Monitor::silent()).unwrap_err();
+    assert!(error.hint().unwrap().contains("leave `--data` out"), "{error}");
+}

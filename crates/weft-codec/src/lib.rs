@@ -10,6 +10,8 @@
 //! [`Span`] is the same PCA for networks too large to be held: its basis is the networks that it was fitted on, read in
 //! [`Blocks`] of columns.
 //!
+//! [`Ridge`] is the linear map from conditions to codes that generators are compared with.
+//!
 //! What PCA drops is never silent: [`Codec::reconstruction_error`] gives the loss against rank from one
 //! encoding, [`Pca::decode_at_rank`] the networks whose accuracy to measure, [`Codec::residual_variance`] the
 //! noise that probabilistic PCA would put back.
@@ -27,6 +29,7 @@ mod linalg;
 mod normalize;
 mod pca;
 mod persist;
+mod ridge;
 mod span;
 
 pub use blocks::{Blocks, Geometry, ReadColumns, geometry};
@@ -35,6 +38,7 @@ pub use config::{CodecConfig, CodecKind, Normalization, Rank, Solver};
 pub use error::Error;
 pub use normalize::Normalizer;
 pub use pca::Pca;
+pub use ridge::Ridge;
 pub use span::{Give, Span};
 
 /// The result of this crate's fallible functions.

@@ -16,6 +16,7 @@
 //!
 //! Shape legend: `n` networks, `D` weights, `b` examples, `c` classes, `k` features.
 
+pub mod conditional;
 mod context;
 mod error;
 mod figures;

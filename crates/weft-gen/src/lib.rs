@@ -3,6 +3,7 @@
 //! - [`trivial`]: noise copies, Gaussians, KDE, interpolations, soups, the mean, the nearest. They are the
 //!   baselines that a claim of novelty has to beat, and proposals for the refiner like any other.
 //! - [`flow`]: conditional flow matching on codes, with the samplers of [`sampler`].
+//! - [`RidgeGenerator`]: a linear map from conditions to codes, the baseline of conditional ones.
 //! - [`refine`]: the function-aware refiner, usable behind every generator.
 //! - [`workload`]: pieces of training to measure a machine by.
 //!
@@ -14,6 +15,7 @@ mod artifact;
 mod error;
 pub mod flow;
 pub mod refine;
+mod ridge;
 pub mod sampler;
 mod training_set;
 pub mod trivial;
@@ -23,6 +25,7 @@ pub use artifact::Artifact;
 pub use error::{Error, Result};
 pub use flow::{CodeFlow, Flow, FlowConfig, FlowTrainer};
 pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};
+pub use ridge::RidgeGenerator;
 pub use sampler::{Sampler, SamplerConfig};
 pub use training_set::{CodeSet, TrainingSet};
 

@@ -124,10 +124,11 @@ pub fn run(config: &RunConfig, until: Stage, monitor: &Monitor) -> Result<Outcom
     Ok(outcome)
 }
 
-/// Where a run ends: without data nothing can be judged, and samples are files already. What is judged has one task.
+/// Where a run ends: without data nothing can be judged, and samples are files already.
 fn last_stage(config: &RunConfig, until: Stage) -> Result<Stage> {
     match until {
-        Stage::Evaluate | Stage::Export if config.zoo.tasks().is_some() => Err(Error::ManyTasks { stage: Stage::Evaluate.name() }),
+        // Samples of many tasks are written by task, on demand.
+        Stage::Export if config.zoo.tasks().is_some() && config.data.is_some() => Ok(Stage::Evaluate),
         Stage::Evaluate if config.data.is_none() => Err(Error::RunWithoutData { stage: until.name() }),
         Stage::Export if config.data.is_none() => Ok(Stage::Sample),
         _ => Ok(until),

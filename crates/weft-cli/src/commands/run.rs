@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use std::fmt::Write as _;
 use std::path::Path;
 use weft::config::{ExistingZooConfig, RunConfig, ZooConfig};
-use weft::report::data::{Report, RowKind};
+use weft::report::data::{Report, RowKind, TaskReport, TaskRow, TaskRowKind};
 use weft::{Monitor, Outcome, SampleRequest, Stage};
 
 pub(super) fn quickstart(arguments: Quickstart, monitor: &Monitor) -> anyhow::Result<Answer> {
@@ -79,8 +79,40 @@ fn human(outcome: &Outcome) -> String {
     text
 }
 
+/// The rows and verdicts of an evaluation over held-out tasks.
+fn of_tasks(tasks: &TaskReport) -> String {
+    let evaluation = &tasks.evaluation;
+    let row = |row: &TaskRow| {
+        let mark = if row.kind == TaskRowKind::Ours { "*" } else { "" };
+        let accuracy = format!("{:.2} ± {:.2}", row.accuracy.mean * 100.0, row.accuracy.se * 100.0);
+        vec![format!("{}{mark}", row.name), accuracy, row.disagreement.map_or_else(String::new, |d| format!("{:.2}", d.mean))]
+    };
+    let rows: Vec<Vec<String>> = evaluation.rows.iter().map(row).collect();
+    let mut text = table(&["networks", "accuracy %", "disagreement"], &rows);
+    let (tasks, clusters) = (evaluation.tasks.len(), evaluation.num_clusters);
+    let _ = writeln!(text, "* ours. Test examples of {tasks} held-out tasks, {clusters} of them independent.");
+    for verdict in &evaluation.verdicts {
+        let condition = if verdict.uses_condition { "uses its condition" } else { "ignores its condition" };
+        let regression = if verdict.is_regression == Some(true) { "; one answer a task: a regression" } else { "" };
+        let not_beaten = match verdict.not_beaten.join(", ") {
+            names if names.is_empty() => "beats all baselines".to_owned(),
+            names => format!("does not beat: {names}"),
+        };
+        let (gap, se) = (100.0 * verdict.gap.mean, 100.0 * verdict.gap.se);
+        let _ = writeln!(
+            text,
+            "{}: {condition}; {gap:+.2} ± {se:.2} points beside trained networks; {not_beaten}{regression}",
+            verdict.generator
+        );
+    }
+    text
+}
+
 /// The report's rows in short.
 fn figures(report: &Report) -> String {
+    if let Some(tasks) = &report.tasks {
+        return of_tasks(tasks);
+    }
     let ours = |kind| matches!(kind, RowKind::Generator | RowKind::Refined);
     let rows: Vec<Vec<String>> = report
         .evaluation

@@ -5,6 +5,8 @@
 
 pub use crate::structure::{InterpolationPath, ZooStructure};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+pub use weft_eval::conditional::{Comparison, ConditionVerdict, TaskEvaluation, TaskRow, TaskRowKind};
 pub use weft_eval::{Estimate, Evaluation, Finding, Parity, Row, RowKind, ThresholdCurve, Units, Verdict};
 
 /// Everything that the page shows.
@@ -17,6 +19,8 @@ pub struct Report {
     pub zoo: ZooFacts,
     /// What was found: rows, verdicts, parity.
     pub evaluation: Evaluation,
+    /// What was found of tasks that were held out, where networks have tasks of their own; `evaluation` is empty then.
+    pub tasks: Option<TaskReport>,
     /// Sampled networks' first-layer weights beside their nearest training networks'.
     pub filters: Vec<FilterPair>,
     /// What alignment changed.
@@ -193,6 +197,41 @@ pub struct Costs {
     pub sgd_secs: Option<f64>,
     /// Peak memory of the whole run.
     pub peak_memory_bytes: Option<u64>,
+}
+
+/// A conditional evaluation with what it cost.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskReport {
+    /// Rows, comparisons and verdicts.
+    pub evaluation: TaskEvaluation,
+    /// Times.
+    pub costs: TaskCosts,
+}
+
+/// Times of a conditional evaluation, on one machine.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskCosts {
+    /// Training of the whole zoo, if the run trained it.
+    pub zoo_secs: Option<f64>,
+    /// Fitting of codec and generators.
+    pub fit_secs: f64,
+    /// Training of one network for a task, within a population.
+    pub train_secs: f64,
+    /// Sampling of one network, for each generator.
+    pub sample_secs: BTreeMap<String, f64>,
+}
+
+impl TaskCosts {
+    /// After how many networks sampling has taken less time than training each, fitting counted, and with `zoo` the zoo too; none if
+    /// never.
+    #[must_use]
+    pub fn break_even(&self, generator: &str, zoo: bool) -> Option<f64> {
+        let saved = self.train_secs - self.sample_secs.get(generator)?;
+        let spent = self.fit_secs + if zoo { self.zoo_secs? } else { 0.0 };
+        (saved > 0.0).then(|| spent / saved)
+    }
 }
 
 /// First-layer weights of one sampled network and its nearest training network, unit by unit.

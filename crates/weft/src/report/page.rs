@@ -2,7 +2,7 @@
 
 use super::data::Report;
 use super::html::{count, each, escape, plural};
-use super::{closing, filters, method, novelty, rows, structure, tables, verdict};
+use super::{closing, conditional, filters, method, novelty, rows, structure, tables, verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -11,22 +11,29 @@ const STYLE: &str = include_str!("style.css");
 /// The page needs no network and no script. Whatever the figures are, finite or not, it is well formed.
 #[must_use]
 pub fn page(report: &Report) -> String {
-    let sections = [
-        verdict::verdict(report),
-        novelty::scatter(report),
-        novelty::curves(report),
-        filters::filters(report),
-        tables::all_rows(report),
-        tables::parity(report),
-        method::ablation(report),
+    let judged = if report.tasks.is_some() {
+        vec![conditional::verdict(report), conditional::rows(report)]
+    } else {
+        vec![
+            verdict::verdict(report),
+            novelty::scatter(report),
+            novelty::curves(report),
+            filters::filters(report),
+            tables::all_rows(report),
+            tables::parity(report),
+            method::ablation(report),
+        ]
+    };
+    let method = [
         method::training(report),
         method::canonicalization(report),
         structure::structure(report),
         method::codec(report),
-        closing::costs(report),
-        closing::limits(report),
+        if report.tasks.is_some() { conditional::costs(report) } else { closing::costs(report) },
+        if report.tasks.is_some() { String::new() } else { closing::limits(report) },
         closing::provenance(report),
     ];
+    let sections: Vec<String> = judged.into_iter().chain(method).collect();
     let title = if report.title.trim().is_empty() { "Weft report" } else { report.title.trim() };
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

@@ -10,11 +10,11 @@
 
 use super::models::{self, Learnt, Models, Proposal, RefinerPlan, Role};
 use super::train::ModelTraining;
-use super::{Done, Session, canonicalize, sample, tasks_of, train, write_json};
+use super::{Done, Session, canonicalize, conditional, sample, tasks_of, train, write_json};
+use crate::Result;
 use crate::cache::{Completed, Running};
 use crate::report::data::{AblationRow, FilterPair};
 use crate::run::Stage;
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use weft_canon::{Group, Matching, match_to};
 use weft_core::{Architecture, Condition, Digest, Op, Part, Population, Split};
@@ -96,7 +96,7 @@ fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Complete
     let networks = Networks::load(done)?;
     let (records, num_classes) = (networks.entries.iter().map(Entry::record), session.dataset(Stage::Evaluate)?.num_classes());
     if tasks_of(records, networks.train.architecture(), num_classes)?.is_some() {
-        return Err(Error::ManyTasks { stage: Stage::Evaluate.name() });
+        return conditional::evaluate(session, done, running);
     }
     let config = &session.config.evaluate;
     let options = Options {

@@ -2,6 +2,7 @@
 //! is, and seals the stage's folder.
 
 mod canonicalize;
+mod conditional;
 mod data;
 mod encode;
 mod evaluate;

@@ -2,7 +2,7 @@
 
 use super::evaluate::SampleFacts;
 use super::{Done, Session, read_json, train};
-use crate::report::data::{Costs, Fact, Provenance, Report, StageTime, ZooFacts};
+use crate::report::data::{Costs, Evaluation, Fact, Provenance, Report, StageTime, TaskReport, ZooFacts};
 use crate::run::{Stage, StageOutcome};
 use crate::{Result, report};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,17 +15,23 @@ pub(super) fn write(session: &Session, done: &Done, stages: &[StageOutcome]) -> 
     let evaluation = &done.of(Stage::Evaluate).folder;
     let raw = Zoo::open(&done.of(Stage::Zoo).folder)?;
     let entries = raw.records(&Filter::default())?;
+    let tasks: Option<TaskReport> =
+        evaluation.join("tasks.json").exists().then(|| read_json(&evaluation.join("tasks.json"))).transpose()?;
+    // What only an evaluation of one task writes.
+    let file = |name: &str| evaluation.join(name);
+    let one = tasks.is_none();
     let page = Report {
         title: session.config.run.name.clone(),
         zoo: zoo_facts(session.dataset(Stage::Evaluate)?, &raw, &entries),
-        evaluation: read_json(&evaluation.join("evaluation.json"))?,
-        filters: read_json(&evaluation.join("filters.json"))?,
+        evaluation: if one { read_json(&file("evaluation.json"))? } else { Evaluation::default() },
+        filters: if one { read_json(&file("filters.json"))? } else { Vec::new() },
         canonicalization: Some(read_json(&done.of(Stage::Canonicalize).folder.join("canonicalize.json"))?),
         structure: Some(read_json(&done.of(Stage::Canonicalize).folder.join("structure.json"))?),
         codec: Some(read_json(&done.of(Stage::Encode).folder.join("codec.json"))?),
         training: train::trainings(done.of(Stage::Train))?.into_iter().map(|training| training.curve).collect(),
-        ablation: read_json(&evaluation.join("ablation.json"))?,
-        costs: costs(session, done, &entries)?,
+        ablation: if one { read_json(&file("ablation.json"))? } else { Vec::new() },
+        costs: if one { costs(session, done, &entries)? } else { Costs { machine: machine(session), ..Costs::default() } },
+        tasks,
         stages: stages.iter().map(stage_time).collect(),
         provenance: provenance(session, done),
     };

@@ -122,7 +122,13 @@ pub(super) fn asked_of(session: &Session, condition: &Condition, request: &Sampl
 }
 
 /// Samples networks, and gives their batch norms the statistics of data.
-fn draw(session: &Session, generator: &dyn Generator, count: usize, condition: &Condition, seed: Seed) -> Result<Population> {
+pub(super) fn draw(
+    session: &Session,
+    generator: &dyn Generator,
+    count: usize,
+    condition: &Condition,
+    seed: Seed,
+) -> Result<Population> {
     let mut networks = generator.sample(count, condition, seed)?;
     let dataset = session.dataset(Stage::Sample)?;
     weft_net::recalibrate(&mut networks, dataset, session.config.sample.recalibrate, &session.device)?;

@@ -1,0 +1,339 @@
+//! Stage 5 where networks have tasks of their own: samples for tasks that were held out, beside networks trained for these, the same
+//! generators told something else, and what can be had without a generator.
+//!
+//! ```text
+//! evaluation/
+//!   tasks.json              rows, comparisons, verdicts and costs
+//! ```
+
+use super::models::{self, Learnt, Models};
+use super::{Done, Session, canonicalize, data, sample, tasks_of, train, write_json};
+use crate::cache::{Completed, Running};
+use crate::config::{ArchitectureConfig, ZooConfig};
+use crate::report::data::{TaskCosts, TaskReport};
+use crate::run::Stage;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+use weft_core::{
+    Architecture, ClassSet, Condition, Dataset, Digest, FieldType, Part, Population, Recipe, Seed, Split, Task, Value,
+};
+use weft_eval::conditional::{TaskMeasurements, TaskRowKind, evaluate_tasks};
+use weft_gen::{Generator, RidgeGenerator};
+use weft_zoo::{Entry, Filter, Purpose, Zoo};
+
+/// Networks trained anew for each held-out task: the yardstick of accuracy and of how much networks of one task differ.
+const TRAINED: usize = 4;
+/// Networks of many classes that are trained for the row of one network for all tasks.
+const MULTI_TASK: usize = 3;
+/// Training networks of the nearest tasks that count, at most.
+const NEAREST: usize = 32;
+
+/// What rows are measured with.
+struct Bench<'a> {
+    session: &'a Session<'a>,
+    dataset: &'a Dataset,
+    tasks: Vec<Task>,
+    /// What each task says of each test example, `[task][example]`.
+    labels: Vec<Vec<u32>>,
+    architecture: Arc<Architecture>,
+}
+
+/// Judges a run whose zoo has tasks.
+pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Completed> {
+    let dataset = session.dataset(Stage::Evaluate)?;
+    let zoo = Zoo::open(&canonicalize::zoo_of(done.of(Stage::Canonicalize)))?;
+    let finals = |split| zoo.records(&Filter { split: Some(split), final_only: true, ..Filter::default() });
+    let (train, held_out) = (finals(Split::Train)?, finals(Split::Test)?);
+    let tasks_of = |entries: &[Entry]| {
+        let tasks = tasks_of(entries.iter().map(Entry::record), zoo.architecture(), dataset.num_classes())?;
+        tasks.ok_or(Error::ManyTasks { stage: Stage::Evaluate.name() })
+    };
+    let (train_tasks, mut tasks) = (tasks_of(&train)?, tasks_of(&held_out)?);
+    tasks.sort_by(|a, b| a.name().cmp(b.name()));
+    tasks.dedup();
+    let bench = Bench::new(session, dataset, tasks, zoo.architecture().clone());
+    let recipe = held_out.iter().find_map(|entry| entry.record().recipe.clone());
+
+    let mut rows = Vec::new();
+    let (trained, train_secs) = match &recipe {
+        Some(recipe) => bench.trained(recipe)?,
+        None => (bench.held_out(&zoo.load(&held_out, Purpose::Evaluate)?, &tasks_of(&held_out)?)?, 0.0),
+    };
+    rows.push(trained);
+    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
+    let models = Models::new(session, &done.of(Stage::Train).folder, set.clone());
+    let mut sample_secs = BTreeMap::new();
+    for generator in models.own()? {
+        session.check_stop(Stage::Evaluate)?;
+        let (own, secs) = bench.generator(generator.as_ref(), &condition)?;
+        sample_secs.insert(generator.name().to_owned(), secs);
+        rows.extend(own);
+    }
+    let networks = zoo.load(&train, Purpose::Evaluate)?;
+    rows.push(bench.nearest(&networks, &train_tasks)?);
+    let ridge = RidgeGenerator::fit(set, models.flow()?.schema().clone(), session.seed.fork("ridge"))?;
+    rows.push(bench.single(&ridge, &condition)?);
+    rows.push(bench.everywhere("mean", &[mean_of(&networks)?])?);
+    rows.extend(bench.multi_task(recipe.as_ref())?);
+    rows.push(bench.majority());
+
+    let names: Vec<String> = bench.tasks.iter().map(|task| task.name().to_owned()).collect();
+    let clusters = bench.tasks.iter().map(|task| cluster(task, dataset.num_classes())).collect::<Result<Vec<_>>>()?;
+    let evaluation = evaluate_tasks(&names, &clusters, &rows)?;
+    let text = serde_json::to_string(&evaluation).unwrap_or_default();
+    let fit_secs = done.of(Stage::Encode).wall_secs + train::trainings(done.of(Stage::Train))?.iter().map(|t| t.secs).sum::<f64>();
+    let costs = TaskCosts {
+        zoo_secs: matches!(session.config.zoo, ZooConfig::Train(_)).then(|| done.of(Stage::Zoo).wall_secs),
+        fit_secs,
+        train_secs,
+        sample_secs,
+    };
+    write_json(&running.folder().join("tasks.json"), &TaskReport { evaluation, costs })?;
+    running.complete_as(&["tasks.json"], Digest::of_bytes(text.as_bytes()))
+}
+
+/// A task and its complement share a name: that of the first of the two.
+fn cluster(task: &Task, num_classes: usize) -> Result<String> {
+    let classes: ClassSet = task.name().parse()?;
+    let complement = ClassSet::new((0..num_classes as u32).filter(|class| !classes.contains(*class)))?;
+    Ok(classes.to_string().min(complement.to_string()))
+}
+
+fn mean_of(networks: &Population) -> Result<Population> {
+    let mut mean = vec![0.0_f64; networks.dim()];
+    networks.rows().for_each(|row| mean.iter_mut().zip(row).for_each(|(m, &w)| *m += f64::from(w)));
+    let row = mean.into_iter().map(|m| (m / networks.len() as f64) as f32).collect();
+    Ok(Population::new(networks.architecture().clone(), row)?)
+}
+
+impl<'a> Bench<'a> {
+    fn new(session: &'a Session<'a>, dataset: &'a Dataset, tasks: Vec<Task>, architecture: Arc<Architecture>) -> Self {
+        let classes = dataset.labels(Part::Test);
+        let labels = tasks.iter().map(|task| classes.iter().map(|&class| task.output(class)).collect()).collect();
+        Self { session, dataset, tasks, labels, architecture }
+    }
+
+    /// The condition that asks for a task.
+    fn ask(&self, base: &Condition, task: &Task) -> Result<Condition> {
+        let fields = self.session.fields();
+        let of_classes = fields.iter().filter(|field| matches!(field.kind, FieldType::Classes { .. }));
+        let classes: ClassSet = task.name().parse()?;
+        Ok(of_classes.fold(base.clone(), |condition, field| condition.with(&field.name, Value::Classes(classes.clone()))))
+    }
+
+    /// What networks say of each test example, `[n][example]`.
+    fn predictions(&self, networks: &Population) -> Result<Vec<Vec<u32>>> {
+        let tasks = vec![self.tasks[0].clone(); networks.len()];
+        let found = weft_net::predictions(networks, (self.dataset, &tasks[..]), Part::Test, &self.session.device)?;
+        Ok(found.chunks_exact(self.labels[0].len().max(1)).map(<[u32]>::to_vec).collect())
+    }
+
+    fn accuracy(&self, task: usize, predictions: &[u32]) -> f64 {
+        let right = predictions.iter().zip(&self.labels[task]).filter(|(a, b)| a == b).count();
+        right as f64 / predictions.len().max(1) as f64
+    }
+
+    /// Networks that are trained for the held-out tasks, and the seconds that one takes.
+    fn trained(&self, recipe: &Recipe) -> Result<(TaskMeasurements, f64)> {
+        let session = self.session;
+        let tasks: Vec<Task> = self.tasks.iter().flat_map(|task| vec![task.clone(); TRAINED]).collect();
+        let seed = session.seed.fork("evaluate").fork("trained");
+        let seeds: Vec<Seed> = (0..tasks.len()).map(|i| seed.fork(tasks[i].name()).index((i % TRAINED) as u64)).collect();
+        session.monitor.start("train for the held-out tasks", tasks.len() as u64, "networks");
+        let since = Instant::now();
+        let labelled = (self.dataset, &tasks[..]);
+        let runs = weft_net::train(&self.architecture, labelled, recipe, &seeds, &session.device, session.monitor)?;
+        let secs = since.elapsed().as_secs_f64() / tasks.len() as f64;
+        session.monitor.finish();
+        let last = |run: &weft_net::RunResult| run.snapshots.last().map(|snapshot| snapshot.row.clone()).unwrap_or_default();
+        let networks = Population::new(self.architecture.clone(), runs.iter().flat_map(last).collect())?;
+        let said = self.predictions(&networks)?;
+        let of_task: Vec<&[Vec<u32>]> = said.chunks_exact(TRAINED).collect();
+        let accuracy = of_task.iter().enumerate().map(|(t, said)| said.iter().map(|s| self.accuracy(t, s)).collect()).collect();
+        let mut trained = row("trained for the task", TaskRowKind::Runs, vec![accuracy]);
+        trained.disagreement = Some(of_task.iter().map(|said| disagreement(said)).collect());
+        Ok((trained, secs))
+    }
+
+    /// The zoo's own networks for the held-out tasks, where nothing is known of how they were trained.
+    fn held_out(&self, networks: &Population, tasks: &[Task]) -> Result<TaskMeasurements> {
+        let said = self.predictions(networks)?;
+        let of_task = |(t, task): (usize, &Task)| {
+            let of: Vec<&Vec<u32>> = said.iter().zip(tasks).filter(|(_, own)| own.name() == task.name()).map(|(s, _)| s).collect();
+            of.into_iter().map(|said| self.accuracy(t, said)).collect()
+        };
+        let accuracy = self.tasks.iter().enumerate().map(of_task).collect();
+        Ok(row("held-out runs", TaskRowKind::Runs, vec![accuracy]))
+    }
+
+    /// A generator that is told each task, told another, and told nothing; and the seconds that a sample takes.
+    fn generator(&self, generator: &dyn Generator, base: &Condition) -> Result<(Vec<TaskMeasurements>, f64)> {
+        let (session, config) = (self.session, &self.session.config.sample);
+        let (count, name) = (config.count, generator.name());
+        session.monitor.start(&format!("measure {name}"), (config.seeds * self.tasks.len()) as u64, "tasks");
+        let (mut told, mut other, mut nothing, mut secs, mut done) = (Vec::new(), Vec::new(), Vec::new(), 0.0, 0);
+        let mut differ = vec![0.0; self.tasks.len()];
+        for set in 0..config.seeds {
+            let seed = sample::seed_of(session, set);
+            let mut said = Vec::with_capacity(self.tasks.len());
+            for task in &self.tasks {
+                session.check_stop(Stage::Evaluate)?;
+                let since = Instant::now();
+                let networks = sample::draw(session, generator, count, &self.ask(base, task)?, seed.fork(task.name()))?;
+                secs += since.elapsed().as_secs_f64();
+                said.push(self.predictions(&networks)?);
+                done += 1;
+                session.monitor.progress(done);
+            }
+            let of = |t: usize, said: &[Vec<u32>]| said.iter().map(|s| self.accuracy(t, s)).collect::<Vec<f64>>();
+            told.push((0..said.len()).map(|t| of(t, &said[t])).collect());
+            other.push((0..said.len()).map(|t| of(t, &said[self.another(t)])).collect());
+            differ.iter_mut().zip(&said).for_each(|(sum, said)| *sum += disagreement(said) / config.seeds as f64);
+            let of_none = self.predictions(&sample::draw(session, generator, count, base, seed.fork("no task"))?)?;
+            nothing.push((0..said.len()).map(|t| of(t, &of_none)).collect());
+        }
+        session.monitor.finish();
+        let secs = secs / (config.seeds * self.tasks.len() * count) as f64;
+        let mut own = row(name, TaskRowKind::Ours, told);
+        own.disagreement = (count > 1).then_some(differ);
+        let control = |what: &str, accuracy| TaskMeasurements {
+            of: Some(name.to_owned()),
+            ..row(&format!("{name}, {what}"), TaskRowKind::Control, accuracy)
+        };
+        Ok((vec![own, control("told another task", other), control("told no task", nothing)], secs))
+    }
+
+    /// A held-out task that is neither this one nor its complement: the one half way round.
+    fn another(&self, task: usize) -> usize {
+        let n = self.tasks.len();
+        let own = cluster(&self.tasks[task], self.dataset.num_classes()).unwrap_or_default();
+        let differs = |&other: &usize| cluster(&self.tasks[other], self.dataset.num_classes()).is_ok_and(|other| other != own);
+        (0..n).map(|step| (task + n / 2 + step) % n).find(differs).unwrap_or(task)
+    }
+
+    /// Training networks of the tasks that differ in the fewest classes.
+    fn nearest(&self, networks: &Population, tasks: &[Task]) -> Result<TaskMeasurements> {
+        let classes = self.dataset.num_classes() as u32;
+        let differ = |a: &Task, b: &Task| (0..classes).filter(|&class| a.output(class) != b.output(class)).count();
+        let mut accuracy = Vec::with_capacity(self.tasks.len());
+        for (t, task) in self.tasks.iter().enumerate() {
+            let least = tasks.iter().map(|other| differ(task, other)).min().unwrap_or(0);
+            let nearest: Vec<usize> = (0..tasks.len()).filter(|&i| differ(task, &tasks[i]) == least).take(NEAREST).collect();
+            let said = self.predictions(&networks.select(&nearest))?;
+            accuracy.push(said.iter().map(|s| self.accuracy(t, s)).collect());
+        }
+        Ok(row("nearest task", TaskRowKind::Baseline, vec![accuracy]))
+    }
+
+    /// A generator of which one sample a task says all.
+    fn single(&self, generator: &dyn Generator, base: &Condition) -> Result<TaskMeasurements> {
+        let mut accuracy = Vec::with_capacity(self.tasks.len());
+        for (t, task) in self.tasks.iter().enumerate() {
+            let network = sample::draw(self.session, generator, 1, &self.ask(base, task)?, self.session.seed)?;
+            accuracy.push(self.predictions(&network)?.iter().map(|s| self.accuracy(t, s)).collect());
+        }
+        Ok(row(generator.name(), TaskRowKind::Baseline, vec![accuracy]))
+    }
+
+    /// The same networks for every task.
+    fn everywhere(&self, name: &str, seeds: &[Population]) -> Result<TaskMeasurements> {
+        let of_seed = |networks: &Population| {
+            let said = self.predictions(networks)?;
+            Ok((0..self.tasks.len()).map(|t| said.iter().map(|s| self.accuracy(t, s)).collect()).collect())
+        };
+        let accuracy = seeds.iter().map(of_seed).collect::<Result<Vec<_>>>()?;
+        Ok(row(name, TaskRowKind::Baseline, accuracy))
+    }
+
+    /// One network of the data's own classes for all tasks: a task is the sum of its classes' probabilities, above one half. Perceptrons
+    /// alone: of other architectures the one with more outputs is not known.
+    fn multi_task(&self, recipe: Option<&Recipe>) -> Result<Option<TaskMeasurements>> {
+        let session = self.session;
+        let (Some(recipe), Some(config @ ArchitectureConfig::Mlp(_))) = (recipe, &session.config.architecture) else {
+            return Ok(None);
+        };
+        let architecture = Arc::new(data::architecture(config, Some(self.dataset), None)?);
+        let seed = session.seed.fork("evaluate").fork("multi-task");
+        let seeds: Vec<Seed> = (0..MULTI_TASK as u64).map(|i| seed.index(i)).collect();
+        let runs = weft_net::train(&architecture, self.dataset, recipe, &seeds, &session.device, session.monitor)?;
+        let last = |run: &weft_net::RunResult| run.snapshots.last().map(|snapshot| snapshot.row.clone()).unwrap_or_default();
+        let networks = Population::new(architecture.clone(), runs.iter().flat_map(last).collect())?;
+        let logits = weft_net::logits(&networks, &self.dataset.gather(self.dataset.range(Part::Test)), &session.device)?;
+        let classes = architecture.num_outputs();
+        let of_network = |logits: &[f32]| {
+            let of_task = |t: usize| {
+                let said: Vec<u32> = logits.chunks_exact(classes).map(|z| u32::from(is_member(z, &self.tasks[t]))).collect();
+                vec![self.accuracy(t, &said)]
+            };
+            (0..self.tasks.len()).map(of_task).collect()
+        };
+        let accuracy = logits.chunks_exact(self.labels[0].len() * classes).map(of_network).collect();
+        Ok(Some(row("one network of all classes", TaskRowKind::Baseline, accuracy)))
+    }
+
+    /// The more frequent output, as training examples have it.
+    fn majority(&self) -> TaskMeasurements {
+        let training = self.dataset.labels(Part::Train);
+        let of_task = |(t, task): (usize, &Task)| {
+            let ones = training.iter().filter(|&&class| task.output(class) == 1).count();
+            let said = vec![u32::from(2 * ones > training.len()); self.labels[t].len()];
+            vec![self.accuracy(t, &said)]
+        };
+        row("majority", TaskRowKind::Baseline, vec![self.tasks.iter().enumerate().map(of_task).collect()])
+    }
+}
+
+/// A row of a name and kind, `accuracy` being `[seed][task][sample]`.
+fn row(name: &str, kind: TaskRowKind, accuracy: Vec<Vec<Vec<f64>>>) -> TaskMeasurements {
+    TaskMeasurements { name: name.to_owned(), kind, accuracy, ..TaskMeasurements::default() }
+}
+
+/// Whether the classes of a task have more than half of the probability.
+fn is_member(logits: &[f32], task: &Task) -> bool {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let (mut inside, mut all) = (0.0, 0.0);
+    for (class, z) in logits.iter().enumerate() {
+        let weight = f64::from(z - max).exp();
+        all += weight;
+        inside += if task.output(class as u32) == 1 { weight } else { 0.0 };
+    }
+    2.0 * inside > all
+}
+
+/// The mean fraction of examples on which two of some networks differ; 0 of fewer than two.
+fn disagreement(said: &[Vec<u32>]) -> f64 {
+    let mut fractions = Vec::new();
+    for (i, a) in said.iter().enumerate() {
+        for b in &said[..i] {
+            fractions.push(a.iter().zip(b).filter(|(a, b)| a != b).count() as f64 / a.len().max(1) as f64);
+        }
+    }
+    fractions.iter().sum::<f64>() / fractions.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn task(name: &str) -> Task {
+        Task::is_one_of(&name.parse().unwrap(), 4).unwrap()
+    }
+
+    #[test]
+    fn a_task_and_its_complement_are_one_cluster() {
+        let clusters: BTreeSet<String> = ["0+3", "1+2", "0", "1+2+3"].iter().map(|t| cluster(&task(t), 4).unwrap()).collect();
+        assert_eq!(clusters.len(), 2);
+    }
+
+    #[test]
+    fn probabilities_of_classes_add_up() {
+        // The greatest logit is outside, the sum of the two inside is more.
+        assert!(is_member(&[1.0, 0.9, 0.9, -9.0], &task("1+2")));
+        assert!(!is_member(&[3.0, 0.9, 0.9, -9.0], &task("1+2")));
+        assert!((disagreement(&[vec![0, 1, 1], vec![0, 1, 0], vec![0, 1, 0]]) - 2.0 / 9.0).abs() < 1e-12);
+        assert!(disagreement(&[vec![1]]).abs() < 1e-12);
+    }
+}

@@ -20,6 +20,9 @@ pub(crate) fn tables(reports: &[String]) -> Result<String, String> {
     let reports: Vec<Value> =
         reports.iter().map(|text| serde_json::from_str(text)).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
     let first = reports.first().ok_or("no report is named")?;
+    if first["tasks"].is_object() {
+        return Ok(of_tasks(&reports, first));
+    }
     let names: Vec<&str> = rows(first).filter_map(|row| row["name"].as_str()).collect();
     let cell = |name: &str, digits: usize, figure: &dyn Fn(&Value) -> Option<f64>| {
         let values: Vec<f64> = reports.iter().filter_map(|r| rows(r).find(|row| row["name"] == name).and_then(figure)).collect();
@@ -62,6 +65,65 @@ pub(crate) fn tables(reports: &[String]) -> Result<String, String> {
         format!("mean ± standard error over {runs} runs")
     };
     Ok(format!("{page}\nEvery run trains its own zoo and its own generators; {seeds}. {}\n", costs(first)))
+}
+
+/// The tables of evaluations over held-out tasks.
+fn of_tasks(reports: &[Value], first: &Value) -> String {
+    let rows = |report: &'_ Value| report["tasks"]["evaluation"]["rows"].as_array().cloned().unwrap_or_default();
+    let mut page = String::new();
+    head(&mut page, &["test accuracy, %", "standard error over tasks", "worst task", "disagreement / trained"]);
+    for row in rows(first) {
+        let Some(name) = row["name"].as_str() else { continue };
+        let figures = |figure: &dyn Fn(&Value) -> Option<f64>| -> Vec<f64> {
+            reports.iter().filter_map(|report| rows(report).iter().find(|row| row["name"] == name).and_then(figure)).collect()
+        };
+        let worst = |row: &Value| list(&row["by_task"]).filter_map(Value::as_f64).reduce(f64::min);
+        let cells = [
+            estimate(&figures(&|row| Some(100.0 * row["accuracy"]["mean"].as_f64()?)), 2),
+            estimate(&figures(&|row| Some(100.0 * row["accuracy"]["se"].as_f64()?)), 2),
+            estimate(&figures(&|row| Some(100.0 * worst(row)?)), 2),
+            estimate(&figures(&|row| row["disagreement"]["mean"].as_f64()), 2),
+        ];
+        line(&mut page, name, cells.into_iter());
+    }
+    let _ = writeln!(
+        page,
+        "\n| generator | beside | difference, points | its standard error over tasks | better by two of them |\n|---|---|---|---|---|"
+    );
+    let comparisons = |report: &'_ Value| report["tasks"]["evaluation"]["comparisons"].as_array().cloned().unwrap_or_default();
+    for comparison in comparisons(first) {
+        let same = |other: &Value| other["ours"] == comparison["ours"] && other["with"] == comparison["with"];
+        let found: Vec<Value> = reports.iter().filter_map(|report| comparisons(report).into_iter().find(|c| same(c))).collect();
+        let figures = |key: &str| found.iter().filter_map(|c| Some(100.0 * c["difference"][key].as_f64()?)).collect::<Vec<f64>>();
+        let better = found.iter().filter(|c| c["better"] == true).count();
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {} | {better} of {} |",
+            comparison["ours"].as_str().unwrap_or_default(),
+            comparison["with"].as_str().unwrap_or_default(),
+            estimate(&figures("mean"), 2),
+            estimate(&figures("se"), 2),
+            found.len()
+        );
+    }
+    let costs_of = &first["tasks"]["costs"];
+    let sampling: Vec<String> = costs_of["sample_secs"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, secs)| Some(format!("{name} {:.2} ms", 1e3 * secs.as_f64()?)))
+        .collect();
+    let train = costs_of["train_secs"].as_f64().unwrap_or(f64::NAN);
+    format!(
+        "{page}\n{} held-out tasks, {} of them independent; {} runs with a zoo and generators each. In the first, a network trained within a population took \
+         {:.1} ms, a sample: {}. {}\n",
+        list(&first["tasks"]["evaluation"]["tasks"]).count(),
+        first["tasks"]["evaluation"]["num_clusters"],
+        reports.len(),
+        1e3 * train,
+        sampling.join(", "),
+        costs(first)
+    )
 }
 
 fn rows(report: &Value) -> impl Iterator<Item = &Value> {
@@ -118,6 +180,22 @@ mod tests {
             r#"{{"evaluation": {{"thresholds": [0.5], "snapshot_thresholds": [], "rows": [{{"name": "flow", "accuracy": {{"mean": {accuracy}}},
             "curves": [{{"bar": "median", "npd": [{{"mean": 0.25}}]}}]}}]}}, "stages": [{{"name": "zoo", "secs": 2.0}}]}}"#
         )
+    }
+
+    #[test]
+    fn tasks_have_tables_of_their_own() {
+        let report = |accuracy: f64| {
+            let mean = |mean: f64| serde_json::json!({ "mean": mean, "se": 0.01 });
+            let row = serde_json::json!({ "name": "flow", "accuracy": mean(accuracy), "by_task": [0.5, 0.25], "disagreement": mean(2.0) });
+            let comparison = serde_json::json!({ "ours": "flow", "with": "ridge", "difference": mean(-0.02), "better": false });
+            let evaluation =
+                serde_json::json!({ "tasks": ["0", "1"], "num_clusters": 2, "rows": [row], "comparisons": [comparison] });
+            serde_json::json!({ "tasks": { "evaluation": evaluation, "costs": { "train_secs": 0.1, "sample_secs": { "flow": 0.001 } } } }).to_string()
+        };
+        let page = tables(&[report(0.8), report(0.9)]).unwrap();
+        assert!(page.contains("| flow | 85.00 ± 5.00 | 1.00 ± 0.00 | 25.00 ± 0.00 | 2.00 ± 0.00 |"), "{page}");
+        assert!(page.contains("| flow | ridge | -2.00 ± 0.00 | 1.00 ± 0.00 | 0 of 2 |"), "{page}");
+        assert!(page.contains("2 held-out tasks, 2 of them independent; 2 runs") && page.contains("flow 1.00 ms"), "{page}");
     }
 
     #[test]

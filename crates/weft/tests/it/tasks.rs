@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use weft::report::data::TaskRowKind;
 use weft::config::{ExistingZooConfig, RefinerConfig, RunConfig, ZooConfig};
 use weft::zoos::{self, Selection};
 use weft::{Event, Kind, Monitor, SampleRequest, Stage};
@@ -192,24 +193,46 @@ fn a_generator_learns_from_tasks_and_never_from_those_held_out() {
 }
 
 #[test]
-fn what_judges_one_task_says_so() {
+fn held_out_tasks_are_judged_beside_networks_trained_for_them() {
     let dir = tempfile::tempdir().unwrap();
     points(dir.path()).unwrap();
-    let config = config(&dir.path().join("run"), dir.path(), &["generator.flow.steps=5"]);
-    for until in [Stage::Evaluate, Stage::Export] {
-        let error = weft::run(&config, until, &Monitor::silent()).unwrap_err();
-        assert_eq!(error.to_string(), "`evaluate` judges networks of one task, and those of this zoo have many");
-        assert_eq!((error.kind(), error.hint().unwrap().as_str()), (Kind::Input, "end the run with `--until sample`"));
+    let config = config(&dir.path().join("run"), dir.path(), &[]);
+    let outcome = weft::run(&config, Stage::Export, &Monitor::silent()).unwrap();
+    assert_eq!(outcome.stages.last().unwrap().stage, Stage::Evaluate);
+    let tasks = outcome.report.unwrap().tasks.expect("a task zoo is judged by tasks");
+    let evaluation = &tasks.evaluation;
+    // Two pairs of five classes: four tasks, each of which shares its cluster with its complement.
+    assert_eq!((evaluation.tasks.len(), evaluation.num_clusters), (4, 2));
+    let row = |name: &str| evaluation.rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no row `{name}`"));
+    assert_eq!(evaluation.rows[0].kind, TaskRowKind::Runs);
+    assert!(row("trained for the task").accuracy.mean > 0.9, "{:?}", row("trained for the task"));
+    // A network and its complement's are right on the same examples together: one network for all tasks is right on half.
+    for name in ["mean", "flow, told no task"] {
+        assert!((row(name).accuracy.mean - 0.5).abs() < 1e-9, "{:?}", row(name));
     }
-    assert!(!dir.path().join("run").exists(), "nothing is trained for it");
-    weft::run(&config, Stage::Zoo, &Monitor::silent()).unwrap();
+    assert!(row("one network of all classes").accuracy.mean > 0.9);
+    for name in ["flow", "flow, told another task", "nearest task", "ridge", "majority"] {
+        let row = row(name);
+        assert!(row.by_task.len() == 4 && row.by_task.iter().all(|a| (0.0..=1.0).contains(a)), "{row:?}");
+    }
+    let verdict = &evaluation.verdicts[0];
+    assert_eq!(verdict.generator, "flow");
+    let told = row("flow").accuracy.mean - row("flow, told another task").accuracy.mean;
+    let compared = evaluation.comparisons.iter().find(|c| c.with == "flow, told another task").unwrap();
+    assert!((compared.difference.mean - told).abs() < 1e-9);
+    assert!(tasks.costs.break_even("flow", false).is_none_or(|n| n > 0.0) && tasks.costs.train_secs > 0.0);
+    let page = std::fs::read_to_string(outcome.page.unwrap()).unwrap();
+    assert!(page.contains("tasks that were never trained for") && page.contains("one network of all classes"));
 
+    // A zoo that is there already is judged alike, though nothing is left to export.
     let mut existing = config.clone();
     existing.zoo = ZooConfig::Existing(ExistingZooConfig { path: dir.path().join("run/zoo") });
     existing.architecture = None;
     existing.run.output = dir.path().join("existing");
-    let error = weft::run(&existing, Stage::Export, &Monitor::silent()).unwrap_err();
-    assert!(error.to_string().starts_with("`evaluate` judges"), "{error}");
+    let outcome = weft::run(&existing, Stage::Evaluate, &Monitor::silent()).unwrap();
+    let again = outcome.report.unwrap().tasks.unwrap().evaluation;
+    assert!(again.rows.iter().all(|row| row.name != "one network of all classes"), "its outputs are not known");
+    assert_eq!(again.rows[0], evaluation.rows[0]);
     existing.refiner = Some(RefinerConfig { steps: 2, ..RefinerConfig::default() });
     let error = weft::run(&existing, Stage::Train, &Monitor::silent()).unwrap_err();
     assert_eq!(error.hint().unwrap(), "leave `[refiner]` out", "{error}");

@@ -1,6 +1,7 @@
 //! Networks that are not in memory, read a block of weights at a time.
 
-use crate::linalg::{SUM_BLOCK, SymmetricSum, rows_of};
+use crate::centered::Centered;
+use crate::linalg::{SUM_BLOCK, SymmetricSum};
 use crate::normalize::{Normalizer, moments};
 use crate::{Error, Result};
 use std::ops::Range;
@@ -76,12 +77,12 @@ pub struct Geometry {
 /// Fewer than two networks, a weight that is not finite, or what reading returns.
 pub fn geometry<E: From<Error>>(rows: &mut Blocks<'_, E>) -> Result<Geometry, E> {
     let n = rows.num_rows();
-    let (mut sum, mut squares, mut piece) = (SymmetricSum::zeros(n), 0.0, Vec::new());
+    let (mut sum, mut squares) = (SymmetricSum::zeros(n), 0.0);
     rows.each(|columns, values| {
         let (means, _) = moments(values, columns.len(), columns.start)?;
         squares += values.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>();
         let normalizer = Normalizer { mean: means.into_iter().map(|m| m as f32).collect(), scale: vec![1.0; columns.len()] };
-        add_gram(&normalizer, values, (&mut sum, &mut piece));
+        Centered::new(&normalizer, values).add_gram(&mut sum);
         Ok(())
     })?;
     let mut distances = 0.0;
@@ -97,14 +98,4 @@ pub fn geometry<E: From<Error>>(rows: &mut Blocks<'_, E>) -> Result<Geometry, E>
     }
     let mean_distance = distances / (n * (n - 1) / 2) as f64;
     Ok(Geometry { spectrum, mean_distance, norm: (squares / n as f64).sqrt() })
-}
-
-/// Adds `X̃X̃ᵀ` of a block's rows to a sum.
-pub(crate) fn add_gram(normalizer: &Normalizer, rows: &[f32], (sum, piece): (&mut SymmetricSum, &mut Vec<f64>)) {
-    let d = normalizer.dim();
-    for start in (0..d).step_by(SUM_BLOCK) {
-        let columns = start..(start + SUM_BLOCK).min(d);
-        normalizer.columns_f64(rows, columns.clone(), piece);
-        sum.add(rows_of(piece, columns.len()));
-    }
 }

@@ -13,6 +13,7 @@ use crate::linalg::{ROW_BLOCK, SUM_BLOCK, product, rows_of, rows_of_mut};
 use crate::normalize::Normalizer;
 use crate::{Error, Result};
 use faer::Accum;
+use faer::reborrow::ReborrowMut as _;
 use rayon::prelude::*;
 
 /// The part of the total variance that the kept eigenvalues are.
@@ -133,10 +134,14 @@ impl Pca {
             return Err(Error::Rank { asked: rank, available: k });
         }
         let matrix = rows_of(&self.matrix, d).subrows(0, rank);
-        let mut rows = vec![0.0; codes.len() / k * d];
-        rows.par_chunks_mut(ROW_BLOCK * d).zip(codes.par_chunks(ROW_BLOCK * k)).for_each(|(rows, codes)| {
-            rows.chunks_exact_mut(d).for_each(|row| row.copy_from_slice(&self.normalizer.mean));
-            product(rows_of_mut(rows, d), Accum::Add, rows_of(codes, k).subcols(0, rank), matrix);
+        let codes = rows_of(codes, k).subcols(0, rank);
+        let mut rows = vec![0.0; codes.nrows() * d];
+        let pieces = rows_of_mut(&mut rows, d).par_col_chunks_mut(SUM_BLOCK).zip(self.normalizer.mean.par_chunks(SUM_BLOCK));
+        pieces.enumerate().for_each(|(i, (mut rows, mean))| {
+            for row in rows.rb_mut().row_iter_mut() {
+                row.iter_mut().zip(mean).for_each(|(x, &mean)| *x = mean);
+            }
+            product(rows, Accum::Add, codes, matrix.subcols(i * SUM_BLOCK, mean.len()));
         });
         Ok(rows)
     }

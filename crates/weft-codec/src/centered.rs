@@ -1,25 +1,29 @@
 //! Centered and scaled weights in f64, and the products of a fit that are made of them: `x̃ = (x − mean) / scale`.
 //!
-//! A weight becomes an f64 where it is multiplied, a piece of columns at a time, so that no copy of the networks is made.
+//! A weight becomes an f64 where it is multiplied, a piece of columns at a time, so that no copy of the networks is made: on the cores,
+//! if no device takes the product.
 
 use crate::linalg::{SUM_BLOCK, SYMMETRIC_BLOCK, SymmetricSum, product, rows_of, rows_of_mut, vectorized};
 use crate::normalize::Normalizer;
-use faer::{Accum, MatRef};
+use faer::Accum;
 use rayon::prelude::*;
 use std::ops::Range;
+use weft_core::products::{Normalized, Products};
 
 /// Rows `[n, d]` that are centered and scaled when they are read.
 pub(crate) struct Centered<'a> {
-    rows: &'a [f32],
+    on: &'a dyn Products,
+    rows: Normalized<'a>,
     mean: Vec<f64>,
     /// One over the scale: a product takes a fraction of a division's time.
     factor: Vec<f64>,
 }
 
 impl<'a> Centered<'a> {
-    pub(crate) fn new(normalizer: &Normalizer, rows: &'a [f32]) -> Self {
+    pub(crate) fn new(on: &'a dyn Products, normalizer: &'a Normalizer, rows: &'a [f32]) -> Self {
         let mean = normalizer.mean.iter().map(|&m| f64::from(m)).collect();
-        Self { rows, mean, factor: normalizer.scale.iter().map(|&s| 1.0 / f64::from(s)).collect() }
+        let factor = normalizer.scale.iter().map(|&s| 1.0 / f64::from(s)).collect();
+        Self { on, rows: Normalized::new(rows, &normalizer.mean, &normalizer.scale), mean, factor }
     }
 
     fn dim(&self) -> usize {
@@ -47,6 +51,9 @@ impl<'a> Centered<'a> {
 
     /// Adds `X̃X̃ᵀ` to a sum `[n, n]`.
     pub(crate) fn add_gram(&self, sum: &mut SymmetricSum) {
+        if self.on.add_gram(sum.lower_mut(), self.rows) {
+            return;
+        }
         let mut piece = Vec::new();
         for columns in self.pieces(SYMMETRIC_BLOCK) {
             self.read(columns.clone(), &mut piece);
@@ -64,21 +71,26 @@ impl<'a> Centered<'a> {
     /// Reads columns of all rows, `[n, columns]`.
     fn read(&self, columns: Range<usize>, out: &mut Vec<f64>) {
         let d = self.dim();
-        out.resize(self.rows.len() / d * columns.len(), 0.0);
-        let rows = out.par_chunks_mut(columns.len()).zip(self.rows.par_chunks(d)).with_min_len(32);
+        let rows = self.rows.values();
+        out.resize(rows.len() / d * columns.len(), 0.0);
+        let rows = out.par_chunks_mut(columns.len()).zip(rows.par_chunks(d)).with_min_len(32);
         rows.for_each(|(out, row)| self.fill(row, columns.clone(), out));
     }
 
     /// Writes combinations of the rows, `u·X̃` of `u` `[k, n]`, rounded once, to `target` `[k, d]`.
-    pub(crate) fn combine(&self, u: MatRef<'_, f64>, target: &mut [f32]) {
-        let (d, n) = (self.dim(), u.ncols());
+    pub(crate) fn combine(&self, u: &[f64], target: &mut [f32]) {
+        if self.on.combine(target, u, self.rows) {
+            return;
+        }
+        let [n, d] = self.rows.shape();
+        let u = rows_of(u, n);
         let pieces: Vec<Range<usize>> = self.pieces(SUM_BLOCK).collect();
         let targets = rows_of_mut(target, d).par_col_chunks_mut(SUM_BLOCK);
         targets.zip(pieces).for_each_init(<(Vec<f64>, Vec<f64>)>::default, |(piece, sums), (target, columns)| {
             let width = columns.len();
             piece.resize(n * width, 0.0);
             sums.resize(u.nrows() * width, 0.0);
-            for (out, row) in piece.chunks_exact_mut(width).zip(self.rows.chunks_exact(d)) {
+            for (out, row) in piece.chunks_exact_mut(width).zip(self.rows.values().chunks_exact(d)) {
                 self.fill(row, columns.clone(), out);
             }
             product(rows_of_mut(sums, width), Accum::Replace, u, rows_of(piece, width));

@@ -11,6 +11,7 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par, Spec};
 use rayon::prelude::*;
+use weft_core::products::{Products, View};
 
 /// Rows of a product that one thread computes at a time, at most: the other side is brought in order once for them all.
 pub(crate) const ROW_BLOCK: usize = 256;
@@ -66,10 +67,24 @@ pub(crate) fn largest(values: &[f32]) -> f32 {
     }
 }
 
+/// Views a matrix or its transpose.
+pub(crate) fn matrix_of(view: View<'_>) -> MatRef<'_, f32> {
+    let ([rows, columns], [row_stride, column_stride]) = (view.shape(), view.strides());
+    if column_stride == 1 {
+        MatRef::from_row_major_slice_with_stride(view.data(), rows, columns, row_stride)
+    } else {
+        MatRef::from_column_major_slice_with_stride(view.data(), rows, columns, column_stride)
+    }
+}
+
 /// Computes `a·b` of row-major `a` `[m, k]`.
-pub(crate) fn product_rows(a: &[f32], b: MatRef<'_, f32>) -> Vec<f32> {
-    let (k, n) = (b.nrows(), b.ncols());
+pub(crate) fn product_rows(on: &dyn Products, a: &[f32], b: View<'_>) -> Vec<f32> {
+    let [k, n] = b.shape();
     let mut out = vec![0.0; a.len() / k * n];
+    if on.multiply(&mut out, View::new(a, a.len() / k, k), b, false) {
+        return out;
+    }
+    let b = matrix_of(b);
     let height = block_of(a.len() / k);
     out.par_chunks_mut(height * n)
         .zip(a.par_chunks(height * k))
@@ -134,6 +149,11 @@ impl SymmetricSum {
         add_triangle(rows_of_mut(&mut self.data, self.size), a);
     }
 
+    /// The sum, row-major; what is above the diagonal does not count.
+    pub(crate) fn lower_mut(&mut self) -> &mut [f64] {
+        &mut self.data
+    }
+
     /// Computes `aᵀa` of row-major `a` `[m, size]`.
     pub(crate) fn of_columns(a: &[f32], size: usize) -> Self {
         let mut sum = Self::zeros(size);
@@ -179,15 +199,16 @@ impl SymmetricSum {
 /// # References
 /// Stathopoulos & Wu 2002, "A block orthogonalization procedure with constant synchronization requirements",
 /// algorithm SVQB.
-pub(crate) fn orthonormalize(mut a: Vec<f32>, mut l: usize) -> Result<(Vec<f32>, usize)> {
+pub(crate) fn orthonormalize(on: &dyn Products, mut a: Vec<f32>, mut l: usize) -> Result<(Vec<f32>, usize)> {
     for _ in 0..2 {
         let (values, vectors) = SymmetricSum::of_columns(&a, l).eigen()?;
         let kept = values.iter().take_while(|&&v| v > 1e-12 * values[0]).count();
         if kept == 0 {
             return Err(Error::NoVariance);
         }
-        let rotation = Mat::<f32>::from_fn(l, kept, |i, j| (vectors[(i, j)] / values[j].sqrt()) as f32);
-        a = product_rows(&a, rotation.as_ref());
+        let entries = (0..l).flat_map(|i| (0..kept).map(move |j| (i, j)));
+        let rotation: Vec<f32> = entries.map(|(i, j)| (vectors[(i, j)] / values[j].sqrt()) as f32).collect();
+        a = product_rows(on, &a, View::new(&rotation, l, kept));
         l = kept;
     }
     Ok((a, l))

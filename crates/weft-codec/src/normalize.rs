@@ -1,12 +1,13 @@
 //! The shift and scale of each weight.
 
 use crate::config::Normalization;
-use crate::linalg::{ROW_BLOCK, SUM_BLOCK, block_of, product, rows_of, rows_of_mut, vectorized};
+use crate::linalg::{ROW_BLOCK, SUM_BLOCK, block_of, matrix_of, product, rows_of, rows_of_mut, vectorized};
 use crate::{Error, Result};
-use faer::{Accum, MatRef};
+use faer::Accum;
 use rayon::prelude::*;
 use std::ops::Range;
 use weft_core::Population;
+use weft_core::products::{Normalized, Products, View};
 
 /// Standard deviations outside this range are not divided by: below, a weight counts as constant; above, it is an
 /// error. The range keeps `1/scale²` a normal f32.
@@ -106,16 +107,20 @@ impl Normalizer {
         rows.par_chunks(self.dim()).map(squared).collect()
     }
 
-    /// Computes `((rows − mean) ⊙ factor)·b`, where `b` is `[D, l]`, without a copy of the rows.
-    pub(crate) fn project(&self, rows: &[f32], factor: &[f32], b: MatRef<'_, f32>) -> Vec<f32> {
-        let (d, l) = (self.dim(), b.ncols());
+    /// Computes `((rows − mean) / scale)·b`, where `b` is `[D, l]`, without a copy of the rows.
+    pub(crate) fn project(&self, on: &dyn Products, (rows, scale): (&[f32], &[f32]), b: View<'_>) -> Vec<f32> {
+        let [d, l] = b.shape();
         let mut out = vec![0.0; rows.len() / d * l];
+        if on.project(&mut out, Normalized::new(rows, &self.mean, scale), false, b) {
+            return out;
+        }
+        let (factor, b) = (inverse(scale), matrix_of(b));
         let height = block_of(rows.len() / d);
         let blocks = out.par_chunks_mut(height * l).zip(rows.par_chunks(height * d));
         blocks.for_each_init(Vec::new, |piece, (out, rows)| {
             for start in (0..d).step_by(SUM_BLOCK) {
                 let end = (start + SUM_BLOCK).min(d);
-                scaled_columns(rows, (start..end, d), (&self.mean, factor), piece);
+                scaled_columns(rows, (start..end, d), (&self.mean, &factor), piece);
                 let b = b.subrows(start, end - start);
                 product(rows_of_mut(out, l), Accum::Add, rows_of(piece, end - start), b);
             }
@@ -124,10 +129,14 @@ impl Normalizer {
     }
 
     /// Computes `x̃ᵀ·b`, where `b` is row-major `[n, l]`; the result is row-major `[D, l]`.
-    pub(crate) fn project_transposed(&self, rows: &[f32], b: &[f32], l: usize) -> Vec<f32> {
+    pub(crate) fn project_transposed(&self, on: &dyn Products, rows: &[f32], b: &[f32], l: usize) -> Vec<f32> {
         let d = self.dim();
-        let factor = self.factor();
         let mut out = vec![0.0; d * l];
+        let normalized = Normalized::new(rows, &self.mean, &self.scale);
+        if on.project(&mut out, normalized, true, View::new(b, rows.len() / d, l)) {
+            return out;
+        }
+        let factor = inverse(&self.scale);
         out.par_chunks_mut(ROW_BLOCK * l).enumerate().for_each_init(Vec::new, |piece, (block, out)| {
             let start = block * ROW_BLOCK;
             let end = start + out.len() / l;
@@ -138,11 +147,10 @@ impl Normalizer {
         });
         out
     }
+}
 
-    /// One over the scale, `[D]`.
-    pub(crate) fn factor(&self) -> Vec<f32> {
-        self.scale.iter().map(|&s| 1.0 / s).collect()
-    }
+fn inverse(scale: &[f32]) -> Vec<f32> {
+    scale.iter().map(|&s| 1.0 / s).collect()
 }
 
 /// What a weight is divided by, given its own deviation and that of its whole tensor.

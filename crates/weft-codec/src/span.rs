@@ -14,10 +14,10 @@ use crate::blocks::Blocks;
 use crate::centered::Centered;
 use crate::linalg::{SymmetricSum, largest};
 use crate::normalize::{Normalizer, moments, scale_of};
-use crate::pca::{check_rank, choose_rank, kept_variance};
+use crate::pca::{check_rank, choose_rank, combinations_of, kept_variance};
 use crate::persist::{SPECTRUM, TOTAL, spectrum_of, take, take_vector};
 use crate::{Error, Normalization, Rank, Result};
-use faer::{MatRef, Scale};
+use faer::MatRef;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -47,14 +47,14 @@ impl Span {
     pub fn fit<E: From<Error>>(rows: &mut Blocks<'_, E>, rank: Rank, normalization: Normalization) -> Result<Self, E> {
         let spreads = tensor_spreads(rows)?;
         let n = rows.num_rows();
-        let architecture = rows.architecture();
+        let (architecture, on) = (rows.architecture(), rows.products());
         let (mut sum, mut total) = (SymmetricSum::zeros(n), 0.0);
         rows.each(|columns, values| {
             let (normalizer, variances) = normalizer(architecture, (columns, values), (normalization, &spreads))?;
             for (variance, &scale) in variances.iter().zip(&normalizer.scale) {
                 total += variance / f64::from(scale).powi(2);
             }
-            Centered::new(&normalizer, values).add_gram(&mut sum);
+            Centered::new(on, &normalizer, values).add_gram(&mut sum);
             Ok(())
         })?;
         let limit = (n - 1).min(architecture.num_parameters());
@@ -239,13 +239,13 @@ fn signs<E: From<Error>>(
     (normalization, spreads): (Normalization, &[f64]),
     vectors: MatRef<'_, f64>,
 ) -> Result<Vec<f64>, E> {
-    let architecture = rows.architecture();
-    let combinations = Scale(1.0 / ((rows.num_rows() - 1) as f64).sqrt()) * vectors;
+    let (architecture, on) = (rows.architecture(), rows.products());
+    let combinations = combinations_of(vectors);
     let (mut found, mut entries) = (vec![0.0_f32; vectors.ncols()], Vec::new());
     rows.each(|columns, values| {
         let (normalizer, _) = normalizer(architecture, (columns.clone(), values), (normalization, spreads))?;
         entries.resize(found.len() * columns.len(), 0.0);
-        Centered::new(&normalizer, values).combine(combinations.transpose(), &mut entries);
+        Centered::new(on, &normalizer, values).combine(&combinations, &mut entries);
         found.par_iter_mut().zip(entries.par_chunks(columns.len())).for_each(|(best, entries)| {
             *best = largest(&[*best, largest(entries)]);
         });

@@ -6,8 +6,9 @@ use crate::config::{Rank, Solver};
 use crate::linalg::{SUM_BLOCK, SymmetricSum, largest};
 use crate::normalize::Normalizer;
 use crate::{Error, Result};
-use faer::{Mat, Scale};
+use faer::{Mat, MatRef};
 use rayon::prelude::*;
+use weft_core::products::{Place, Products};
 use weft_core::{Population, Seed};
 
 /// Eigenvalues below this fraction of the largest are rounding errors of f32 weights.
@@ -27,6 +28,7 @@ pub(super) struct Problem<'a> {
     pub(super) normalizer: &'a Normalizer,
     pub(super) total_variance: f64,
     pub(super) rank: Rank,
+    pub(super) on: &'a dyn Products,
 }
 
 impl Problem<'_> {
@@ -79,9 +81,9 @@ impl Pca {
         rows: &Population,
         (normalizer, total_variance): (Normalizer, f64),
         (rank, solver): (Rank, Solver),
-        seed: Seed,
+        (seed, place): (Seed, &Place),
     ) -> Result<Self> {
-        let problem = Problem { rows, normalizer: &normalizer, total_variance, rank };
+        let problem = Problem { rows, normalizer: &normalizer, total_variance, rank, on: &**place };
         let smaller = rows.len().min(rows.dim());
         check(rank, total_variance, problem.limit())?;
         let found = match solver {
@@ -98,7 +100,7 @@ impl Pca {
         };
         matrix.par_chunks_mut(rows.dim()).for_each(|row| fix_sign_and_scale(row, &normalizer.scale));
         let spectrum = spectrum.into_iter().map(|v| v as f32).collect();
-        Ok(Self { normalizer, matrix, spectrum, total_variance: total_variance as f32 })
+        Ok(Self { normalizer, matrix, spectrum, total_variance: total_variance as f32, place: place.clone() })
     }
 }
 
@@ -111,14 +113,20 @@ fn fix_sign_and_scale(row: &mut [f32], scale: &[f32]) {
 /// Solves through `X̃X̃ᵀ` `[n, n]` with eigenvectors `u`: `√λ·v = X̃ᵀu/√(n−1)`, no division by small values.
 fn gram(problem: &Problem<'_>) -> Result<Components> {
     let (n, d) = (problem.rows.len(), problem.rows.dim());
-    let centered = Centered::new(problem.normalizer, problem.rows.data());
+    let centered = Centered::new(problem.on, problem.normalizer, problem.rows.data());
     let mut sum = SymmetricSum::zeros(n);
     centered.add_gram(&mut sum);
     let (spectrum, vectors, rank) = eigen(problem, sum)?;
     let mut rows = vec![0.0_f32; rank * d];
-    let combinations = Scale(1.0 / ((n - 1) as f64).sqrt()) * vectors.subcols(0, rank);
-    centered.combine(combinations.transpose(), &mut rows);
+    centered.combine(&combinations_of(vectors.subcols(0, rank)), &mut rows);
     Ok(Components { spectrum, rows })
+}
+
+/// What combines rows to components: the eigenvectors `[n, k]` over `√(n−1)`, transposed.
+pub(crate) fn combinations_of(vectors: MatRef<'_, f64>) -> Vec<f64> {
+    let (n, k) = (vectors.nrows(), vectors.ncols());
+    let factor = 1.0 / ((n - 1) as f64).sqrt();
+    (0..k).flat_map(|j| (0..n).map(move |i| factor * vectors[(i, j)])).collect()
 }
 
 /// Solves through `X̃ᵀX̃` `[D, D]`, whose eigenvectors are the `v`.
@@ -126,7 +134,7 @@ fn covariance(problem: &Problem<'_>) -> Result<Components> {
     let d = problem.rows.dim();
     let mut sum = SymmetricSum::zeros(d);
     for rows in problem.rows.data().chunks(SUM_BLOCK * d) {
-        Centered::new(problem.normalizer, rows).add_covariance(&mut sum);
+        Centered::new(problem.on, problem.normalizer, rows).add_covariance(&mut sum);
     }
     let (spectrum, vectors, rank) = eigen(problem, sum)?;
     let rows = (0..rank).flat_map(|k| (0..d).map(move |j| (k, j)));

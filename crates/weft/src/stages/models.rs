@@ -39,7 +39,7 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
     let raw_finals = raw.load(&raw_finals, Purpose::Fit)?.select(&order);
     let conditions = all.iter().map(|entry| entry.record().condition()).collect();
     let condition = default_condition(session.config, &finals.iter().map(|e| e.record().condition()).collect::<Vec<_>>());
-    let codec = Arc::new(encode::codec_of(done.of(Stage::Encode))?);
+    let codec = Arc::new(encode::codec_of(session, done.of(Stage::Encode))?);
     let set = TrainingSet::new(
         codec,
         &canonical.load(&all, Purpose::Fit)?,

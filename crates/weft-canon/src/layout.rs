@@ -6,10 +6,11 @@
 //! attention. Keys of grouped attention are features of a group of units.
 
 use crate::group::{HiddenSpace, Slots, SpaceAxis};
-use crate::product::{View, multiply};
+use crate::product::{View, multiply_on};
 use crate::{Group, SpaceElement};
 use rayon::prelude::*;
 use std::ops::Range;
+use weft_core::products::{Place, Products};
 
 /// Where an entry of an axis comes from, and its sign.
 pub(crate) type Move = (u32, f32);
@@ -133,6 +134,8 @@ pub(crate) struct Layout {
     /// Spaces that follow each other, without weights between them.
     pub(crate) batches: Vec<Range<usize>>,
     rest: Vec<(Range<usize>, usize, Option<Vec<u32>>)>,
+    /// Where products of units are computed.
+    pub(crate) place: Place,
 }
 
 impl Layout {
@@ -140,7 +143,8 @@ impl Layout {
     pub(crate) fn new(group: &Group, dead: &[bool]) -> Self {
         let kept: Option<Vec<u32>> = dead.contains(&true).then(|| (0..dead.len() as u32).filter(|&i| !dead[i as usize]).collect());
         let spaces = group.spaces().iter().map(SpaceLayout::new).collect();
-        let mut layout = Self { spaces, couplings: Vec::new(), batches: Vec::new(), rest: Vec::new() };
+        let place = group.place().clone();
+        let mut layout = Self { spaces, couplings: Vec::new(), batches: Vec::new(), rest: Vec::new(), place };
         for (tensor, spec) in group.architecture().tensors().iter().enumerate() {
             let (rows, cols) = (spec.shape[0], spec.shape.get(1).copied().unwrap_or(1));
             let rest: usize = spec.shape.iter().skip(2).product();
@@ -332,7 +336,7 @@ impl SpaceLayout {
     }
 
     /// Computes the inner products of the units of two networks, from their features.
-    pub(crate) fn fill_gains(&self, a: &[f32], b: &[f32], gains: &mut [f32]) {
+    pub(crate) fn fill_gains(&self, on: &dyn Products, (a, b): (&[f32], &[f32]), gains: &mut [f32]) {
         let units = self.size * self.features;
         for (s, segment) in self.segments.iter().enumerate() {
             let product = |gains: &mut [f32], (a, b): (&[f32], &[f32]), n: usize, width: usize, part: &Range<usize>| {
@@ -340,7 +344,7 @@ impl SpaceLayout {
                     gains.fill(0.0);
                 } else {
                     let [a, b] = [a, b].map(|of| View::strided(&of[part.start..], n, part.len(), width));
-                    multiply(gains, a, b.t(), false);
+                    multiply_on(on, gains, a, b.t(), false);
                 }
             };
             let range = self.gain_range(s, false);
@@ -375,7 +379,7 @@ impl CouplingLayout {
         &self,
         (a, b): (&[f32], &[f32]),
         at_rows: bool,
-        layout: &SpaceLayout,
+        (layout, on): (&SpaceLayout, &dyn Products),
         gains: &mut [f32],
         scratch: &mut [Vec<f32>; 2],
     ) -> f64 {
@@ -387,7 +391,7 @@ impl CouplingLayout {
         let grouped = side.grouped && layout.members > 1;
         if !at_rows && side.inner == 1 && self.rest == 1 {
             let [a, b] = [a, b].map(|of| View::new(of, rows, self.cols));
-            multiply(&mut gains[layout.gain_range(segments[0], grouped)], a.t(), b, true);
+            multiply_on(on, &mut gains[layout.gain_range(segments[0], grouped)], a.t(), b, true);
             return flops;
         }
         let (a, b) = if at_rows {
@@ -401,13 +405,13 @@ impl CouplingLayout {
         let width = a.len() / (n * side.inner);
         if segments.len() == 1 {
             let [a, b] = [a, b].map(|of| View::new(of, n, width * side.inner));
-            multiply(&mut gains[layout.gain_range(segments[0], grouped)], a, b.t(), true);
+            multiply_on(on, &mut gains[layout.gain_range(segments[0], grouped)], a, b.t(), true);
             return flops;
         }
         for within in 0..side.inner {
             let range = layout.gain_range(segments[side.segment(within)], grouped);
             let [a, b] = [a, b].map(|of| View::strided(&of[within * width..], n, width, width * side.inner));
-            multiply(&mut gains[range], a, b.t(), true);
+            multiply_on(on, &mut gains[range], a, b.t(), true);
         }
         flops
     }

@@ -120,7 +120,7 @@ fn gains_of(layout: &Layout, a: &[f32], b: &[f32]) -> Vec<Vec<f32>> {
             units
         };
         let mut gains = vec![0.0; layout.spaces[k].gain_len()];
-        layout.spaces[k].fill_gains(&gather(a), &gather(b), &mut gains);
+        layout.spaces[k].fill_gains(&*layout.place, (&gather(a), &gather(b)), &mut gains);
         gains
     };
     (0..layout.spaces.len()).into_par_iter().map(gains).collect()

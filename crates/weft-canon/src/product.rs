@@ -1,43 +1,8 @@
-//! Safe matrix products in `f32`; large ones are shared between threads in a way that results never depend on their number.
+//! Safe matrix products in `f32`, on this machine's cores or where a device takes them; large ones are shared between threads in a way that results never depend on their number.
 
 use rayon::prelude::*;
-
-/// A strided view of a matrix.
-#[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
-}
-
-impl<'a> View<'a> {
-    /// A row-major matrix.
-    ///
-    /// # Panics
-    /// If the data hold fewer than `rows · cols` values.
-    #[must_use]
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        Self::strided(data, rows, cols, cols)
-    }
-
-    /// A row-major matrix whose rows start `row_stride` values apart.
-    ///
-    /// # Panics
-    /// If the last row reaches past the data.
-    #[must_use]
-    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len(), "a view lies inside its data");
-        Self { data, rows, cols, row_stride, col_stride: 1 }
-    }
-
-    /// The transpose.
-    #[must_use]
-    pub fn t(self) -> Self {
-        Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
-    }
-}
+use weft_core::products::Products;
+pub use weft_core::products::View;
 
 /// Writes `a·b` into the row-major `target`, or adds it.
 ///
@@ -47,8 +12,8 @@ impl<'a> View<'a> {
 /// # Panics
 /// If the shapes do not fit.
 pub fn multiply(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
-    assert_eq!(a.cols, b.rows, "inner lengths agree");
-    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let ([m, k], [inner, n]) = (a.shape(), b.shape());
+    assert_eq!(k, inner, "inner lengths agree");
     assert_eq!(target.len(), m * n, "the target has the product's shape");
     if m == 0 || n == 0 {
         return;
@@ -64,12 +29,21 @@ pub fn multiply(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
         let height = if m >= 4 * STRIPE { 2 * STRIPE } else { STRIPE };
         target.par_chunks_mut(height * n).enumerate().for_each(|(i, target)| {
             let rows = target.len() / n;
-            let stripe = View { data: &a.data[i * height * a.row_stride..], rows, ..a };
-            multiply_here(target, stripe, b, add);
+            multiply_here(target, a.rows_from(i * height, rows), b, add);
         });
         return;
     }
     multiply_here(target, a, b, add);
+}
+
+/// The same on a device, if that takes it.
+///
+/// # Panics
+/// As [`multiply`].
+pub fn multiply_on(products: &dyn Products, target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
+    if !products.multiply(target, a, b, add) {
+        multiply(target, a, b, add);
+    }
 }
 
 /// Products of more multiplications than this are shared between threads.
@@ -78,7 +52,8 @@ const PARALLEL_WORK: usize = 1 << 23;
 const STRIPE: usize = 128;
 
 fn multiply_here(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
-    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let ([m, k], [_, n]) = (a.shape(), b.shape());
+    let ([a_rows, a_columns], [b_rows, b_columns]) = (a.strides(), b.strides());
     // SAFETY: `View` checks at construction that every index it describes lies inside its slice, and neither side is empty here; the
     // target is a distinct, exclusively borrowed slice of m·n values with row stride n; all strides are in values of `f32`.
     unsafe {
@@ -90,12 +65,12 @@ fn multiply_here(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
             1,
             n as isize,
             add,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
+            a.data().as_ptr(),
+            a_columns as isize,
+            a_rows as isize,
+            b.data().as_ptr(),
+            b_columns as isize,
+            b_rows as isize,
             1.0,
             1.0,
             false,

@@ -198,7 +198,8 @@ impl Memory {
         };
         std::mem::swap(counted, moves);
         if !moved.is_empty() {
-            self.flops += c.add_gains((a, moved), at_rows, &spaces[own.space], &mut self.gain, transposed);
+            let own = (&spaces[own.space], &*problem.layout.place);
+            self.flops += c.add_gains((a, moved), at_rows, own, &mut self.gain, transposed);
         }
     }
 }

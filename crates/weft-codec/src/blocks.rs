@@ -1,10 +1,12 @@
 //! Networks that are not in memory, read a block of weights at a time.
 
-use crate::linalg::{SUM_BLOCK, SymmetricSum, rows_of};
+use crate::centered::Centered;
+use crate::linalg::{SUM_BLOCK, SymmetricSum};
 use crate::normalize::{Normalizer, moments};
 use crate::{Error, Result};
 use std::ops::Range;
 use weft_core::Architecture;
+use weft_core::products::{Here, Products};
 
 /// Fills `out`, `[n, columns]`, with these weights of every network.
 pub type ReadColumns<'a, E> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), E> + 'a;
@@ -18,6 +20,7 @@ pub struct Blocks<'a, E> {
     width: usize,
     read: &'a mut ReadColumns<'a, E>,
     values: Vec<f32>,
+    on: &'a dyn Products,
 }
 
 impl<'a, E: From<Error>> Blocks<'a, E> {
@@ -31,7 +34,18 @@ impl<'a, E: From<Error>> Blocks<'a, E> {
     /// Networks of which `width` columns are read at a time, rounded up to whole pieces of a sum.
     pub fn new(architecture: &'a Architecture, num_rows: usize, width: usize, read: &'a mut ReadColumns<'a, E>) -> Self {
         let width = width.max(1).next_multiple_of(SUM_BLOCK).min(architecture.num_parameters());
-        Self { architecture, num_rows, width, read, values: Vec::new() }
+        Self { architecture, num_rows, width, read, values: Vec::new(), on: &Here }
+    }
+
+    /// The same networks, whose great products are computed on a device.
+    #[must_use]
+    pub fn on(self, products: &'a dyn Products) -> Self {
+        Self { on: products, ..self }
+    }
+
+    /// Where great products are computed.
+    pub(crate) fn products(&self) -> &'a dyn Products {
+        self.on
     }
 
     /// The architecture of all networks.
@@ -75,13 +89,13 @@ pub struct Geometry {
 /// # Errors
 /// Fewer than two networks, a weight that is not finite, or what reading returns.
 pub fn geometry<E: From<Error>>(rows: &mut Blocks<'_, E>) -> Result<Geometry, E> {
-    let n = rows.num_rows();
-    let (mut sum, mut squares, mut piece) = (SymmetricSum::zeros(n), 0.0, Vec::new());
+    let (n, on) = (rows.num_rows(), rows.products());
+    let (mut sum, mut squares) = (SymmetricSum::zeros(n), 0.0);
     rows.each(|columns, values| {
         let (means, _) = moments(values, columns.len(), columns.start)?;
         squares += values.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>();
         let normalizer = Normalizer { mean: means.into_iter().map(|m| m as f32).collect(), scale: vec![1.0; columns.len()] };
-        add_gram(&normalizer, values, (&mut sum, &mut piece));
+        Centered::new(on, &normalizer, values).add_gram(&mut sum);
         Ok(())
     })?;
     let mut distances = 0.0;
@@ -97,14 +111,4 @@ pub fn geometry<E: From<Error>>(rows: &mut Blocks<'_, E>) -> Result<Geometry, E>
     }
     let mean_distance = distances / (n * (n - 1) / 2) as f64;
     Ok(Geometry { spectrum, mean_distance, norm: (squares / n as f64).sqrt() })
-}
-
-/// Adds `X̃X̃ᵀ` of a block's rows to a sum.
-pub(crate) fn add_gram(normalizer: &Normalizer, rows: &[f32], (sum, piece): (&mut SymmetricSum, &mut Vec<f64>)) {
-    let d = normalizer.dim();
-    for start in (0..d).step_by(SUM_BLOCK) {
-        let columns = start..(start + SUM_BLOCK).min(d);
-        normalizer.columns_f64(rows, columns.clone(), piece);
-        sum.add(rows_of(piece, columns.len()));
-    }
 }

@@ -4,6 +4,7 @@ use crate::config::{CodecConfig, CodecKind};
 use crate::normalize::Normalizer;
 use crate::pca::Pca;
 use crate::{Error, Result};
+use weft_core::products::Place;
 use weft_core::{Population, Seed};
 
 /// A fitted codec.
@@ -58,11 +59,30 @@ impl Codec {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn fit(rows: &Population, config: &CodecConfig, seed: Seed) -> Result<Self> {
+        Self::fit_on(&Place::default(), rows, config, seed)
+    }
+
+    /// The same with the great products computed at a place, which the codec keeps for its own.
+    ///
+    /// # Errors
+    /// As [`Codec::fit`].
+    pub fn fit_on(place: &Place, rows: &Population, config: &CodecConfig, seed: Seed) -> Result<Self> {
         let (normalizer, total_variance) = Normalizer::fit(rows, config.normalize)?;
         match config.kind {
             CodecKind::Identity => Ok(Self::Identity(normalizer)),
-            CodecKind::Pca { rank, solver } => Pca::fit(rows, (normalizer, total_variance), (rank, solver), seed).map(Self::Pca),
+            CodecKind::Pca { rank, solver } => {
+                Pca::fit(rows, (normalizer, total_variance), (rank, solver), (seed, place)).map(Self::Pca)
+            }
         }
+    }
+
+    /// The same codec, whose great products are computed at a place.
+    #[must_use]
+    pub fn on(mut self, place: &Place) -> Self {
+        if let Self::Pca(pca) = &mut self {
+            pca.place = place.clone();
+        }
+        self
     }
 
     /// The codec that changes nothing, not even by rounding: mean 0, scale 1.

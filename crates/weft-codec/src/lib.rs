@@ -22,6 +22,7 @@
 //! Shapes: `n` networks, `D` weights of one network, `k` the code's length (PCA: the rank).
 
 mod blocks;
+mod centered;
 mod codec;
 mod config;
 mod error;

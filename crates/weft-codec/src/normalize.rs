@@ -1,17 +1,22 @@
 //! The shift and scale of each weight.
 
 use crate::config::Normalization;
-use crate::linalg::{ROW_BLOCK, SUM_BLOCK, product, rows_of, rows_of_mut};
+use crate::linalg::{ROW_BLOCK, SUM_BLOCK, block_of, matrix_of, product, rows_of, rows_of_mut, vectorized};
 use crate::{Error, Result};
-use faer::{Accum, MatRef};
+use faer::Accum;
 use rayon::prelude::*;
+use std::ops::Range;
 use weft_core::Population;
+use weft_core::products::{Normalized, Products, View};
 
 /// Standard deviations outside this range are not divided by: below, a weight counts as constant; above, it is an
 /// error. The range keeps `1/scale²` a normal f32.
 const SCALES: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
 /// A weight that varies less than this fraction of its tensor is scaled like its tensor, lest noise be amplified.
 const QUIET: f64 = 1e-6;
+
+/// Weights whose moments are taken at a time: those of a thousand networks stay in a core's cache for the second pass.
+const MOMENT_BLOCK: usize = 128;
 
 /// Normalizes weights: `x̃ = (x − mean) / scale`.
 ///
@@ -69,7 +74,7 @@ impl Normalizer {
         if !rows.len().is_multiple_of(d) {
             return Err(Error::Length { what: "weights", row: d, got: rows.len() });
         }
-        match rows.par_chunks(d).position_first(|row| !row.iter().all(|x| x.is_finite())) {
+        match rows.par_chunks(d).position_first(|row| !all_finite(row)) {
             None => Ok(rows.len() / d),
             Some(row) => {
                 let weight = rows[row * d..].iter().take_while(|x| x.is_finite()).count();
@@ -100,20 +105,6 @@ impl Normalizer {
         out
     }
 
-    /// Writes normalized columns `columns` of each row, in f64, as row-major `[n, columns]`.
-    pub(crate) fn columns_f64(&self, rows: &[f32], columns: std::ops::Range<usize>, out: &mut Vec<f64>) {
-        let d = self.dim();
-        out.resize(rows.len() / d * columns.len(), 0.0);
-        let moments = self.mean[columns.clone()].iter().zip(&self.scale[columns.clone()]);
-        // A product takes a fraction of a division's time.
-        let moments: Vec<(f64, f64)> = moments.map(|(&mean, &scale)| (f64::from(mean), 1.0 / f64::from(scale))).collect();
-        out.par_chunks_mut(columns.len()).zip(rows.par_chunks(d)).for_each(|(out, row)| {
-            for ((out, &x), (mean, factor)) in out.iter_mut().zip(&row[columns.clone()]).zip(&moments) {
-                *out = (f64::from(x) - mean) * factor;
-            }
-        });
-    }
-
     /// The squared length of each normalized row.
     pub(crate) fn squared_lengths(&self, rows: &[f32]) -> Vec<f64> {
         let squared = |row: &[f32]| {
@@ -123,15 +114,20 @@ impl Normalizer {
         rows.par_chunks(self.dim()).map(squared).collect()
     }
 
-    /// Computes `((rows − mean) ⊙ factor)·b`, where `b` is `[D, l]`, without a copy of the rows.
-    pub(crate) fn project(&self, rows: &[f32], factor: &[f32], b: MatRef<'_, f32>) -> Vec<f32> {
-        let (d, l) = (self.dim(), b.ncols());
+    /// Computes `((rows − mean) / scale)·b`, where `b` is `[D, l]`, without a copy of the rows.
+    pub(crate) fn project(&self, on: &dyn Products, (rows, scale): (&[f32], &[f32]), b: View<'_>) -> Vec<f32> {
+        let [d, l] = b.shape();
         let mut out = vec![0.0; rows.len() / d * l];
-        let blocks = out.par_chunks_mut(ROW_BLOCK * l).zip(rows.par_chunks(ROW_BLOCK * d));
+        if on.project(&mut out, Normalized::new(rows, &self.mean, scale), false, b) {
+            return out;
+        }
+        let (factor, b) = (inverse(scale), matrix_of(b));
+        let height = block_of(rows.len() / d);
+        let blocks = out.par_chunks_mut(height * l).zip(rows.par_chunks(height * d));
         blocks.for_each_init(Vec::new, |piece, (out, rows)| {
             for start in (0..d).step_by(SUM_BLOCK) {
                 let end = (start + SUM_BLOCK).min(d);
-                scaled_columns(rows, (start..end, d), (&self.mean, factor), piece);
+                scaled_columns(rows, (start..end, d), (&self.mean, &factor), piece);
                 let b = b.subrows(start, end - start);
                 product(rows_of_mut(out, l), Accum::Add, rows_of(piece, end - start), b);
             }
@@ -140,10 +136,14 @@ impl Normalizer {
     }
 
     /// Computes `x̃ᵀ·b`, where `b` is row-major `[n, l]`; the result is row-major `[D, l]`.
-    pub(crate) fn project_transposed(&self, rows: &[f32], b: &[f32], l: usize) -> Vec<f32> {
+    pub(crate) fn project_transposed(&self, on: &dyn Products, rows: &[f32], b: &[f32], l: usize) -> Vec<f32> {
         let d = self.dim();
-        let factor = self.factor();
         let mut out = vec![0.0; d * l];
+        let normalized = Normalized::new(rows, &self.mean, &self.scale);
+        if on.project(&mut out, normalized, true, View::new(b, rows.len() / d, l)) {
+            return out;
+        }
+        let factor = inverse(&self.scale);
         out.par_chunks_mut(ROW_BLOCK * l).enumerate().for_each_init(Vec::new, |piece, (block, out)| {
             let start = block * ROW_BLOCK;
             let end = start + out.len() / l;
@@ -154,11 +154,10 @@ impl Normalizer {
         });
         out
     }
+}
 
-    /// One over the scale, `[D]`.
-    pub(crate) fn factor(&self) -> Vec<f32> {
-        self.scale.iter().map(|&s| 1.0 / s).collect()
-    }
+fn inverse(scale: &[f32]) -> Vec<f32> {
+    scale.iter().map(|&s| 1.0 / s).collect()
 }
 
 /// What a weight is divided by, given its own deviation and that of its whole tensor.
@@ -175,17 +174,26 @@ pub(crate) fn scale_of(normalization: Normalization, weight: usize, (own, whole)
 }
 
 /// Writes `(row − shift) ⊙ factor` of some columns of rows of length `d`, row-major.
-fn scaled_columns(
-    rows: &[f32],
-    (columns, d): (std::ops::Range<usize>, usize),
-    (shift, factor): (&[f32], &[f32]),
-    out: &mut Vec<f32>,
-) {
-    out.clear();
+fn scaled_columns(rows: &[f32], (columns, d): (Range<usize>, usize), (shift, factor): (&[f32], &[f32]), out: &mut Vec<f32>) {
+    out.resize(rows.len() / d * columns.len(), 0.0);
     let (shift, factor) = (&shift[columns.clone()], &factor[columns.clone()]);
-    for row in rows.chunks_exact(d) {
-        out.extend(row[columns.clone()].iter().zip(shift).zip(factor).map(|((&x, &s), &f)| (x - s) * f));
+    for (out, row) in out.chunks_exact_mut(columns.len()).zip(rows.chunks_exact(d)) {
+        let row = &row[columns.clone()];
+        vectorized(
+            #[inline(always)]
+            || {
+                for ((out, &x), (s, f)) in out.iter_mut().zip(row).zip(shift.iter().zip(factor)) {
+                    *out = (x - s) * f;
+                }
+            },
+        );
     }
+}
+
+/// Whether no value is infinite or not a number, told by a stretch of them at a time.
+fn all_finite(values: &[f32]) -> bool {
+    let finite = |values: &[f32]| vectorized(|| values.iter().fold(true, |all, x| all & x.is_finite()));
+    values.chunks(4096).all(finite)
 }
 
 /// The mean and the variance (over `n − 1`) of each weight of rows of length `d`, which begin at weight `first` of a network.
@@ -196,22 +204,30 @@ pub(crate) fn moments(rows: &[f32], d: usize, first: usize) -> Result<(Vec<f64>,
     }
     let mut means = vec![0.0; d];
     let mut variances = vec![0.0; d];
-    let blocks = means.par_chunks_mut(SUM_BLOCK).zip(variances.par_chunks_mut(SUM_BLOCK)).enumerate();
+    let blocks = means.par_chunks_mut(MOMENT_BLOCK).zip(variances.par_chunks_mut(MOMENT_BLOCK)).enumerate();
     blocks.for_each(|(block, (means, variances))| {
-        let columns = block * SUM_BLOCK..block * SUM_BLOCK + means.len();
-        for row in rows.chunks_exact(d) {
-            means.iter_mut().zip(&row[columns.clone()]).for_each(|(m, &x)| *m += f64::from(x));
-        }
-        for mean in means.iter_mut() {
-            *mean /= n as f64;
-        }
-        for row in rows.chunks_exact(d) {
-            let values = variances.iter_mut().zip(&*means).zip(&row[columns.clone()]);
-            values.for_each(|((v, &m), &x)| *v += (f64::from(x) - m).powi(2));
-        }
-        for variance in variances.iter_mut() {
-            *variance /= (n - 1) as f64;
-        }
+        let columns = block * MOMENT_BLOCK..block * MOMENT_BLOCK + means.len();
+        vectorized(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact(d) {
+                    for (mean, &x) in means.iter_mut().zip(&row[columns.clone()]) {
+                        *mean += f64::from(x);
+                    }
+                }
+                for mean in &mut *means {
+                    *mean /= n as f64;
+                }
+                for row in rows.chunks_exact(d) {
+                    for ((variance, &mean), &x) in variances.iter_mut().zip(&*means).zip(&row[columns.clone()]) {
+                        *variance += (f64::from(x) - mean).powi(2);
+                    }
+                }
+                for variance in variances {
+                    *variance /= (n - 1) as f64;
+                }
+            },
+        );
     });
     if let Some(weight) = means.iter().position(|m| !m.is_finite()) {
         let row = rows.chunks_exact(d).position(|row| !row[weight].is_finite()).unwrap_or_default();

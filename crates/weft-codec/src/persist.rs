@@ -2,6 +2,7 @@
 
 use crate::{Codec, Error, Normalizer, Pca, Result};
 use std::collections::BTreeMap;
+use weft_core::products::Place;
 
 const MEAN: &str = "mean";
 const SCALE: &str = "scale";
@@ -60,7 +61,7 @@ fn pca_from_tensors(tensors: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, norm
     let spectrum = spectrum_of(tensors, rank)?;
     let total_variance = take_vector(tensors, TOTAL, 1)?[0];
     require(total_variance > 0.0, TOTAL, &[1], "its value must be positive")?;
-    Ok(Pca { normalizer, matrix, spectrum, total_variance })
+    Ok(Pca { normalizer, matrix, spectrum, total_variance, place: Place::default() })
 }
 
 /// Takes out the eigenvalues of a codec of this rank.

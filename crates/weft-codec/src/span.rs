@@ -10,13 +10,14 @@
 //! in which no scale is left. Stored are the codes of the networks, `[n, k]`; decoding reads the networks again, a block of
 //! columns at a time. Spectrum, codes and signs are those of [`crate::Pca`] through the Gram matrix.
 
-use crate::blocks::{Blocks, add_gram};
-use crate::linalg::{SUM_BLOCK, SymmetricSum, product, rows_of, rows_of_mut};
+use crate::blocks::Blocks;
+use crate::centered::Centered;
+use crate::linalg::{SymmetricSum, largest};
 use crate::normalize::{Normalizer, moments, scale_of};
-use crate::pca::{check_rank, choose_rank, kept_variance};
+use crate::pca::{check_rank, choose_rank, combinations_of, kept_variance};
 use crate::persist::{SPECTRUM, TOTAL, spectrum_of, take, take_vector};
 use crate::{Error, Normalization, Rank, Result};
-use faer::{Accum, MatRef};
+use faer::MatRef;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -46,14 +47,14 @@ impl Span {
     pub fn fit<E: From<Error>>(rows: &mut Blocks<'_, E>, rank: Rank, normalization: Normalization) -> Result<Self, E> {
         let spreads = tensor_spreads(rows)?;
         let n = rows.num_rows();
-        let architecture = rows.architecture();
-        let (mut sum, mut total, mut piece) = (SymmetricSum::zeros(n), 0.0, Vec::new());
+        let (architecture, on) = (rows.architecture(), rows.products());
+        let (mut sum, mut total) = (SymmetricSum::zeros(n), 0.0);
         rows.each(|columns, values| {
             let (normalizer, variances) = normalizer(architecture, (columns, values), (normalization, &spreads))?;
             for (variance, &scale) in variances.iter().zip(&normalizer.scale) {
                 total += variance / f64::from(scale).powi(2);
             }
-            add_gram(&normalizer, values, (&mut sum, &mut piece));
+            Centered::new(on, &normalizer, values).add_gram(&mut sum);
             Ok(())
         })?;
         let limit = (n - 1).min(architecture.num_parameters());
@@ -238,26 +239,17 @@ fn signs<E: From<Error>>(
     (normalization, spreads): (Normalization, &[f64]),
     vectors: MatRef<'_, f64>,
 ) -> Result<Vec<f64>, E> {
-    let (architecture, divisor) = (rows.architecture(), ((rows.num_rows() - 1) as f64).sqrt());
-    let larger = |best: f32, x: f32| if x.abs() > best.abs() { x } else { best };
-    let mut largest = vec![0.0_f32; vectors.ncols()];
+    let (architecture, on) = (rows.architecture(), rows.products());
+    let combinations = combinations_of(vectors);
+    let (mut found, mut entries) = (vec![0.0_f32; vectors.ncols()], Vec::new());
     rows.each(|columns, values| {
-        let (normalizer, _) = normalizer(architecture, (columns, values), (normalization, spreads))?;
-        let width = normalizer.dim();
-        let starts: Vec<usize> = (0..width).step_by(SUM_BLOCK).collect();
-        let of_piece = |&start: &usize| -> Vec<f32> {
-            let columns = start..(start + SUM_BLOCK).min(width);
-            let (mut piece, count) = (Vec::new(), columns.len());
-            normalizer.columns_f64(values, columns, &mut piece);
-            let mut entries = vec![0.0; vectors.ncols() * count];
-            product(rows_of_mut(&mut entries, count), Accum::Replace, vectors.transpose(), rows_of(&piece, count));
-            entries.chunks_exact(count).map(|row| row.iter().fold(0.0, |best, &x| larger(best, (x / divisor) as f32))).collect()
-        };
-        let found: Vec<Vec<f32>> = starts.par_iter().map(of_piece).collect();
-        for piece in found {
-            largest.iter_mut().zip(piece).for_each(|(best, x)| *best = larger(*best, x));
-        }
+        let (normalizer, _) = normalizer(architecture, (columns.clone(), values), (normalization, spreads))?;
+        entries.resize(found.len() * columns.len(), 0.0);
+        Centered::new(on, &normalizer, values).combine(&combinations, &mut entries);
+        found.par_iter_mut().zip(entries.par_chunks(columns.len())).for_each(|(best, entries)| {
+            *best = largest(&[*best, largest(entries)]);
+        });
         Ok(())
     })?;
-    Ok(largest.into_iter().map(|x| if x < 0.0 { -1.0 } else { 1.0 }).collect())
+    Ok(found.into_iter().map(|x| if x < 0.0 { -1.0 } else { 1.0 }).collect())
 }

@@ -14,6 +14,7 @@
 //! - [`Dataset`]: labelled inputs with a fixed train/validation/test division. [`Task`]: what a network makes of its classes.
 //! - [`Seed`]: randomness as a parameter; it forks by name.
 //! - [`Digest`], [`Record`]: content address and provenance of a checkpoint.
+//! - [`products`]: matrix products that may be computed elsewhere.
 //! - [`Monitor`]: how long work reports progress and learns that it should stop.
 
 mod architecture;
@@ -25,6 +26,7 @@ mod error;
 pub mod families;
 mod monitor;
 mod population;
+pub mod products;
 mod recipe;
 mod record;
 mod seed;

@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use std::sync::Arc;
+use weft_core::products::Place;
 
 /// What a device is called: `auto`, `cpu`, `cuda:N`, or several GPUs as `cuda:0,cuda:1`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -113,6 +114,14 @@ impl Device {
     #[must_use]
     pub fn all(&self) -> &[candle_core::Device] {
         &self.0
+    }
+
+    /// Where products of matrices in the host's memory are computed: on the first GPU, or on the cores.
+    ///
+    /// # Errors
+    /// If the GPU cannot be prepared.
+    pub fn products(&self) -> Result<Place> {
+        Ok(weft_ops::backend::products_of(self.candle())?)
     }
 
     /// Each of the devices on its own.

@@ -8,6 +8,8 @@
 mod batch_norm;
 #[path = "cuda/images.rs"]
 mod images;
+#[path = "cuda/products.rs"]
+mod products;
 
 use candle_core::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;

@@ -4,9 +4,11 @@
 //! something.
 
 mod families;
+mod products;
 mod reference;
 
 pub use families::{tiny_families, tiny_family_sizes};
+pub use products::PlainProducts;
 pub use reference::{activate, derivative, erf, forward_f64, node_values};
 
 use std::sync::Arc;

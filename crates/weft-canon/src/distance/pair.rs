@@ -28,7 +28,7 @@ impl<'a> PairSolver<'a> {
     /// Computes the inner products of the units of `a[i]` and `b[j]`.
     pub(super) fn fill_gains(&mut self, (a, i): (&Prepared, usize), (b, j): (&Prepared, usize)) {
         for (k, (space, gain)) in self.quotient.layout.spaces.iter().zip(&mut self.gains).enumerate() {
-            space.fill_gains(a.units_of(k, i), b.units_of(k, j), gain);
+            space.fill_gains(&*self.quotient.layout.place, (a.units_of(k, i), b.units_of(k, j)), gain);
         }
     }
 

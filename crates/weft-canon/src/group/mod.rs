@@ -27,6 +27,7 @@ use crate::Error;
 use crate::error::Result;
 use classes::Classes;
 use std::sync::Arc;
+use weft_core::products::Place;
 use weft_core::{Architecture, Op, TensorId};
 
 /// What one axis of a tensor runs over.
@@ -49,6 +50,7 @@ pub struct Group {
     rotations: Vec<Rotation>,
     folds: Vec<Fold>,
     roles: Vec<Vec<Role>>,
+    place: Place,
 }
 
 impl Group {
@@ -85,7 +87,19 @@ impl Group {
                 roles[axis.tensor][axis.axis].hidden = Some((k, i));
             }
         }
-        Self { architecture, spaces, gauges, rotations, folds, roles }
+        Self { architecture, spaces, gauges, rotations, folds, roles, place: Place::default() }
+    }
+
+    /// The same group, whose networks are matched with the great products computed at a place.
+    #[must_use]
+    pub fn on(mut self, place: &Place) -> Self {
+        self.place = place.clone();
+        self
+    }
+
+    /// Where great products are computed.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The architecture that the group was derived from.

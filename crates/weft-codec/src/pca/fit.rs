@@ -1,12 +1,14 @@
 //! Fitting principal components exactly: through the Gram matrix or the covariance, whichever is smaller.
 
 use super::{Pca, randomized};
+use crate::centered::Centered;
 use crate::config::{Rank, Solver};
-use crate::linalg::{ROW_BLOCK, SUM_BLOCK, SymmetricSum, product, rows_of, rows_of_mut};
+use crate::linalg::{SUM_BLOCK, SymmetricSum, largest};
 use crate::normalize::Normalizer;
 use crate::{Error, Result};
-use faer::{Accum, Mat};
+use faer::{Mat, MatRef};
 use rayon::prelude::*;
+use weft_core::products::{Place, Products};
 use weft_core::{Population, Seed};
 
 /// Eigenvalues below this fraction of the largest are rounding errors of f32 weights.
@@ -26,6 +28,7 @@ pub(super) struct Problem<'a> {
     pub(super) normalizer: &'a Normalizer,
     pub(super) total_variance: f64,
     pub(super) rank: Rank,
+    pub(super) on: &'a dyn Products,
 }
 
 impl Problem<'_> {
@@ -78,9 +81,9 @@ impl Pca {
         rows: &Population,
         (normalizer, total_variance): (Normalizer, f64),
         (rank, solver): (Rank, Solver),
-        seed: Seed,
+        (seed, place): (Seed, &Place),
     ) -> Result<Self> {
-        let problem = Problem { rows, normalizer: &normalizer, total_variance, rank };
+        let problem = Problem { rows, normalizer: &normalizer, total_variance, rank, on: &**place };
         let smaller = rows.len().min(rows.dim());
         check(rank, total_variance, problem.limit())?;
         let found = match solver {
@@ -97,55 +100,41 @@ impl Pca {
         };
         matrix.par_chunks_mut(rows.dim()).for_each(|row| fix_sign_and_scale(row, &normalizer.scale));
         let spectrum = spectrum.into_iter().map(|v| v as f32).collect();
-        Ok(Self { normalizer, matrix, spectrum, total_variance: total_variance as f32 })
+        Ok(Self { normalizer, matrix, spectrum, total_variance: total_variance as f32, place: place.clone() })
     }
 }
 
 /// Multiplies by the scales and makes the entry of largest size positive, the first one of a tie.
 fn fix_sign_and_scale(row: &mut [f32], scale: &[f32]) {
-    let largest = row.iter().fold(0.0_f32, |best, &x| if x.abs() > best.abs() { x } else { best });
-    let sign = if largest < 0.0 { -1.0 } else { 1.0 };
+    let sign = if largest(row) < 0.0 { -1.0 } else { 1.0 };
     row.iter_mut().zip(scale).for_each(|(x, &s)| *x *= sign * s);
 }
 
 /// Solves through `X̃X̃ᵀ` `[n, n]` with eigenvectors `u`: `√λ·v = X̃ᵀu/√(n−1)`, no division by small values.
 fn gram(problem: &Problem<'_>) -> Result<Components> {
     let (n, d) = (problem.rows.len(), problem.rows.dim());
+    let centered = Centered::new(problem.on, problem.normalizer, problem.rows.data());
     let mut sum = SymmetricSum::zeros(n);
-    let mut piece = Vec::new();
-    for start in (0..d).step_by(SUM_BLOCK) {
-        let columns = start..(start + SUM_BLOCK).min(d);
-        problem.normalizer.columns_f64(problem.rows.data(), columns.clone(), &mut piece);
-        sum.add(rows_of(&piece, columns.len()));
-    }
+    centered.add_gram(&mut sum);
     let (spectrum, vectors, rank) = eigen(problem, sum)?;
-    let divisor = ((n - 1) as f64).sqrt();
     let mut rows = vec![0.0_f32; rank * d];
-    for start in (0..d).step_by(SUM_BLOCK) {
-        let columns = start..(start + SUM_BLOCK).min(d);
-        let width = columns.len();
-        problem.normalizer.columns_f64(problem.rows.data(), columns.clone(), &mut piece);
-        rows.par_chunks_mut(ROW_BLOCK * d).enumerate().for_each_init(Vec::new, |block_f64, (block, rows)| {
-            let count = rows.len() / d;
-            block_f64.resize(count * width, 0.0);
-            let u = vectors.as_ref().subcols(block * ROW_BLOCK, count).transpose();
-            product(rows_of_mut(block_f64, width), Accum::Replace, u, rows_of(&piece, width));
-            for (row, values) in rows.chunks_exact_mut(d).zip(block_f64.chunks_exact(width)) {
-                row[columns.clone()].iter_mut().zip(values).for_each(|(x, &v)| *x = (v / divisor) as f32);
-            }
-        });
-    }
+    centered.combine(&combinations_of(vectors.subcols(0, rank)), &mut rows);
     Ok(Components { spectrum, rows })
+}
+
+/// What combines rows to components: the eigenvectors `[n, k]` over `√(n−1)`, transposed.
+pub(crate) fn combinations_of(vectors: MatRef<'_, f64>) -> Vec<f64> {
+    let (n, k) = (vectors.nrows(), vectors.ncols());
+    let factor = 1.0 / ((n - 1) as f64).sqrt();
+    (0..k).flat_map(|j| (0..n).map(move |i| factor * vectors[(i, j)])).collect()
 }
 
 /// Solves through `X̃ᵀX̃` `[D, D]`, whose eigenvectors are the `v`.
 fn covariance(problem: &Problem<'_>) -> Result<Components> {
     let d = problem.rows.dim();
     let mut sum = SymmetricSum::zeros(d);
-    let mut piece = Vec::new();
     for rows in problem.rows.data().chunks(SUM_BLOCK * d) {
-        problem.normalizer.columns_f64(rows, 0..d, &mut piece);
-        sum.add(rows_of(&piece, d).transpose());
+        Centered::new(problem.on, problem.normalizer, rows).add_covariance(&mut sum);
     }
     let (spectrum, vectors, rank) = eigen(problem, sum)?;
     let rows = (0..rank).flat_map(|k| (0..d).map(move |j| (k, j)));

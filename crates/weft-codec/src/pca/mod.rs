@@ -7,13 +7,15 @@
 mod fit;
 mod randomized;
 
-pub(crate) use fit::{check as check_rank, choose_rank};
+pub(crate) use fit::{check as check_rank, choose_rank, combinations_of};
 
-use crate::linalg::{ROW_BLOCK, SUM_BLOCK, product, rows_of, rows_of_mut};
+use crate::linalg::{ROW_BLOCK, SUM_BLOCK, matrix_of, product, rows_of_mut};
 use crate::normalize::Normalizer;
 use crate::{Error, Result};
 use faer::Accum;
+use faer::reborrow::ReborrowMut as _;
 use rayon::prelude::*;
+use weft_core::products::{Place, View};
 
 /// The part of the total variance that the kept eigenvalues are.
 pub(crate) fn kept_variance(kept: &[f32], total: f32) -> f64 {
@@ -29,6 +31,7 @@ pub struct Pca {
     /// At least `k` eigenvalues, largest first.
     pub(crate) spectrum: Vec<f32>,
     pub(crate) total_variance: f32,
+    pub(crate) place: Place,
 }
 
 impl Pca {
@@ -90,6 +93,7 @@ impl Pca {
             normalizer: self.normalizer.clone(),
             spectrum: self.spectrum.clone(),
             total_variance: self.total_variance,
+            place: self.place.clone(),
         })
     }
 
@@ -103,8 +107,9 @@ impl Pca {
     }
 
     fn encode_checked(&self, rows: &[f32]) -> Vec<f32> {
-        let factor: Vec<f32> = self.normalizer.scale.iter().map(|&s| 1.0 / (s * s)).collect();
-        let mut codes = self.normalizer.project(rows, &factor, rows_of(&self.matrix, self.dim()).transpose());
+        let squared: Vec<f32> = self.normalizer.scale.iter().map(|&s| s * s).collect();
+        let matrix = View::new(&self.matrix, self.rank(), self.dim());
+        let mut codes = self.normalizer.project(&*self.place, (rows, &squared), matrix.t());
         codes.par_chunks_mut(self.rank()).for_each(|code| {
             code.iter_mut().zip(&self.spectrum).for_each(|(z, &variance)| *z /= variance);
         });
@@ -132,11 +137,20 @@ impl Pca {
         if rank > k {
             return Err(Error::Rank { asked: rank, available: k });
         }
-        let matrix = rows_of(&self.matrix, d).subrows(0, rank);
-        let mut rows = vec![0.0; codes.len() / k * d];
-        rows.par_chunks_mut(ROW_BLOCK * d).zip(codes.par_chunks(ROW_BLOCK * k)).for_each(|(rows, codes)| {
-            rows.chunks_exact_mut(d).for_each(|row| row.copy_from_slice(&self.normalizer.mean));
-            product(rows_of_mut(rows, d), Accum::Add, rows_of(codes, k).subcols(0, rank), matrix);
+        let (n, mean) = (codes.len() / k, &self.normalizer.mean);
+        let (codes, matrix) = (View::strided(codes, n, rank, k), View::new(&self.matrix, rank, d));
+        let mut rows = vec![0.0; n * d];
+        if self.place.multiply(&mut rows, codes, matrix, false) {
+            rows.par_chunks_mut(d).for_each(|row| row.iter_mut().zip(mean).for_each(|(x, &mean)| *x += mean));
+            return Ok(rows);
+        }
+        let (codes, matrix) = (matrix_of(codes), matrix_of(matrix));
+        let pieces = rows_of_mut(&mut rows, d).par_col_chunks_mut(SUM_BLOCK).zip(mean.par_chunks(SUM_BLOCK));
+        pieces.enumerate().for_each(|(i, (mut rows, mean))| {
+            for row in rows.rb_mut().row_iter_mut() {
+                row.iter_mut().zip(mean).for_each(|(x, &mean)| *x = mean);
+            }
+            product(rows, Accum::Add, codes, matrix.subcols(i * SUM_BLOCK, mean.len()));
         });
         Ok(rows)
     }

@@ -7,9 +7,10 @@
 use super::fit::{Components, Problem};
 use crate::Result;
 use crate::config::Rank;
-use crate::linalg::{SymmetricSum, orthonormalize, product_rows, rows_of};
+use crate::linalg::{SymmetricSum, orthonormalize, product_rows};
 use faer::Mat;
 use weft_core::Seed;
+use weft_core::products::{Products, View};
 
 /// Directions beyond the rank: at least this many, and a quarter of the rank.
 const OVERSAMPLING: usize = 32;
@@ -35,8 +36,8 @@ pub(super) fn solve(problem: &Problem<'_>, widest: usize, seed: Seed) -> Result<
         let exhausted = guess == problem.limit();
         let known = guess.min(subspace.spectrum.len());
         match problem.choose_rank(&subspace.spectrum[..known])? {
-            Some(rank) => return Ok(Some(subspace.components(rank))),
-            None if exhausted => return Ok(Some(subspace.components(known))),
+            Some(rank) => return Ok(Some(subspace.components(problem.on, rank))),
+            None if exhausted => return Ok(Some(subspace.components(problem.on, known))),
             None => guess = (2 * guess).min(problem.limit()),
         }
     }
@@ -55,11 +56,12 @@ struct Subspace {
 
 impl Subspace {
     /// `√λₖ·vₖ = W·rₖ/√(n−1)`: again no division by small values.
-    fn components(self, rank: usize) -> Components {
+    fn components(self, on: &dyn Products, rank: usize) -> Components {
         let l = self.rotation.nrows();
         let d = self.projected.len() / l;
-        let rotation = Mat::<f32>::from_fn(l, rank, |i, k| (self.rotation[(i, k)] / self.degrees.sqrt()) as f32);
-        let columns = product_rows(&self.projected, rotation.as_ref());
+        let entries = (0..l).flat_map(|i| (0..rank).map(move |k| (i, k)));
+        let rotation: Vec<f32> = entries.map(|entry| (self.rotation[entry] / self.degrees.sqrt()) as f32).collect();
+        let columns = product_rows(on, &self.projected, View::new(&rotation, l, rank));
         let mut rows = vec![0.0; rank * d];
         for (k, row) in rows.chunks_exact_mut(d).enumerate() {
             row.iter_mut().zip(columns.iter().skip(k).step_by(rank)).for_each(|(x, &v)| *x = v);
@@ -71,17 +73,16 @@ impl Subspace {
 
 /// Iterates a random block of directions until the first `wanted` of them have settled.
 fn iterate(problem: &Problem<'_>, wanted: usize, block: usize, seed: Seed) -> Result<Subspace> {
-    let (rows, normalizer) = (problem.rows.data(), problem.normalizer);
+    let (rows, normalizer, on) = (problem.rows.data(), problem.normalizer, problem.on);
     let degrees = (problem.rows.len() - 1) as f64;
-    let factor = normalizer.factor();
     let mut directions = seed.fork("pca-directions").normals(problem.rows.dim() * block);
     let mut l = block;
     let mut held = 0.0;
     let mut iteration = 0;
     loop {
-        let image = normalizer.project(rows, &factor, rows_of(&directions, l));
-        let (basis, rank) = orthonormalize(image, l)?;
-        let projected = normalizer.project_transposed(rows, &basis, rank);
+        let image = normalizer.project(on, (rows, &normalizer.scale), View::new(&directions, normalizer.dim(), l));
+        let (basis, rank) = orthonormalize(on, image, l)?;
+        let projected = normalizer.project_transposed(on, rows, &basis, rank);
         let (mut spectrum, rotation) = SymmetricSum::of_columns(&projected, rank).eigen()?;
         for variance in &mut spectrum {
             *variance /= degrees;
@@ -92,6 +93,6 @@ fn iterate(problem: &Problem<'_>, wanted: usize, block: usize, seed: Seed) -> Re
             return Ok(Subspace { projected, rotation, spectrum, degrees });
         }
         held = now;
-        (directions, l) = orthonormalize(projected, rank)?;
+        (directions, l) = orthonormalize(on, projected, rank)?;
     }
 }

@@ -17,12 +17,25 @@ mod shapes;
 
 pub use cpu::{Cpu, CpuParameters, Pooled, Real};
 #[cfg(feature = "cuda")]
-pub use cuda::{Cuda, CudaGroup, CudaParameters, CudaReal, View as DeviceView};
+pub use cuda::{Cuda, CudaGroup, CudaParameters, CudaReal, HostProducts, View as DeviceView};
 pub use shapes::{Attention, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, NormKind, OptimizerStep, Slot};
 
 use crate::kernels::{ConvShape, PoolShape, Pooling};
 use crate::tensor::Precision;
 use weft_core::Activation;
+use weft_core::products::Place;
+
+/// Where products of the host's matrices are computed that one of candle's devices is better at: on a GPU, or on the cores.
+///
+/// # Errors
+/// If a GPU cannot be prepared.
+pub fn products_of(device: &candle_core::Device) -> crate::Result<Place> {
+    match device {
+        #[cfg(feature = "cuda")]
+        candle_core::Device::Cuda(device) => Ok(Place::new(std::sync::Arc::new(HostProducts::new(device)?))),
+        _ => Ok(Place::default()),
+    }
+}
 
 /// A device's buffers and the operations on them.
 ///

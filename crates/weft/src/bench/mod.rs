@@ -67,14 +67,12 @@ pub fn run(options: &Options, monitor: &Monitor) -> Result<Vec<Figure>> {
     let mut measurements: Vec<Measurement> = vec![networks::steps, stages::train, sampling::sample];
     if bench.device.is_cpu() {
         measurements.insert(0, limits::machine);
-        measurements.extend([
-            stages::canonicalize as Measurement,
-            stages::flow_memory,
-            products::pca,
-            products::matching,
-            products::distances,
-            stages::catalogue,
-        ]);
+        measurements.extend([stages::canonicalize as Measurement, stages::flow_memory]);
+    }
+    // A GPU's share in these is what comes and goes through the host's memory.
+    measurements.extend([products::pca as Measurement, products::matching]);
+    if bench.device.is_cpu() {
+        measurements.extend([products::distances as Measurement, stages::catalogue]);
     }
     if options.peer {
         measurements.extend([networks::beside_pytorch as Measurement, sampling::beside_pytorch]);

@@ -13,6 +13,7 @@ use weft_canon::distance::{Quotient, QuotientOptions};
 use weft_canon::{Assigner, Group, Matching, match_counted};
 use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
 use weft_core::families::{Family, ResNet};
+use weft_core::products::Place;
 use weft_core::{Activation, Architecture, Population, Seed};
 
 /// Turns; the median counts.
@@ -25,14 +26,20 @@ fn median_secs<T>(mut work: impl FnMut() -> Result<T>) -> Result<f64> {
     Ok(median(&mut times))
 }
 
-/// `12 GFLOP/s, 0.34 of the rate of products`.
+/// `12 GFLOP/s, 0.34 of the rate of products`; the rate is that of the cores, beside which a GPU's products are measured too.
 fn share(flops: f64, secs: f64, rate: f64) -> String {
     format!("{:.0} GFLOP/s, {:.2} of the rate of products", flops / secs / 1e9, flops / secs / rate)
 }
 
-fn fit(networks: &Population, rank: usize) -> Result<Codec> {
+fn fit(place: &Place, networks: &Population, rank: usize) -> Result<Codec> {
     let kind = CodecKind::Pca { rank: Rank::Fixed(rank), solver: Solver::Gram };
-    Ok(Codec::fit(networks, &CodecConfig { kind, normalize: Normalization::Off }, Seed::new(3))?)
+    Ok(Codec::fit_on(place, networks, &CodecConfig { kind, normalize: Normalization::Off }, Seed::new(3))?)
+}
+
+/// An error if a device failed, whose products are measured: the cores would be instead.
+fn check(place: &Place, bench: &Bench) -> Result<()> {
+    let fail = |reason| weft_ops::Error::Device { device: bench.device.to_string(), reason };
+    place.failure().map_or(Ok(()), |reason| Err(weft_net::Error::from(fail(reason)).into()))
 }
 
 /// PCA: what its two great products reach, and what share of a fit they are.
@@ -44,9 +51,9 @@ pub(super) fn pca(bench: &Bench) -> Result<Vec<Figure>> {
     let twice = Arc::new(Architecture::mlp("784-64-32-10", &[784, 64, 32, 10], Activation::Relu)?);
     let (networks, wide) = (random(&bench.h1, count)?, random(&twice, count)?);
     let rank = count - count / 10;
-    let rate = best_double_rate();
+    let (rate, place) = (best_double_rate(), bench.device.products()?);
     let [short, long, many] =
-        [(&networks, 1), (&wide, 1), (&networks, rank)].map(|(networks, rank)| median_secs(|| fit(networks, rank)));
+        [(&networks, 1), (&wide, 1), (&networks, rank)].map(|(networks, rank)| median_secs(|| fit(&place, networks, rank)));
     let (short, long, many) = (short?, long?, many?);
     // One half of the Gram matrix, with the diagonal.
     let gram = |dim: usize| (count * (count + 1) * dim) as f64;
@@ -54,11 +61,12 @@ pub(super) fn pca(bench: &Bench) -> Result<Vec<Figure>> {
     let gram_secs = (long - short) * networks.dim() as f64 / further as f64;
     let components = 2.0 * (count * (rank - 1) * networks.dim()) as f64;
     let (all, needed) = (gram(networks.dim()) + components, (gram(networks.dim()) + components) / rate);
-    let codec = fit(&networks, rank)?;
+    let codec = fit(&place, &networks, rank)?;
     let codes = codec.encode(networks.data())?;
     let projection = 2.0 * (count * rank * networks.dim()) as f64;
     let encode = median_secs(|| Ok(codec.encode(networks.data())?))?;
     let decode = median_secs(|| Ok(codec.decode(&codes)?))?;
+    check(&place, bench)?;
     let single = best_product_rate();
     let size = format!("{count} × {}", networks.dim());
     Ok(vec![
@@ -82,7 +90,7 @@ pub(super) fn pca(bench: &Bench) -> Result<Vec<Figure>> {
 
 /// Weight matching of pairs of random networks, which leave the ascent most to do.
 pub(super) fn matching(bench: &Bench) -> Result<Vec<Figure>> {
-    let rate = best_product_rate();
+    let (rate, place) = (best_product_rate(), bench.device.products()?);
     let mlp = |name: &str, widths: &[usize]| Architecture::mlp(name, widths, Activation::Relu);
     let mut architectures = vec![mlp("784-512-10", &[784, 512, 10])?, mlp("784-512-512-512-10", &[784, 512, 512, 512, 10])?];
     if !bench.options.quick {
@@ -91,7 +99,7 @@ pub(super) fn matching(bench: &Bench) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for architecture in architectures {
         let pair = random(&Arc::new(architecture), 2)?;
-        let group = Group::derive(pair.architecture().clone());
+        let group = Group::derive(pair.architecture().clone()).on(&place);
         let matching = Matching { starts: 1, ..Matching::default() };
         let mut flops = 0.0;
         let time = median_secs(|| {
@@ -101,6 +109,7 @@ pub(super) fn matching(bench: &Bench) -> Result<Vec<Figure>> {
         let note = format!("one start; {}", share(flops, time, rate));
         figures.push(Figure::new(&format!("match {}", pair.architecture().name()), time, "s", note));
     }
+    check(&place, bench)?;
     figures.push(assignment(512)?);
     Ok(figures)
 }

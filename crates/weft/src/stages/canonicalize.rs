@@ -57,7 +57,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&self, running: Running) -> Result<Completed> {
         let architecture = self.work.raw.architecture().clone();
-        let group = Group::derive(architecture.clone());
+        let group = Group::derive(architecture.clone()).on(&self.session.place);
         let (raw_finals, finals) = self.work.finals()?;
         self.session.monitor.note(format!("canonicalize: {group}"));
         // Networks that are decoded or averaged later are recalibrated then.

@@ -19,17 +19,17 @@ use weft_eval::Estimate;
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Networks of each kind on which the codec's loss is measured.
 const MEASURED: usize = 128;
 /// Leading eigenvalues that the report keeps.
 const SPECTRUM: usize = 1_024;
 
 /// Reads the codec of a complete stage.
-pub(super) fn codec_of(stage: &Completed) -> Result<Codec> {
+pub(super) fn codec_of(session: &Session, stage: &Completed) -> Result<Codec> {
     let path = stage.folder.join("codec.safetensors");
     let file = weft_zoo::read_tensors(&path)?;
-    Ok(Codec::from_tensors(file.tensors)?)
+    Ok(Codec::from_tensors(file.tensors)?.on(&session.place))
 }
 
 pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
@@ -46,7 +46,8 @@ fn fit(session: &Session, zoo: &Zoo, running: Running) -> Result<Completed> {
     let train = zoo.records(&Filter { split: Some(Split::Train), ..Filter::default() })?;
     monitor.start("encode", train.len() as u64, "networks");
     let rows = zoo.load(&train, Purpose::Fit)?;
-    let codec = Codec::fit(&rows, &session.config.codec.to_codec(rows.len(), rows.dim()), session.seed.fork("codec"))?;
+    let (config, seed) = (session.config.codec.to_codec(rows.len(), rows.dim()), session.seed.fork("codec"));
+    let codec = Codec::fit_on(&session.place, &rows, &config, seed)?;
     session.check_stop(Stage::Encode)?;
     let residual = codec.residual_variance(rows.data())?;
     drop(rows);

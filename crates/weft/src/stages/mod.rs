@@ -28,6 +28,7 @@ use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+use weft_core::products::Place;
 use weft_core::{Dataset, Digest, FieldSpec, Monitor, Population, Record, Seed};
 use weft_eval::Estimate;
 use weft_net::Device;
@@ -39,6 +40,8 @@ pub(crate) struct Session<'a> {
     pub(crate) monitor: &'a Monitor<'a>,
     pub(crate) output: PathBuf,
     pub(crate) device: Device,
+    /// Where great products of matrices in memory are computed: on the first GPU, if there is one.
+    pub(crate) place: Place,
     /// The examples with their digest; without them, networks are not held but read in pieces.
     pub(crate) data: Option<(Dataset, Digest)>,
     pub(crate) seed: Seed,
@@ -60,6 +63,7 @@ impl<'a> Session<'a> {
     /// Opens the device, reads the data set, and writes the resolved run file.
     pub(crate) fn open(config: &'a RunConfig, monitor: &'a Monitor<'a>) -> Result<Self> {
         let device = Device::open(&config.run.device.to_string())?;
+        let place = device.products()?;
         let data = config.data.as_ref().map(data::load).transpose()?;
         let data = data.map(|dataset| {
             let digest = dataset.digest();
@@ -68,7 +72,7 @@ impl<'a> Session<'a> {
         let output = config.run.output.clone();
         std::fs::create_dir_all(&output).map_err(Error::io("create", &output))?;
         weft_zoo::write_atomic(&output.join("run.toml"), config.to_toml().as_bytes())?;
-        Ok(Self { config, monitor, output, device, data, seed: Seed::new(config.run.seed) })
+        Ok(Self { config, monitor, output, device, place, data, seed: Seed::new(config.run.seed) })
     }
 
     /// The examples, for a stage that does nothing without.
@@ -84,6 +88,7 @@ impl<'a> Session<'a> {
 
     /// Completes a stage; whether it was already is said with it.
     pub(crate) fn stage(&self, stage: Stage, done: &mut Done) -> Result<(Completed, bool)> {
+        let failed = self.place.failure().is_some();
         let completed = match stage {
             Stage::Zoo => zoo::run(self),
             Stage::Canonicalize if self.data.is_none() => streamed::canonicalize(self, done),
@@ -96,6 +101,9 @@ impl<'a> Session<'a> {
             Stage::Evaluate => evaluate::run(self, done),
             Stage::Export => export::run(self, done),
         }?;
+        if let Some(reason) = self.place.failure().filter(|_| !failed) {
+            self.monitor.note(format!("{}: {} failed, and products went on without it: {reason}", stage.name(), self.device));
+        }
         done.0.push((stage, completed.0.clone()));
         Ok(completed)
     }

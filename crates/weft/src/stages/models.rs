@@ -44,7 +44,7 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
     let fields = session.fields();
     let conditions = all.iter().map(|entry| entry.record().condition(&fields)).collect::<weft_core::Result<_>>()?;
     let condition = default_condition(session.config, &fields, &finals)?;
-    let codec = Arc::new(encode::codec_of(done.of(Stage::Encode))?);
+    let codec = Arc::new(encode::codec_of(session, done.of(Stage::Encode))?);
     let set = TrainingSet::new(
         codec,
         &canonical.load(&all, Purpose::Fit)?,

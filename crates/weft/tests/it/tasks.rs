@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use weft::report::data::TaskRowKind;
 use weft::config::{ExistingZooConfig, RefinerConfig, RunConfig, ZooConfig};
+use weft::report::data::TaskRowKind;
 use weft::zoos::{self, Selection};
 use weft::{Event, Kind, Monitor, SampleRequest, Stage};
 use weft_core::{Digest, HeldOutTasks, Part, Split, Task};

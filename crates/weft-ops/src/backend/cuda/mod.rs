@@ -9,6 +9,7 @@ mod attention;
 mod batch_norm;
 mod compile;
 mod device;
+mod host_products;
 mod images;
 mod linear;
 mod loss;
@@ -21,6 +22,7 @@ mod product;
 mod reduce;
 mod view;
 
+pub use host_products::HostProducts;
 pub use nccl::CudaGroup;
 pub use parameters::CudaParameters;
 pub use view::{CudaReal, View};

@@ -273,7 +273,7 @@ impl Device {
     }
 
     /// The same without a plan, where no bias and no other values are added.
-    fn multiply_plainly(&self, product: &Product) -> crate::Result<bool> {
+    pub(super) fn multiply_plainly(&self, product: &Product) -> crate::Result<bool> {
         let ([a, b], to) = (product.sides, product.target);
         if to.bias.is_some() || to.addend.is_some_and(|addend| addend != to.address) {
             return Ok(false);

@@ -70,7 +70,7 @@ fn canonicalize(session: &Session, upstream: &Completed, running: Running) -> Re
     let room = room(session, Stage::Canonicalize, dim * (BYTES_A_WEIGHT + held) * longest_run(&raw)?)?;
     let (seed, monitor, memory) = (session.seed, session.monitor, Some(room - dim * held));
     let work = Canonicalization { raw: &raw, config, dataset: None, memory, seed, monitor };
-    let group = Group::derive(architecture.clone());
+    let group = Group::derive(architecture.clone()).on(&session.place);
     monitor.note(format!("canonicalize: {group}"));
     let fitted = fit(&work, group.clone())?;
     let canonicalizer = fitted.as_ref().map(|(canonicalizer, _)| canonicalizer);

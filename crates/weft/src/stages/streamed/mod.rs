@@ -54,5 +54,5 @@ fn in_blocks<T>(
         session.check_stop(stage)?;
         Ok(columns.read(block, out)?)
     };
-    work(&mut Blocks::new(&architecture as &Architecture, n, width, &mut read))
+    work(&mut Blocks::new(&architecture as &Architecture, n, width, &mut read).on(&*session.place))
 }

@@ -6,7 +6,7 @@
 #   STEPS       the example `steps` of weft-gen, likewise
 #   CUDA_TESTS  the test `cuda` of weft-ops, likewise (`cargo test … --no-run` says where it lies)
 #   DEVICES_TESTS  its test `devices`, likewise; needed where there are two GPUs, with NCCL in LD_LIBRARY_PATH
-# With a PyTorch in `python3`, the same steps are measured beside it.
+# With a PyTorch in `python3`, the same steps are measured beside it; with `mnist` in WEFT_DATA, the zoo of H1 too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -36,12 +36,17 @@ for device in cpu cuda:0; do
 done
 
 printf '\n== throughput\n'
-"$WEFT" bench --device cuda:0
-if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-  shapes="transformer:64x128x512x8 transformer:16x256x1024x12 transformer:32x64x768x6 transformer:8x512x512x4"
-  # shellcheck disable=SC2086
-  python3 bench/steps.py --weft "$STEPS" --device cuda:0 --precision bf16 --steps 20 --turns 5 --peer eager --peer compiled $shapes
-  python3 bench/steps.py --weft "$STEPS" --device cuda:0 --steps 20 --turns 5 --peer eager residual:1024x1024x6x256
+if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then peer="--peer pytorch"; else peer=""; fi
+# shellcheck disable=SC2086
+"$WEFT" bench --device cuda:0 $peer
+
+if [ -n "${WEFT_DATA:-}" ]; then
+  printf '\n== 1,000 networks of H1, and one of PyTorch after the other: five passes are 4,295 steps\n'
+  "$WEFT" run configs/h1-mnist-mlp.toml --device cuda:0 --until zoo --set zoo.train.runs=950 --set zoo.train.runs-at-once=1000 \
+    --set "run.output=$output/h1" 2>&1 | tail -n 3
+  if python3 -c 'import torch' 2>/dev/null; then
+    python3 bench/h1_peer.py --data "$WEFT_DATA/mnist" --loop sequential --networks 2 --steps 859 --device cuda
+  fi
 fi
 
 if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then

@@ -1,7 +1,7 @@
 """The PyTorch loops that head-to-head H1 is measured against.
 
 Both train N independent MLPs 784-32-32-10 (ReLU) on MNIST with Adam 1e-3 and batches of 64; each network has its own
-initialization and its own data order.
+initialization and its own data order. With --device cuda all of it lies on a GPU.
 
 sequential  one network after the other: torch.nn modules, torch.optim.Adam as it comes, the data in memory
 batched     all networks at once: torch.baddbmm over a leading axis of networks, Adam with foreach=True
@@ -47,13 +47,13 @@ class Sequential:
         layers = []
         for fan_in, fan_out in zip(WIDTHS, WIDTHS[1:]):
             layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
-        model = torch.nn.Sequential(*layers[:-1])
+        model = torch.nn.Sequential(*layers[:-1]).to(self.images.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
         batches_per_epoch = len(self.images) // BATCH
         for step in range(steps):
             at = step % batches_per_epoch
             if at == 0:
-                order = torch.randperm(len(self.images))
+                order = torch.randperm(len(self.images)).to(self.images.device)
             index = order[at * BATCH : (at + 1) * BATCH]
             optimizer.zero_grad()
             F.cross_entropy(model(self.images[index]), self.labels[index]).backward()
@@ -76,7 +76,7 @@ class Batched:
             bound = fan_in**-0.5
             for shape in ((fan_in, fan_out), (1, fan_out)):
                 draws = [torch.rand(shape, generator=g) * 2 * bound - bound for g in self.generators]
-                self.parameters.append(torch.stack(draws).requires_grad_())
+                self.parameters.append(torch.stack(draws).to(images.device).requires_grad_())
         self.optimizer = torch.optim.Adam(self.parameters, lr=RATE, foreach=True)
         self.step = 0
         self.orders = None
@@ -94,7 +94,8 @@ class Batched:
         for _ in range(steps):
             at = self.step % batches_per_epoch
             if at == 0:
-                self.orders = torch.stack([torch.randperm(len(self.images), generator=g) for g in self.generators])
+                orders = torch.stack([torch.randperm(len(self.images), generator=g) for g in self.generators])
+                self.orders = orders.to(self.images.device)
             self.step += 1
             index = self.orders[:, at * BATCH : (at + 1) * BATCH]
             logits = self.logits(self.images[index])
@@ -112,6 +113,8 @@ class Batched:
 def measure(loop, name, steps):
     start = time.perf_counter()
     loop.run(steps)
+    if loop.images.is_cuda:
+        torch.cuda.synchronize()
     secs = time.perf_counter() - start
     return {
         "loop": name,
@@ -121,6 +124,7 @@ def measure(loop, name, steps):
         "secs_per_step": secs / steps,
         "secs_per_network_step": secs / steps / loop.networks,
         "batch": BATCH,
+        "device": str(loop.images.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
@@ -150,6 +154,7 @@ def parse():
     parser.add_argument("--warmup", type=int, default=20, help="steps before the measurement (sequential: of one network)")
     parser.add_argument("--validation", type=int, default=5000, help="training images left out, from the end")
     parser.add_argument("--threads", type=count, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda: where data, networks and optimizer lie")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--serve", action="store_true", help="measure on request instead; see above")
     return parser.parse_args()
@@ -160,7 +165,7 @@ def main():
     torch.set_num_threads(args.threads)
     images, labels = (torch.from_numpy(a) for a in read_part(args.data, "train"))
     kept = len(images) - args.validation
-    images, labels = images[:kept].contiguous(), labels[:kept].contiguous()
+    images, labels = images[:kept].contiguous().to(args.device), labels[:kept].contiguous().to(args.device)
     loop = {"sequential": Sequential, "batched": Batched}[args.loop](images, labels, args.networks, args.seed)
     if args.warmup > 0:
         if args.loop == "sequential":
@@ -175,7 +180,7 @@ def main():
             print(json.dumps(answer(line, loop, args.loop)), flush=True)
         return
     result = measure(loop, args.loop, args.steps) | {"warmup_steps": args.warmup, "seed": args.seed}
-    accuracies = torch.tensor(loop.accuracies(*(torch.from_numpy(a) for a in read_part(args.data, "t10k"))))
+    accuracies = torch.tensor(loop.accuracies(*(torch.from_numpy(a).to(args.device) for a in read_part(args.data, "t10k"))))
     print(json.dumps(result | {"test_accuracy": accuracies.mean().item()}))
 
 

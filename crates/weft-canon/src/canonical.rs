@@ -301,11 +301,10 @@ impl Canonicalizer {
             return Err(Error::Empty { what: "networks of a run" });
         };
         let (matched, _, silent) = self.align(last)?;
-        let finish = |(row, Fixed { mut transform, ill_conditioned }): (Vec<f32>, Fixed)| {
-            let mut image = vec![0.0; row.len()];
-            self.group.apply_to(&matched, &row, &mut image)?;
+        let finish = |(mut row, Fixed { mut transform, ill_conditioned }): (Vec<f32>, Fixed)| {
+            self.group.apply(&matched, &mut row)?;
             transform.steps.push(Step::Units(matched.clone()));
-            Ok(Canonical { row: image, canonical_from_raw: transform, ill_conditioned: ill_conditioned + silent })
+            Ok(Canonical { row, canonical_from_raw: transform, ill_conditioned: ill_conditioned + silent })
         };
         fixed.into_iter().map(finish).collect()
     }
@@ -319,6 +318,17 @@ impl Canonicalizer {
     pub fn canonicalize_population(&self, population: &Population, runs: &[u32]) -> Result<CanonicalPopulation> {
         check_len("run of each network", runs.len(), population.len())?;
         check_len("row", population.dim(), self.group.architecture().num_parameters())?;
+        if population.len() == 1 {
+            // One network may be as large as the memory allows: its row is the population's.
+            let Canonical { row, canonical_from_raw, ill_conditioned } = self.canonicalize(population.row(0))?;
+            let wrong = Error::Length { what: "canonical row", expected: population.dim(), got: row.len() };
+            let networks = Population::new(population.architecture().clone(), row).map_err(|_| wrong)?;
+            return Ok(CanonicalPopulation {
+                networks,
+                transforms: vec![canonical_from_raw],
+                ill_conditioned: vec![ill_conditioned],
+            });
+        }
         let mut order: Vec<usize> = (0..runs.len()).collect();
         order.sort_by_key(|&i| runs[i]); // stable: a run's snapshots stay in order
         let members: Vec<&[usize]> = order.chunk_by(|&i, &j| runs[i] == runs[j]).collect();

@@ -28,14 +28,8 @@ const MAY_USE: [(&str, &[&str], bool); 13] = [
     ("xtask", &[], false),
 ];
 
-/// The files that may hold `unsafe` code: memory maps, vector kernels, and calls of the matrix product of crate
-/// `gemm`, one a crate that may not use `weft-ops`.
-const UNSAFE: [&str; 4] = [
-    "crates/weft-canon/src/product.rs",
-    "crates/weft-ops/src/backend/cuda/",
-    "crates/weft-ops/src/kernels/",
-    "crates/weft-zoo/src/mapped.rs",
-];
+/// The files that may hold `unsafe` code: memory maps, vector kernels, and calls of the GPU's libraries.
+const UNSAFE: [&str; 3] = ["crates/weft-ops/src/backend/cuda/", "crates/weft-ops/src/kernels/", "crates/weft-zoo/src/mapped.rs"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()

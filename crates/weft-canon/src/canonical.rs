@@ -325,16 +325,15 @@ impl Canonicalizer {
             return Err(Error::Empty { what: "networks of a run" });
         };
         let (matched, _, silent) = self.align(last)?;
-        let finish = |((row, Fixed { mut transform, ill_conditioned }), raw): ((Vec<f32>, Fixed), &&[f32])| {
-            let mut image = vec![0.0; row.len()];
-            self.group.apply_to(&matched, &row, &mut image)?;
+        let finish = |((mut row, Fixed { mut transform, ill_conditioned }), raw): ((Vec<f32>, Fixed), &&[f32])| {
+            self.group.apply(&matched, &mut row)?;
             transform.steps.push(Step::Units(matched.clone()));
             if self.keeps_statistics {
-                let [raw, mut wide] = [*raw, &image].map(|row| row.iter().map(|&w| f64::from(w)).collect::<Vec<f64>>());
+                let [raw, mut wide] = [*raw, &row].map(|row| row.iter().map(|&w| f64::from(w)).collect::<Vec<f64>>());
                 self.finish(&raw, &mut transform, &mut wide)?;
-                image.iter_mut().zip(wide).for_each(|(narrow, wide)| *narrow = wide as f32);
+                row.iter_mut().zip(wide).for_each(|(narrow, wide)| *narrow = wide as f32);
             }
-            Ok(Canonical { row: image, canonical_from_raw: transform, ill_conditioned: ill_conditioned + silent })
+            Ok(Canonical { row, canonical_from_raw: transform, ill_conditioned: ill_conditioned + silent })
         };
         fixed.into_iter().zip(rows).map(finish).collect()
     }
@@ -348,6 +347,17 @@ impl Canonicalizer {
     pub fn canonicalize_population(&self, population: &Population, runs: &[u32]) -> Result<CanonicalPopulation> {
         check_len("run of each network", runs.len(), population.len())?;
         check_len("row", population.dim(), self.group.architecture().num_parameters())?;
+        if population.len() == 1 {
+            // One network may be as large as the memory allows: its row is the population's.
+            let Canonical { row, canonical_from_raw, ill_conditioned } = self.canonicalize(population.row(0))?;
+            let wrong = Error::Length { what: "canonical row", expected: population.dim(), got: row.len() };
+            let networks = Population::new(population.architecture().clone(), row).map_err(|_| wrong)?;
+            return Ok(CanonicalPopulation {
+                networks,
+                transforms: vec![canonical_from_raw],
+                ill_conditioned: vec![ill_conditioned],
+            });
+        }
         let mut order: Vec<usize> = (0..runs.len()).collect();
         order.sort_by_key(|&i| runs[i]); // stable: a run's snapshots stay in order
         let members: Vec<&[usize]> = order.chunk_by(|&i, &j| runs[i] == runs[j]).collect();

@@ -16,7 +16,7 @@
 use crate::balance::balance_f64;
 use crate::error::{Result, check_len};
 use crate::group::{Commutant, Factor, Fold, Gauge, GaugeAxis, Sign};
-use crate::linalg::upper_triangle;
+use crate::linalg::{settle, upper_triangle};
 use crate::transform::{Step, Transform, inverse_gain};
 use crate::{Error, Group};
 use faer::{Mat, MatRef};
@@ -271,7 +271,11 @@ fn gauge_matrices(group: &Group, gauge: &Gauge, row: &[f64], precision: Precisio
     let of_block = |block: usize| {
         let [p, q] = [&gauge.writers, &gauge.readers].map(|axes| gather(group, axes, b, block, row));
         match gauge.commutant {
-            Commutant::All => balanced_svd(p.as_ref(), q.as_ref(), precision),
+            Commutant::All => {
+                let found = balanced_svd(p.as_ref(), q.as_ref(), precision);
+                settle();
+                found
+            }
             Commutant::Pairs(pairs) => balanced_pairs(p.as_ref(), q.as_ref(), pairs, precision),
         }
     };

@@ -1,7 +1,18 @@
 //! Small dense linear algebra in `f64`, on `faer`.
 
+use faer::linalg::matmul::matmul;
 use faer::linalg::solvers::DenseSolveCore;
-use faer::{Mat, MatRef};
+use faer::{Accum, Mat, MatMut, MatRef, Par};
+
+/// Empties the upper halves of the vector registers, which `faer`'s products leave filled: with those, narrow vector code of ours takes
+/// four times its time on the processors at hand.
+///
+/// Code that is compiled for wide vectors ends with the instruction for it.
+pub(crate) fn settle() {
+    let mut values = [0.0_f32; 32];
+    pulp::Arch::new().dispatch(|| std::hint::black_box(&mut values).iter_mut().for_each(|v| *v += 1.0));
+    std::hint::black_box(values);
+}
 
 /// A row-major matrix that is only looked at.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +28,26 @@ impl<'a> Matrix<'a> {
     /// The transpose, row-major.
     pub(crate) fn transposed(self) -> Vec<f64> {
         row_major(self.view.transpose())
+    }
+}
+
+impl Matrix<'_> {
+    /// Writes the product with a row-major matrix, both `[cols of this, any]`.
+    pub(crate) fn multiply(self, source: &[f64], target: &mut [f64]) {
+        let (size, width) = (self.view.ncols(), source.len() / self.view.ncols());
+        let source = MatRef::from_row_major_slice(source, size, width);
+        let target = MatMut::from_row_major_slice_mut(target, size, width);
+        matmul(target, Accum::Replace, self.view, source, 1.0, Par::Seq);
+        settle();
+    }
+
+    /// Writes the products with some columns of rows of a length, those from `first` on, in their places.
+    pub(crate) fn multiply_rows(self, source: &[f64], (first, width): (usize, usize), target: &mut [f64]) {
+        let (size, rows) = (self.view.ncols(), source.len() / width);
+        let source = MatRef::from_row_major_slice(source, rows, width).subcols(first, size);
+        let target = MatMut::from_row_major_slice_mut(target, rows, width).subcols_mut(first, size);
+        matmul(target, Accum::Replace, source, self.view.transpose(), 1.0, Par::Seq);
+        settle();
     }
 }
 

@@ -1,5 +1,8 @@
 //! Safe matrix products in `f32`, on this machine's cores or where a device takes them; large ones are shared between threads in a way that results never depend on their number.
 
+use crate::linalg::settle;
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 use weft_core::products::Products;
 pub use weft_core::products::View;
@@ -52,32 +55,19 @@ const PARALLEL_WORK: usize = 1 << 23;
 const STRIPE: usize = 128;
 
 fn multiply_here(target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) {
-    let ([m, k], [_, n]) = (a.shape(), b.shape());
-    let ([a_rows, a_columns], [b_rows, b_columns]) = (a.strides(), b.strides());
-    // SAFETY: `View` checks at construction that every index it describes lies inside its slice, and neither side is empty here; the
-    // target is a distinct, exclusively borrowed slice of m·n values with row stride n; all strides are in values of `f32`.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            target.as_mut_ptr(),
-            1,
-            n as isize,
-            add,
-            a.data().as_ptr(),
-            a_columns as isize,
-            a_rows as isize,
-            b.data().as_ptr(),
-            b_columns as isize,
-            b_rows as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+    let target = MatMut::from_row_major_slice_mut(target, a.shape()[0], b.shape()[1]);
+    let accum = if add { Accum::Add } else { Accum::Replace };
+    matmul(target, accum, matrix_of(a), matrix_of(b), 1.0, Par::Seq);
+    settle();
+}
+
+/// Views a matrix or its transpose.
+fn matrix_of(view: View<'_>) -> MatRef<'_, f32> {
+    let ([rows, columns], [row_stride, column_stride]) = (view.shape(), view.strides());
+    if column_stride == 1 {
+        MatRef::from_row_major_slice_with_stride(view.data(), rows, columns, row_stride)
+    } else {
+        MatRef::from_column_major_slice_with_stride(view.data(), rows, columns, column_stride)
     }
 }
 
@@ -95,5 +85,12 @@ mod tests {
         assert_eq!(c, [15., 33., 36., 81.]);
         multiply(&mut c, View::new(&[], 2, 0), View::new(&[], 0, 2), false);
         assert_eq!(c, [0.0; 4]);
+        // A row that is the transpose of a column, and a last row that ends with its data.
+        let mut dot = vec![0.0];
+        multiply(&mut dot, View::new(&a, 6, 1).t(), View::new(&a, 6, 1), false);
+        assert_eq!(dot, [91.]);
+        let mut outer = vec![0.0; 4];
+        multiply(&mut outer, View::strided(&a[1..], 2, 1, 4).t().t(), View::strided(&a[1..], 2, 1, 4).t(), false);
+        assert_eq!(outer, [4., 12., 12., 36.]);
     }
 }

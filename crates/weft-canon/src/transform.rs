@@ -274,29 +274,30 @@ pub(crate) fn multiply_axis(architecture: &Architecture, of: &GaugeAxis, size: u
     let rest: usize = spec.shape[of.axis + 1..].iter().product();
     let stride = rest * of.fine;
     let (block, per_row) = (size * stride, spec.shape[of.axis] / (of.fine * size));
-    let multiply = |column: &mut Vec<f64>, (i, part): (usize, &mut [f64])| {
-        let matrix = &matrices[i % per_row / of.members * size * size..][..size * size];
-        column.clear();
-        column.resize(block, 0.0);
-        for (out, weights) in column.chunks_exact_mut(stride).zip(matrix.chunks_exact(size)) {
-            for (source, w) in part.chunks_exact(stride).zip(weights) {
-                out.iter_mut().zip(source).for_each(|(o, s)| *o += w * s);
-            }
+    let matrix = |i: usize| Matrix::new(&matrices[i % per_row / of.members * size * size..][..size * size], size, size);
+    // Where the coordinates lie side by side, they are rows of one product over many entries of the other axes.
+    let len = if stride == 1 { per_row * block * ROWS.min(values.len() / (per_row * block)).max(1) } else { block };
+    let multiply = |source: &mut Vec<f64>, (i, part): (usize, &mut [f64])| {
+        source.clear();
+        source.extend_from_slice(part);
+        if stride == 1 {
+            let width = per_row * block;
+            (0..per_row).for_each(|j| matrix(j).multiply_rows(source, (j * size, width), part));
+        } else {
+            matrix(i).multiply(source, part);
         }
-        part.copy_from_slice(column);
     };
     if values.len() * size > PARALLEL_WORK {
-        values
-            .par_chunks_exact_mut(block)
-            .enumerate()
-            .with_min_len(1 + PARALLEL_WORK / (8 * block * size))
-            .for_each_init(Vec::new, multiply);
+        let parts = values.par_chunks_mut(len).enumerate();
+        parts.with_min_len(1 + PARALLEL_WORK / (8 * len * size)).for_each_init(Vec::new, multiply);
     } else {
-        let mut column = Vec::new();
-        values.chunks_exact_mut(block).enumerate().for_each(|part| multiply(&mut column, part));
+        let mut source = Vec::new();
+        values.chunks_mut(len).enumerate().for_each(|part| multiply(&mut source, part));
     }
 }
 
+/// Entries of the other axes whose coordinates one thread multiplies at a time.
+const ROWS: usize = 64;
 /// Products of more multiplications than this are shared between threads.
 const PARALLEL_WORK: usize = 1 << 20;
 

@@ -11,10 +11,12 @@
 //! Shape legend: `n` networks, `k` code length, `D` weights of a network, `b` rows of a batch.
 
 mod artifact;
+mod decoder;
 mod error;
 pub mod flow;
 pub mod refine;
 pub mod sampler;
+mod schema;
 mod training_set;
 pub mod trivial;
 pub mod workload;
@@ -24,7 +26,7 @@ pub use error::{Error, Result};
 pub use flow::{CodeFlow, Flow, FlowConfig, FlowTrainer};
 pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};
 pub use sampler::{Sampler, SamplerConfig};
-pub use training_set::{CodeSet, TrainingSet};
+pub use training_set::{CodeSet, RunTasks, TrainingSet};
 
 use weft_core::{Condition, Population, Seed};
 
@@ -38,6 +40,21 @@ pub trait Generator: Send + Sync {
     /// # Errors
     /// A condition that the generator was not trained on, or a failed tensor operation.
     fn sample(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Population>;
+
+    /// Samples a network under each of several conditions, in their order. The same seed gives the same networks.
+    ///
+    /// # Errors
+    /// As [`Generator::sample`]; [`Error::Setting`] if there is no condition.
+    fn sample_each(&self, conditions: &[Condition], seed: Seed) -> Result<Population> {
+        let Some((first, others)) = conditions.split_first() else {
+            return Err(Error::Setting { setting: "conditions", expected: "1 or more", got: "none".to_owned() });
+        };
+        let mut networks = self.sample(1, first, seed.index(0))?;
+        for (i, condition) in others.iter().enumerate() {
+            networks.extend(&self.sample(1, condition, seed.index(i as u64 + 1))?)?;
+        }
+        Ok(networks)
+    }
 
     /// Floating-point operations of one sample, for cost accounting.
     fn flops_per_sample(&self) -> f64;

@@ -7,4 +7,5 @@ mod hostile;
 mod refiner;
 mod samplers;
 mod support;
+mod tasks;
 mod trivial;

@@ -4,6 +4,7 @@
 //!   baselines that a claim of novelty has to beat, and proposals for the refiner like any other.
 //! - [`flow`]: conditional flow matching on codes, with the samplers of [`sampler`].
 //! - [`refine`]: the function-aware refiner, usable behind every generator.
+//! - [`hyper`]: the hyper-decoder, from a condition to a network in one pass.
 //! - [`workload`]: pieces of training to measure a machine by.
 //!
 //! A generator knows no zoo: it is fitted on a [`TrainingSet`] of codes, weights and conditions.
@@ -14,6 +15,7 @@ mod artifact;
 mod decoder;
 mod error;
 pub mod flow;
+pub mod hyper;
 pub mod refine;
 pub mod sampler;
 mod schema;
@@ -24,6 +26,7 @@ pub mod workload;
 pub use artifact::Artifact;
 pub use error::{Error, Result};
 pub use flow::{CodeFlow, Flow, FlowConfig, FlowTrainer};
+pub use hyper::{HyperConfig, HyperDecoder, HyperTrainer};
 pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};
 pub use sampler::{Sampler, SamplerConfig};
 pub use training_set::{CodeSet, RunTasks, TrainingSet};

@@ -73,7 +73,10 @@ pub struct RefinerConfig {
 
 impl RefinerConfig {
     /// Checks ranges, and what networks of many tasks leave undefined.
-    fn check(&self, many_tasks: bool) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the first that is out of range.
+    pub fn check(&self, many_tasks: bool) -> Result<()> {
         let range =
             |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got }) };
         range("mu", "0 or more", self.mu >= 0.0 && self.mu.is_finite(), self.mu.to_string())?;

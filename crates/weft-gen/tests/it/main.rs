@@ -4,6 +4,7 @@ mod conditions;
 mod flow;
 mod golden;
 mod hostile;
+mod hyper;
 mod refiner;
 mod samplers;
 mod support;

@@ -5,6 +5,7 @@
 //! - [`flow`]: conditional flow matching on codes, with the samplers of [`sampler`].
 //! - [`RidgeGenerator`]: a linear map from conditions to codes, the baseline of conditional ones.
 //! - [`refine`]: the function-aware refiner, usable behind every generator.
+//! - [`hyper`]: the hyper-decoder, from a condition to a network in one pass.
 //! - [`workload`]: pieces of training to measure a machine by.
 //!
 //! A generator knows no zoo: it is fitted on a [`TrainingSet`] of codes, weights and conditions.
@@ -12,11 +13,14 @@
 //! Shape legend: `n` networks, `k` code length, `D` weights of a network, `b` rows of a batch.
 
 mod artifact;
+mod decoder;
 mod error;
 pub mod flow;
+pub mod hyper;
 pub mod refine;
 mod ridge;
 pub mod sampler;
+mod schema;
 mod training_set;
 pub mod trivial;
 pub mod workload;
@@ -24,10 +28,11 @@ pub mod workload;
 pub use artifact::Artifact;
 pub use error::{Error, Result};
 pub use flow::{CodeFlow, Flow, FlowConfig, FlowTrainer};
+pub use hyper::{HyperConfig, HyperDecoder, HyperTrainer};
 pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};
 pub use ridge::RidgeGenerator;
 pub use sampler::{Sampler, SamplerConfig};
-pub use training_set::{CodeSet, TrainingSet};
+pub use training_set::{CodeSet, RunTasks, TrainingSet};
 
 use weft_core::{Condition, Population, Seed};
 
@@ -41,6 +46,21 @@ pub trait Generator: Send + Sync {
     /// # Errors
     /// A condition that the generator was not trained on, or a failed tensor operation.
     fn sample(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Population>;
+
+    /// Samples a network under each of several conditions, in their order. The same seed gives the same networks.
+    ///
+    /// # Errors
+    /// As [`Generator::sample`]; [`Error::Setting`] if there is no condition.
+    fn sample_each(&self, conditions: &[Condition], seed: Seed) -> Result<Population> {
+        let Some((first, others)) = conditions.split_first() else {
+            return Err(Error::Setting { setting: "conditions", expected: "1 or more", got: "none".to_owned() });
+        };
+        let mut networks = self.sample(1, first, seed.index(0))?;
+        for (i, condition) in others.iter().enumerate() {
+            networks.extend(&self.sample(1, condition, seed.index(i as u64 + 1))?)?;
+        }
+        Ok(networks)
+    }
 
     /// Floating-point operations of one sample, for cost accounting.
     fn flops_per_sample(&self) -> f64;

@@ -1,9 +1,9 @@
 //! What generators are fitted on: training runs alone.
 
-use crate::Result;
+use crate::{Error, Result};
 use std::sync::Arc;
 use weft_codec::Codec;
-use weft_core::{Architecture, Condition, Population};
+use weft_core::{Architecture, Condition, FieldSpec, Population, Schema, Task};
 
 /// Canonical training checkpoints with their codes and conditions.
 ///
@@ -22,6 +22,39 @@ pub struct TrainingSet {
     pub final_codes: Arc<Vec<f32>>,
     /// Conditions of all snapshots, `[N]`.
     pub conditions: Arc<Vec<Condition>>,
+    /// Tasks of the runs, where they have their own.
+    pub tasks: Option<Arc<RunTasks>>,
+}
+
+/// The tasks of training runs, with the conditions that name them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunTasks {
+    /// The fields that networks are conditioned on, fitted on all training snapshots; `task` is one of them.
+    pub schema: Schema,
+    /// The condition of each run's last snapshot, `[n]`, of the schema's fields.
+    pub conditions: Vec<Condition>,
+    /// The task of each run, `[n]`.
+    pub tasks: Vec<Task>,
+    encoded: Vec<f32>,
+}
+
+impl RunTasks {
+    /// The encoded condition of a run's last snapshot.
+    ///
+    /// # Panics
+    /// If there is no such run.
+    #[must_use]
+    pub fn encoded(&self, run: usize) -> &[f32] {
+        let len = self.schema.encoded_len();
+        &self.encoded[run * len..(run + 1) * len]
+    }
+
+    /// What a saved state of training must agree with.
+    pub(crate) fn fingerprint(&self) -> String {
+        let bytes: Vec<u8> = self.encoded.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let text = format!("{:?} {:?}", self.schema, self.tasks);
+        weft_core::Digest::of_parts([text.as_bytes(), &bytes]).to_string()
+    }
 }
 
 /// What a generator of codes is fitted on: training checkpoints without their weights.
@@ -58,7 +91,31 @@ impl TrainingSet {
             codes: Arc::new(codes),
             final_codes: Arc::new(final_codes),
             conditions: Arc::new(conditions),
+            tasks: None,
         })
+    }
+
+    /// Says that each run has a task of its own: the conditions and tasks of the last snapshots, and the fields of conditions.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if there is not one of each a run, or no field `task` that tells tasks apart; conditions that do not fit their
+    /// fields' types.
+    pub fn with_tasks(mut self, fields: &[FieldSpec], conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
+        let count = self.finals.len();
+        if conditions.len() != count || tasks.len() != count {
+            let got = format!("{} conditions and {} tasks for {count} runs", conditions.len(), tasks.len());
+            return Err(Error::Setting { setting: "tasks", expected: "one, and a condition, for each run", got });
+        }
+        let schema = Schema::fit(fields, &self.conditions)?;
+        if schema.field(Task::LABEL).is_err() {
+            let names: Vec<_> = schema.fields.iter().map(|field| field.name.as_str()).collect();
+            let expected = "fields of which `task` is one, for networks of many tasks";
+            return Err(Error::Setting { setting: "conditions", expected, got: names.join(", ") });
+        }
+        let conditions: Vec<_> = conditions.iter().map(|condition| condition.restricted_to(&schema)).collect();
+        let encoded = conditions.iter().map(|condition| schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?.concat();
+        self.tasks = Some(Arc::new(RunTasks { schema, conditions, tasks, encoded }));
+        Ok(self)
     }
 
     /// The architecture of all checkpoints.

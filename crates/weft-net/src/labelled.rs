@@ -58,20 +58,25 @@ impl<'a> Labelled<'a> {
             let fits = architecture.num_outputs() == self.dataset.num_classes();
             return if fits { Ok(()) } else { Err(mismatch(architecture, self.dataset)) };
         };
-        if tasks.len() != num_networks {
-            return Err(Error::Tasks { tasks: tasks.len(), networks: num_networks });
-        }
-        let (classes, outputs) = (self.dataset.num_classes(), architecture.num_outputs());
-        match tasks.iter().find(|task| (task.num_classes(), task.num_outputs()) != (classes, outputs)) {
-            None => Ok(()),
-            Some(task) => Err(Error::Task {
-                task: task.name().to_owned(),
-                maps: [task.num_classes(), task.num_outputs()],
-                architecture: architecture.name().to_owned(),
-                outputs,
-                classes,
-            }),
-        }
+        check_tasks(tasks, (architecture, num_networks), self.dataset.num_classes())
+    }
+}
+
+/// Checks that there is a task for each of so many networks, from the data's classes to the architecture's outputs.
+pub(crate) fn check_tasks(tasks: &[Task], (architecture, num_networks): (&Architecture, usize), classes: usize) -> Result<()> {
+    if tasks.len() != num_networks {
+        return Err(Error::Tasks { tasks: tasks.len(), networks: num_networks });
+    }
+    let outputs = architecture.num_outputs();
+    match tasks.iter().find(|task| (task.num_classes(), task.num_outputs()) != (classes, outputs)) {
+        None => Ok(()),
+        Some(task) => Err(Error::Task {
+            task: task.name().to_owned(),
+            maps: [task.num_classes(), task.num_outputs()],
+            architecture: architecture.name().to_owned(),
+            outputs,
+            classes,
+        }),
     }
 }
 
@@ -80,7 +85,8 @@ pub(crate) fn check_inputs(architecture: &Architecture, dataset: &Dataset) -> Re
     if architecture.num_inputs() == dataset.num_features() { Ok(()) } else { Err(mismatch(architecture, dataset)) }
 }
 
-fn mismatch(architecture: &Architecture, dataset: &Dataset) -> Error {
+/// The error of an architecture that does not map a data set's examples to its classes.
+pub(crate) fn mismatch(architecture: &Architecture, dataset: &Dataset) -> Error {
     Error::Mismatch {
         architecture: architecture.name().to_owned(),
         inputs: architecture.num_inputs(),

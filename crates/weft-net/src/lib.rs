@@ -26,7 +26,7 @@ pub use evaluate::{Scores, accuracies, hidden_activity, logits, predictions, sco
 pub use examples::{Batch, Examples};
 pub use interpreter::{WeightRow, interpret_captured, interpret_f32, interpret_f64, random_inputs, with_tokens};
 pub use labelled::Labelled;
-pub use loss::{Ensemble, Gradients, PopulationLoss};
+pub use loss::{Drawn, Ensemble, Gradients, PopulationLoss};
 pub use recalibrate::recalibrate;
 pub use share::share_out;
 pub use train::{RunResult, Snapshot, initial_weights, train};

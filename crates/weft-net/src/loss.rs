@@ -4,13 +4,14 @@
 //! data, and learns from what the network does rather than from how its weights look.
 
 use crate::evaluate::score_all;
+use crate::labelled::{check_tasks, mismatch};
 use crate::lockstep::LockStep;
-use crate::{Device, Engine, Examples, Result, Workspace};
+use crate::{Device, Engine, Error, Examples, Result, Workspace};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
-use weft_core::{Architecture, Dataset, Part, Population, Seed};
+use weft_core::{Architecture, Dataset, Part, Population, Seed, Task};
 use weft_ops::kernels::cross_entropy_gradient;
 
 /// A population's loss and logits on training data, differentiable in the weights.
@@ -20,8 +21,49 @@ use weft_ops::kernels::cross_entropy_gradient;
 pub struct PopulationLoss {
     engine: Arc<Engine>,
     examples: Arc<Examples>,
+    /// Classes that the examples are of.
+    num_classes: usize,
     device: Device,
     on_device: Option<(Tensor, Tensor)>,
+}
+
+/// Training examples for networks, and the task of each network if they have their own.
+///
+/// `&examples` has the data set's classes for all networks; `(&examples, &tasks)` has a task a network.
+#[derive(Debug, Clone, Copy)]
+pub struct Drawn<'a> {
+    examples: &'a [u32],
+    tasks: Option<&'a [Task]>,
+}
+
+impl<'a> From<&'a [u32]> for Drawn<'a> {
+    fn from(examples: &'a [u32]) -> Self {
+        Self { examples, tasks: None }
+    }
+}
+
+impl<'a> From<&'a Vec<u32>> for Drawn<'a> {
+    fn from(examples: &'a Vec<u32>) -> Self {
+        Self { examples, tasks: None }
+    }
+}
+
+impl<'a> From<(&'a [u32], Option<&'a [Task]>)> for Drawn<'a> {
+    fn from((examples, tasks): (&'a [u32], Option<&'a [Task]>)) -> Self {
+        Self { examples, tasks }
+    }
+}
+
+impl<'a> From<(&'a [u32], &'a [Task])> for Drawn<'a> {
+    fn from((examples, tasks): (&'a [u32], &'a [Task])) -> Self {
+        Self { examples, tasks: Some(tasks) }
+    }
+}
+
+impl<'a> Drawn<'a> {
+    fn task(&self, network: usize) -> Option<&'a Task> {
+        self.tasks.map(|tasks| &tasks[network])
+    }
 }
 
 /// What networks say on average of each training example, and how far they stray from it.
@@ -48,7 +90,16 @@ impl PopulationLoss {
     /// # Errors
     /// If the architecture does not fit the data set, or the device's memory does not hold the examples.
     pub fn new(architecture: Arc<Architecture>, dataset: &Dataset, device: &Device) -> Result<Self> {
-        let examples = Examples::new(&architecture, dataset, dataset.range(Part::Train))?;
+        let fits = architecture.num_outputs() == dataset.num_classes();
+        if fits { Self::of_tasks(architecture, dataset, device) } else { Err(mismatch(&architecture, dataset)) }
+    }
+
+    /// The same for networks that have a task each, whose outputs may be others than the data's classes.
+    ///
+    /// # Errors
+    /// If the architecture does not read the examples, or the device's memory does not hold them.
+    pub fn of_tasks(architecture: Arc<Architecture>, dataset: &Dataset, device: &Device) -> Result<Self> {
+        let examples = Examples::of_inputs(&architecture, dataset, dataset.range(Part::Train))?;
         let on_device = if device.is_cpu() {
             None
         } else {
@@ -58,7 +109,8 @@ impl PopulationLoss {
             Some((x, Tensor::new(examples.labels(), device.candle())?))
         };
         let engine = Arc::new(Engine::new(architecture)?);
-        Ok(Self { engine, examples: Arc::new(examples), device: device.clone(), on_device })
+        let num_classes = dataset.num_classes();
+        Ok(Self { engine, examples: Arc::new(examples), num_classes, device: device.clone(), on_device })
     }
 
     /// The same networks on `count` inputs that lie on segments between pairs of training inputs, without labels.
@@ -88,7 +140,8 @@ impl PopulationLoss {
                 Some((Tensor::from_vec(mixed, (count, features), x.device())?, labels))
             }
         };
-        Ok(Self { engine: self.engine.clone(), examples: Arc::new(examples), device: self.device.clone(), on_device })
+        let (engine, num_classes) = (self.engine.clone(), self.num_classes);
+        Ok(Self { engine, examples: Arc::new(examples), num_classes, device: self.device.clone(), on_device })
     }
 
     /// The number of training examples to draw batches from.
@@ -141,38 +194,46 @@ impl PopulationLoss {
         }
     }
 
-    /// The mean cross-entropy of each network on its own batch, `[n]`.
+    /// The mean cross-entropy of each network on its own batch, `[n]`: at the data's classes, or with `(&chosen, &tasks)` at its own task.
     ///
     /// Forward and backward run in one pass over each network.
     ///
     /// # Shapes
-    /// As [`PopulationLoss::logits`].
+    /// As [`PopulationLoss::logits`]; `n` tasks.
     ///
     /// # Errors
-    /// If the shapes do not fit or a tensor operation fails.
-    pub fn cross_entropy(&self, rows: &Tensor, chosen: &[u32]) -> Result<Tensor> {
+    /// If the shapes or tasks do not fit or a tensor operation fails.
+    pub fn cross_entropy<'a>(&self, rows: &Tensor, chosen: impl Into<Drawn<'a>>) -> Result<Tensor> {
         let n = rows.dim(0)?;
+        let drawn @ Drawn { examples: chosen, tasks } = chosen.into();
+        self.check(drawn, n)?;
         match &self.on_device {
             None => {
                 let values = rows.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
-                let Gradients { losses, gradient } = self.gradients(&values, chosen);
+                let Gradients { losses, gradient } = self.gradients(&values, drawn);
                 let losses: Vec<f32> = losses.into_iter().map(|l| l as f32).collect();
                 Ok(rows.contiguous()?.apply_op1(KnownGradient { losses, gradient })?)
             }
             Some((_, y)) => {
-                let labels = y.index_select(&Tensor::new(chosen, y.device())?, 0)?.reshape((n, chosen.len() / n))?;
+                let labels = match tasks {
+                    None => y.index_select(&Tensor::new(chosen, y.device())?, 0)?,
+                    Some(_) => Tensor::new(self.drawn_labels(drawn, n), y.device())?,
+                };
+                let labels = labels.reshape((n, chosen.len() / n))?;
                 Ok(cross_entropy(&self.logits(rows, chosen)?, &labels)?)
             }
         }
     }
 
     /// The mean cross-entropy of each network on the same training examples, `[n]`, as it is run: batch norms take their running
-    /// statistics.
+    /// statistics. With `(&chosen, &tasks)` it is that at each network's own task.
     ///
     /// # Errors
-    /// If the device fails.
-    pub fn losses(&self, networks: &Population, chosen: &[u32]) -> Result<Vec<f64>> {
-        let scores = score_all(networks, (&self.examples.select(chosen), None), &self.device)?;
+    /// If the tasks do not fit or the device fails.
+    pub fn losses<'a>(&self, networks: &Population, chosen: impl Into<Drawn<'a>>) -> Result<Vec<f64>> {
+        let drawn = chosen.into();
+        self.check(drawn, networks.len())?;
+        let scores = score_all(networks, (&self.examples.select(drawn.examples), drawn.tasks), &self.device)?;
         Ok(scores.into_iter().map(|scores| scores.loss).collect())
     }
 
@@ -213,12 +274,14 @@ impl PopulationLoss {
     /// Losses and gradients of networks on their own batches, on the CPU.
     ///
     /// # Shapes
-    /// `rows` `[n, D]`; `chosen` holds `n · b` training examples, network by network.
+    /// `rows` `[n, D]`; `chosen` holds `n · b` training examples, network by network; `n` tasks, if any.
     ///
     /// # Panics
-    /// If `rows` is not a whole number of networks.
+    /// If `rows` is not a whole number of networks, or the tasks are not theirs.
     #[must_use]
-    pub fn gradients(&self, rows: &[f32], chosen: &[u32]) -> Gradients {
+    pub fn gradients<'a>(&self, rows: &[f32], chosen: impl Into<Drawn<'a>>) -> Gradients {
+        let drawn = chosen.into();
+        let chosen = drawn.examples;
         let dim = self.engine.architecture().num_parameters();
         assert!(rows.len().is_multiple_of(dim), "rows are not [n, D]");
         let b = chosen.len() / (rows.len() / dim).max(1);
@@ -226,8 +289,10 @@ impl PopulationLoss {
         let losses = gradient
             .par_chunks_exact_mut(dim)
             .zip(rows.par_chunks_exact(dim).zip(chosen.par_chunks_exact(b)))
-            .map_init(Buffers::default, |buffers, (gradient, (row, chosen))| {
-                let labels = self.labels(chosen);
+            .enumerate()
+            .map_init(Buffers::default, |buffers, (network, (gradient, (row, chosen)))| {
+                let task = drawn.task(network);
+                let labels: Vec<u32> = chosen.iter().map(|&i| self.examples.label(i, task)).collect();
                 buffers.vjp(&self.engine, &self.examples, (row, chosen), gradient, |part, z| {
                     let share = part.len() as f32 / labels.len() as f32;
                     let loss = cross_entropy_gradient(z, &labels[part.clone()]);
@@ -241,6 +306,27 @@ impl PopulationLoss {
             })
             .collect();
         Gradients { losses, gradient }
+    }
+
+    /// Checks that so many networks have outputs for what they are to say, and a task each if they have tasks.
+    fn check(&self, drawn: Drawn<'_>, num_networks: usize) -> Result<()> {
+        let architecture = self.engine.architecture();
+        match drawn.tasks {
+            Some(tasks) => check_tasks(tasks, (architecture, num_networks), self.num_classes),
+            None if architecture.num_outputs() == self.num_classes => Ok(()),
+            None => Err(Error::Tasks { tasks: 0, networks: num_networks }),
+        }
+    }
+
+    /// What each of `n` networks is to say of its own examples, network by network.
+    fn drawn_labels(&self, drawn: Drawn<'_>, n: usize) -> Vec<u32> {
+        let b = (drawn.examples.len() / n.max(1)).max(1);
+        let of_each = drawn.examples.chunks_exact(b).enumerate();
+        let labels = of_each.flat_map(|(network, chosen)| {
+            let task = drawn.task(network);
+            chosen.iter().map(move |&i| self.examples.label(i, task))
+        });
+        labels.collect()
     }
 }
 
@@ -386,5 +472,36 @@ fn rows_of<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&values[start..end]),
         None => candle_core::bail!("population rows must be contiguous"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Var;
+    use weft_core::{Activation, Inputs};
+
+    /// What a GPU does with tasks, on the CPU: in lock step, with labels that are mapped where they are gathered.
+    #[test]
+    fn tasks_on_a_device_are_those_of_the_engine() {
+        let architecture = Arc::new(Architecture::mlp("mlp", &[6, 5, 2], Activation::Relu).unwrap());
+        let labels = (0..90).map(|i| i % 4).collect();
+        let data = Dataset::new("points", Inputs::Floats(Seed::new(1).normals(90 * 6)), labels, 4, [60, 15]).unwrap();
+        let tasks = ["0", "1+3", "0+1+2"].map(|set| Task::is_one_of(&set.parse().unwrap(), 4).unwrap());
+        let engine = PopulationLoss::of_tasks(architecture.clone(), &data, &Device::cpu()).unwrap();
+        let x = Tensor::from_vec(engine.examples.to_dense(), (60, 6), &candle_core::Device::Cpu).unwrap();
+        let y = Tensor::new(engine.examples.labels(), x.device()).unwrap();
+        let device = PopulationLoss { on_device: Some((x, y)), ..engine.clone() };
+        let shape = (3, architecture.num_parameters());
+        let values = Tensor::from_vec(Seed::new(2).normals(shape.0 * shape.1), shape, &candle_core::Device::Cpu).unwrap();
+        let rows = Var::from_tensor(&values).unwrap();
+        let chosen = Seed::new(3).indices(3 * 8, 60);
+        let [expected, got] = [&engine, &device].map(|loss| {
+            let losses = loss.cross_entropy(&rows, (&chosen[..], &tasks[..])).unwrap();
+            let gradient = losses.sum_all().unwrap().backward().unwrap().get(&rows).unwrap().flatten_all().unwrap();
+            [losses.to_vec1::<f32>().unwrap(), gradient.to_vec1::<f32>().unwrap()].concat()
+        });
+        let apart = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-5 && expected.iter().any(|v| v.abs() > 0.1), "{apart}");
     }
 }

@@ -5,7 +5,7 @@ use weft_core::{
     Activation, Architecture, Dataset, Duration, Inputs, Monitor, Optimizer, Part, Population, Precision, Recipe, Schedule, Seed,
     Task,
 };
-use weft_net::{Device, Error, RunResult};
+use weft_net::{Device, Drawn, Error, PopulationLoss, RunResult};
 
 const CLASSES: u32 = 4;
 
@@ -100,4 +100,41 @@ fn tasks_that_do_not_fit_are_named() {
     let networks = Population::new(architecture(2), vec![0.0; architecture(2).num_parameters()]).unwrap();
     let scores = weft_net::scores(&networks, (&data, &tasks()[..]), Part::Validation, &Device::cpu());
     assert!(matches!(scores, Err(Error::Tasks { tasks: 3, networks: 1 })));
+}
+
+#[test]
+fn gradients_with_tasks_are_those_of_other_labels() {
+    let (data, tasks, cpu) = (dataset(|c| c, 4), tasks(), Device::cpu());
+    let architecture = architecture(2);
+    let loss = PopulationLoss::of_tasks(architecture.clone(), &data, &cpu).unwrap();
+    let (n, dim) = (tasks.len(), architecture.num_parameters());
+    let rows = Seed::new(8).normals(n * dim);
+    let chosen = Seed::new(9).indices(n * 12, loss.num_examples());
+    let together = loss.gradients(&rows, (&chosen[..], &tasks[..]));
+    let networks = Population::new(architecture.clone(), rows.clone()).unwrap();
+    let losses = loss.losses(&networks, (&chosen[..12], &tasks[..])).unwrap();
+    for (i, task) in tasks.iter().enumerate() {
+        let alone = PopulationLoss::new(architecture.clone(), &dataset(|class| task.output(class), 2), &cpu).unwrap();
+        let gradients = alone.gradients(networks.row(i), &chosen[i * 12..(i + 1) * 12]);
+        assert_eq!(gradients.losses, &together.losses[i..=i], "{}", task.name());
+        assert_eq!(gradients.gradient, together.gradient[i * dim..(i + 1) * dim], "{}", task.name());
+        assert_eq!(&losses[i..=i], alone.losses(&networks.select(&[i]), &chosen[..12]).unwrap());
+    }
+    let others = [tasks[1].clone(), tasks[2].clone(), tasks[0].clone()];
+    assert_ne!(loss.gradients(&rows, (&chosen[..], &others[..])), together);
+}
+
+#[test]
+fn losses_say_which_tasks_do_not_fit() {
+    let (data, tasks, cpu) = (dataset(|c| c, 4), tasks(), Device::cpu());
+    let architecture = architecture(2);
+    assert!(matches!(PopulationLoss::new(architecture.clone(), &data, &cpu), Err(Error::Mismatch { outputs: 2, classes: 4, .. })));
+    let loss = PopulationLoss::of_tasks(architecture.clone(), &data, &cpu).unwrap();
+    let networks = Population::zeros(architecture, 3);
+    let message = |drawn: Drawn<'_>| loss.losses(&networks, drawn).unwrap_err().to_string();
+    let chosen = [0, 1];
+    assert_eq!(message((&chosen[..]).into()), "0 tasks for 3 networks");
+    assert_eq!(message((&chosen[..], &tasks[..2]).into()), "2 tasks for 3 networks");
+    let wider = vec![Task::is_one_of(&"1+3".parse().unwrap(), 5).unwrap(); 3];
+    assert!(message((&chosen[..], &wider[..]).into()).starts_with("task `1+3` maps 5 classes"));
 }

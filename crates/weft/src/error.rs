@@ -149,6 +149,14 @@ pub enum Error {
         /// The stage.
         stage: &'static str,
     },
+    /// A run lacks the generator that was asked for.
+    #[error("this run has no `{generator}`; it has {known}")]
+    NoGenerator {
+        /// What was asked for.
+        generator: &'static str,
+        /// What there is.
+        known: String,
+    },
     /// A stage needs more memory than it may take.
     #[error("`{stage}` needs {} of memory for networks of this size and number, and may take {}", bytes(*needed), bytes(*allowed))]
     Memory {
@@ -258,7 +266,9 @@ impl Error {
             }
             Self::Memory { needed, .. } => Some(format!("set `run.memory` to {} or more", bytes(*needed))),
             Self::RunWithoutData { .. } => Some("name some in `[data.…]`, or end the run with `--until sample`".to_owned()),
-            Self::ManyTasks { stage: "train" } => Some("leave `[refiner]` out".to_owned()),
+            Self::ManyTasks { stage: "evaluate.ablation" } => Some("set it to `false`".to_owned()),
+            Self::NoGenerator { generator: "refined", .. } => Some("`[refiner]` in the run file trains it".to_owned()),
+            Self::NoGenerator { generator: "hyper", .. } => Some("`[hyper]` in the run file trains it".to_owned()),
             Self::ManyTasks { stage: "zoo stats --data" } => Some("leave `--data` out: weights alone are measured then".to_owned()),
             Self::ManyTasks { .. } => Some("end the run with `--until sample`".to_owned()),
             Self::DataNeeded { .. } => Some("name some with `--data`: `digits`, a folder of idx files or an npz file".to_owned()),

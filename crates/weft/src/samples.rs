@@ -7,6 +7,32 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use weft_core::Monitor;
 
+/// One of a run's own generators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GeneratorName {
+    /// The flow.
+    Flow,
+    /// The flow with its refiner.
+    Refined,
+    /// The hyper-decoder.
+    Hyper,
+}
+
+impl GeneratorName {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Flow, Self::Refined, Self::Hyper];
+
+    /// Its name in commands, messages and files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flow => "flow",
+            Self::Refined => "refined",
+            Self::Hyper => "hyper",
+        }
+    }
+}
+
 /// Networks to sample from a run's generator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleRequest {
@@ -16,6 +42,8 @@ pub struct SampleRequest {
     pub seed: u64,
     /// What is asked for, such as `validation-accuracy`; what is not named is as in the run file.
     pub condition: BTreeMap<String, Asked>,
+    /// Which generator; the flow with its refiner, or without if there is none, where it is not said.
+    pub generator: Option<GeneratorName>,
     /// Folder of the files.
     pub folder: PathBuf,
 }
@@ -25,7 +53,7 @@ pub struct SampleRequest {
 /// Stages up to the generator's training run first, if they are out of date.
 ///
 /// # Errors
-/// A condition that the generator was not trained on or of another form, or a run whose generator cannot be trained.
+/// A condition that the generator was not trained on or of another form, a generator that the run does not have, or a run whose generator cannot be trained.
 pub fn sample(config: &RunConfig, request: &SampleRequest, monitor: &Monitor) -> Result<Vec<PathBuf>> {
     // Fields that no generator of this run file can know are refused before a stage runs for them.
     let fields: Vec<_> = config.generator.conditions().iter().map(|field| field.to_field(None)).collect();

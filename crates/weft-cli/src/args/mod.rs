@@ -121,6 +121,9 @@ pub(crate) struct Sample {
     /// A field of the condition, such as validation-accuracy=0.95, task=0+3+7 or phrase="hey jarvis"; may be repeated (with --output).
     #[arg(long, value_name = "FIELD=VALUE", requires = "output", value_parser = field)]
     pub(crate) condition: Vec<(String, String)>,
+    /// Which of the run's generators; the refined flow, or the flow if there is no refiner, where it is not said (with --output).
+    #[arg(long, requires = "output", value_parser = weft::GeneratorName::ALL.map(weft::GeneratorName::name))]
+    pub(crate) generator: Option<String>,
     #[command(flatten)]
     pub(crate) settings: Settings,
 }

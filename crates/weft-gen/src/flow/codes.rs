@@ -1,7 +1,7 @@
 //! A trained flow in the space of codes.
 
-use super::{Spread, TIME_FREQUENCIES, embed_time, precondition, schema};
-use crate::{Artifact, Error, Result, SamplerConfig};
+use super::{Spread, TIME_FREQUENCIES, embed_time, precondition};
+use crate::{Artifact, Error, Result, SamplerConfig, schema};
 use candle_core::Tensor;
 use weft_core::{Condition, Schema, Seed};
 use weft_net::Device;
@@ -83,25 +83,43 @@ impl CodeFlow {
     /// # Errors
     /// A condition with a field that the flow was not trained on, or a failed tensor operation.
     pub fn sample_codes(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Vec<f32>> {
-        let encoded = self.schema.encode(condition)?;
+        self.integrate(&self.schema.encode(condition)?.repeat(n), n, seed)
+    }
+
+    /// Samples a code under each of several conditions, `[n, k]`; those of one condition are those of [`CodeFlow::sample_codes`].
+    ///
+    /// # Errors
+    /// As [`CodeFlow::sample_codes`].
+    pub fn sample_codes_each(&self, conditions: &[Condition], seed: Seed) -> Result<Vec<f32>> {
+        let encoded = conditions.iter().map(|condition| self.schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?;
+        self.integrate(&encoded.concat(), conditions.len(), seed)
+    }
+
+    /// Carries noise to codes under `n` encoded conditions.
+    fn integrate(&self, encoded: &[f32], n: usize, seed: Seed) -> Result<Vec<f32>> {
         let device = self.device.candle();
         let k = self.code_len();
         let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
         let noise: Vec<f32> = (0..n as u64).flat_map(|i| seed.index(i).fork("noise").normals(k)).collect();
         let noise = Tensor::from_vec(noise, (n, k), device)?;
         let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && encoded.iter().any(|&v| v != 0.0);
+        let len = self.schema.encoded_len();
         let run = |x_t: &Tensor, t: f64, encoded: &[f32]| -> Result<Tensor> {
-            let mut row = Vec::new();
-            embed_time(t as f32, &mut row);
-            row.extend_from_slice(encoded);
-            let conditioning = Tensor::from_vec(row.repeat(n), (n, row.len()), device)?;
+            let mut time = Vec::new();
+            embed_time(t as f32, &mut time);
+            let mut rows = Vec::with_capacity(n * (time.len() + len));
+            for i in 0..n {
+                rows.extend_from_slice(&time);
+                rows.extend_from_slice(&encoded[i * len..(i + 1) * len]);
+            }
+            let conditioning = Tensor::from_vec(rows, (n, time.len() + len), device)?;
             let (skip, scale) = precondition(t as f32);
             let learned = self.network.forward(x_t, &conditioning, &theta)?;
             Ok(((x_t * f64::from(skip))? + (learned * f64::from(scale))?)?)
         };
         let unknown = vec![0.0; encoded.len()];
         let codes = self.sampler.integrate(noise, |x_t, t| {
-            let conditional = run(x_t, t, &encoded)?;
+            let conditional = run(x_t, t, encoded)?;
             if !guided {
                 return Ok(conditional);
             }

@@ -14,7 +14,6 @@
 //! random streams and training resumes bit for bit.
 
 mod codes;
-mod schema;
 mod weights;
 
 pub use codes::CodeFlow;
@@ -284,23 +283,23 @@ fn embed_time(t: f32, out: &mut Vec<f32>) {
 
 /// Mean and standard deviation of each code over the last snapshots.
 #[derive(Debug, Clone, PartialEq)]
-struct Spread {
-    mean: Vec<f32>,
-    std: Vec<f32>,
+pub(crate) struct Spread {
+    pub(crate) mean: Vec<f32>,
+    pub(crate) std: Vec<f32>,
 }
 
 impl Spread {
-    fn of(codes: &[f32], k: usize) -> Self {
+    pub(crate) fn of(codes: &[f32], k: usize) -> Self {
         let (mean, std) = column_moments(codes, k);
         Self { mean, std: std.into_iter().map(|s| s.max(1e-4)).collect() }
     }
 
-    fn normalize(&self, codes: &[f32]) -> Vec<f32> {
+    pub(crate) fn normalize(&self, codes: &[f32]) -> Vec<f32> {
         let moments = self.mean.iter().zip(&self.std).cycle();
         codes.iter().zip(moments).map(|(z, (m, s))| (z - m) / s).collect()
     }
 
-    fn restore(&self, normal: &[f32]) -> Vec<f32> {
+    pub(crate) fn restore(&self, normal: &[f32]) -> Vec<f32> {
         let moments = self.mean.iter().zip(&self.std).cycle();
         normal.iter().zip(moments).map(|(x, (m, s))| x * s + m).collect()
     }

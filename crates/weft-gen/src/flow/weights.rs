@@ -74,6 +74,21 @@ impl Flow {
     }
 }
 
+impl Flow {
+    /// Decodes codes, and adds what the codec drops where that is asked for.
+    fn decode(&self, codes: &[f32], seed: Seed) -> Result<Population> {
+        let mut rows = self.codec.decode(codes)?;
+        if !self.residual_std.is_empty() {
+            let d = self.residual_std.len();
+            rows.par_chunks_exact_mut(d).enumerate().for_each(|(i, row)| {
+                let noise = seed.index(i as u64).fork("residual").normals(d);
+                row.iter_mut().zip(&self.residual_std).zip(noise).for_each(|((w, s), g)| *w += s * g);
+            });
+        }
+        Ok(Population::new(self.architecture.clone(), rows)?)
+    }
+}
+
 /// The standard deviation of what the codec drops of the last snapshots, each weight's.
 fn residual_std(data: &TrainingSet) -> Result<Vec<f32>> {
     Ok(data.codec.residual_variance(data.finals.data())?.into_iter().map(f32::sqrt).collect())
@@ -85,16 +100,11 @@ impl Generator for Flow {
     }
 
     fn sample(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Population> {
-        let codes = self.codes.sample_codes(n, condition, seed)?;
-        let mut rows = self.codec.decode(&codes)?;
-        if !self.residual_std.is_empty() {
-            let d = self.residual_std.len();
-            rows.par_chunks_exact_mut(d).enumerate().for_each(|(i, row)| {
-                let noise = seed.index(i as u64).fork("residual").normals(d);
-                row.iter_mut().zip(&self.residual_std).zip(noise).for_each(|((w, s), g)| *w += s * g);
-            });
-        }
-        Ok(Population::new(self.architecture.clone(), rows)?)
+        self.decode(&self.codes.sample_codes(n, condition, seed)?, seed)
+    }
+
+    fn sample_each(&self, conditions: &[Condition], seed: Seed) -> Result<Population> {
+        self.decode(&self.codes.sample_codes_each(conditions, seed)?, seed)
     }
 
     fn flops_per_sample(&self) -> f64 {

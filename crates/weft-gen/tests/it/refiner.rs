@@ -29,7 +29,7 @@ fn mends_noisy_proposals_through_either_codec() {
         let data = trained_set(pca);
         let proposals = proposals(&data);
         let refiner = trained(RefinerConfig { steps: 400, ..refiner_config() }, &data);
-        let refined = refiner.apply(&proposals, Seed::new(1)).expect("networks of the architecture");
+        let refined = refiner.apply(&proposals, &Condition::unknown(), Seed::new(1)).expect("networks of the architecture");
         for part in [Part::Train, Part::Test] {
             let (before, after) = (mean_loss(&proposals, part), mean_loss(&refined, part));
             assert!(
@@ -47,14 +47,16 @@ fn an_untrained_refiner_changes_nothing() {
     let data = trained_set(Some(22));
     let proposals = proposals(&data);
     let refiner = refiner_trainer(refiner_config(), &data).finish().expect("the CPU gives its state");
-    assert_eq!(refiner.apply(&proposals, Seed::new(1)).expect("networks of the architecture"), proposals);
+    assert_eq!(refiner.apply(&proposals, &Condition::unknown(), Seed::new(1)).expect("networks of the architecture"), proposals);
 }
 
 #[test]
 fn weights_outside_of_the_codec_stay_as_they_were() {
     let data = trained_set(Some(22));
     let proposals = proposals(&data);
-    let refined = trained(refiner_config(), &data).apply(&proposals, Seed::new(1)).expect("networks of the architecture");
+    let refined = trained(refiner_config(), &data)
+        .apply(&proposals, &Condition::unknown(), Seed::new(1))
+        .expect("networks of the architecture");
     let outside = |rows: &[f32]| {
         let codes = data.codec.encode(rows).expect("networks of the architecture");
         let inside = data.codec.decode(&codes).expect("codes of the codec");
@@ -98,7 +100,9 @@ fn a_saved_refiner_refines_the_same() {
         let loaded = Refiner::load(&refiner.save(), data.codec.clone(), &Device::cpu()).expect("its own state");
         assert_eq!(loaded.save(), refiner.save());
         let proposals = proposals(&data);
-        let refine = |refiner: &Refiner, seed| refiner.apply(&proposals, Seed::new(seed)).expect("networks of the architecture");
+        let refine = |refiner: &Refiner, seed| {
+            refiner.apply(&proposals, &Condition::unknown(), Seed::new(seed)).expect("networks of the architecture")
+        };
         assert_eq!(refine(&loaded, 3), refine(&refiner, 3));
         assert_ne!(refine(&refiner, 3), refine(&refiner, 4), "the seed draws signs and levels");
         assert!((loaded.flops_per_sample() - refiner.flops_per_sample()).abs() < 0.5);
@@ -146,7 +150,7 @@ fn terms_pull_where_they_should() {
         train_refiner(trainer, 200)
             .finish()
             .expect("the CPU gives its state")
-            .apply(&proposals, Seed::new(1))
+            .apply(&proposals, &Condition::unknown(), Seed::new(1))
             .expect("networks of the architecture")
     };
     let base = refiner_config();

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
-use weft_core::{Activation, Condition, Dataset, FieldSpec, Inputs, Monitor, Population, Seed};
+use weft_core::{
+    Activation, Condition, Dataset, FieldSpec, FieldType, HeldOutTasks, Inputs, Monitor, Part, Population, Seed, Task, Value,
+};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
 use weft_gen::{Artifact, FlowConfig, FlowTrainer, RefinerConfig, RefinerTrainer, Sampler, SamplerConfig, TrainingSet};
 use weft_net::{Device, PopulationLoss};
@@ -101,6 +103,58 @@ pub(crate) fn trained_set(pca: Option<usize>) -> TrainingSet {
     let finals = Population::new(architecture, rows).expect("rows of whole networks");
     let conditions = vec![Condition::unknown(); finals.len()];
     TrainingSet::new(codec(&finals, pca), &finals, finals.clone(), finals.clone(), conditions).expect("the codec fits its own rows")
+}
+
+/// The fields that networks of many tasks are conditioned on.
+pub(crate) fn task_fields() -> [FieldSpec; 1] {
+    [FieldSpec::new(Task::LABEL, FieldType::Classes { num_classes: Some(4) })]
+}
+
+/// Noisy points of four classes.
+pub(crate) fn four_classes() -> Dataset {
+    let labels: Vec<u32> = (0..400).map(|i| i % 4).collect();
+    let noise = Seed::new(14).normals(400 * 8);
+    let values = noise.iter().enumerate().map(|(at, g)| 0.6 * g + if at % 4 == at / 8 % 4 { 1.5 } else { 0.0 });
+    Dataset::new("points", Inputs::Floats(values.collect()), labels, 4, [280, 60]).expect("three parts of whole examples")
+}
+
+/// All binary tasks over [`four_classes`], those that are trained on and the pair that is held out.
+pub(crate) fn binary_tasks() -> [Vec<Task>; 2] {
+    let division = HeldOutTasks { pairs: 1, containing: None }.divide(4).expect("four classes have seven pairs");
+    let (held_out, trained): (Vec<_>, Vec<_>) = division.into_iter().partition(|(_, held_out)| *held_out);
+    [trained, held_out].map(|sets| sets.iter().map(|(set, _)| Task::is_one_of(set, 4).expect("a proper subset")).collect())
+}
+
+/// The condition that asks for a task.
+pub(crate) fn asks_for(task: &Task) -> Condition {
+    Condition::unknown().with(Task::LABEL, Value::Classes(task.name().parse().expect("the name of a set")))
+}
+
+/// Three networks of each training task, trained from one start, so that they need no alignment.
+pub(crate) fn task_set() -> TrainingSet {
+    let architecture = weft_testkit::mlp(&[8, 6, 2], Activation::Relu);
+    let loss = PopulationLoss::of_tasks(architecture.clone(), &four_classes(), &Device::cpu()).expect("eight features");
+    let [tasks, _] = binary_tasks();
+    let tasks = [&tasks[..], &tasks, &tasks].concat();
+    let (n, seed) = (tasks.len(), Seed::new(15));
+    let mut rows = weft_testkit::random_row(&architecture, seed.fork("start")).repeat(n);
+    let noise = seed.fork("noise").normals(rows.len());
+    rows.iter_mut().zip(noise).for_each(|(w, g)| *w += 0.1 * g);
+    for step in 0..300 {
+        let chosen = seed.fork("step").index(step).indices(24 * n, loss.num_examples());
+        let gradient = loss.gradients(&rows, (&chosen[..], &tasks[..])).gradient;
+        rows.iter_mut().zip(gradient).for_each(|(w, g)| *w -= 0.2 * g);
+    }
+    let finals = Population::new(architecture, rows).expect("rows of whole networks");
+    let conditions: Vec<Condition> = tasks.iter().map(asks_for).collect();
+    let set = TrainingSet::new(codec(&finals, Some(30)), &finals, finals.clone(), finals.clone(), conditions.clone());
+    set.and_then(|set| set.with_tasks(&task_fields(), &conditions, tasks)).expect("the codec fits its own rows")
+}
+
+/// The mean accuracy of networks at their own tasks.
+pub(crate) fn accuracy_at(networks: &Population, tasks: &[Task]) -> f64 {
+    let accuracies = weft_net::accuracies(networks, (&four_classes(), tasks), Part::Test, &Device::cpu()).expect("own tasks");
+    accuracies.iter().sum::<f64>() / accuracies.len() as f64
 }
 
 /// A refiner that is trained in a second.

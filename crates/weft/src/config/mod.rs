@@ -15,6 +15,7 @@ mod diagnose;
 mod encode;
 mod evaluate;
 mod generate;
+mod hyper;
 mod memory;
 mod overrides;
 mod recipe;
@@ -29,6 +30,7 @@ pub use diagnose::ConfigError;
 pub use encode::{Align, By, CanonicalizeConfig, CodecConfig, IdentityConfig, NormalizeConfig, PcaConfig, RankConfig};
 pub use evaluate::{BaselineName, BaselinesConfig, EvaluateConfig, ExportConfig};
 pub use generate::{FlowConfig, GeneratorConfig, SampleConfig, SamplerConfig, StepsConfig};
+pub use hyper::HyperConfig;
 pub use memory::MemoryConfig;
 pub use recipe::{
     AdamConfig, CosineConfig, DurationConfig, LogSpacedConfig, OptimizerConfig, RecipeConfig, ScheduleConfig, SgdConfig,
@@ -39,6 +41,7 @@ pub use zoo::{ExistingZooConfig, SubsetsConfig, TasksConfig, TrainZooConfig, Zoo
 
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use weft_core::Task;
 
 /// The run file of `weft quickstart`, as it stands in `configs/`.
 pub const QUICKSTART: &str = include_str!("../../../../configs/quickstart.toml");
@@ -76,6 +79,9 @@ pub struct RunConfig {
     /// The function-aware refiner behind the generator; without this table there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refiner: Option<RefinerConfig>,
+    /// The hyper-decoder beside the generator, for networks of many tasks; without this table there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hyper: Option<HyperConfig>,
     /// The trivial generators that ours is held against.
     #[serde(default)]
     pub baselines: BaselinesConfig,
@@ -170,12 +176,37 @@ impl RunConfig {
         self.sampler.check()?;
         self.sample.check(&self.generator)?;
         self.refiner.as_ref().map_or(Ok(()), RefinerConfig::check)?;
-        if let (Some(_), Some(_)) = (&self.refiner, self.zoo.tasks()) {
-            let reason = "mends networks by the labels of one task, and `zoo.train.tasks` makes networks of many; leave it out";
-            return Err(("refiner", reason.to_owned()));
-        }
+        self.hyper.as_ref().map_or(Ok(()), HyperConfig::check)?;
+        self.check_tasks()?;
         self.baselines.check()?;
         self.evaluate.check()
+    }
+
+    /// Checks what networks of many tasks leave undefined, and what needs them.
+    fn check_tasks(&self) -> Result<(), (&'static str, String)> {
+        let task = FieldConfig { name: Task::LABEL.to_owned(), kind: FieldKindName::Classes };
+        if self.zoo.tasks().is_none() {
+            let trained = matches!(self.zoo, ZooConfig::Train(_)) && self.hyper.is_some();
+            let reason = "makes networks for tasks, and those of this zoo have one; name many in `zoo.train.tasks`";
+            return if trained { Err(("hyper", reason.to_owned())) } else { Ok(()) };
+        }
+        if (self.refiner.is_some() || self.hyper.is_some()) && !self.generator.conditions().contains(&task) {
+            let reason =
+                "must have `{ classes = \"task\" }`: with `zoo.train.tasks`, refiner and hyper-decoder follow each network's task";
+            return Err(("generator.flow.conditions", reason.to_owned()));
+        }
+        let Some(refiner) = &self.refiner else { return Ok(()) };
+        let undefined = [
+            ("refiner.hinge", "`false`", refiner.hinge),
+            ("refiner.shell", "0", refiner.shell > 0.0),
+            ("evaluate.ablation", "`false`", self.evaluate.ablation),
+        ];
+        match undefined.into_iter().find(|(.., is_set)| *is_set) {
+            Some((key, expected, _)) => {
+                Err((key, format!("must be {expected} with `zoo.train.tasks`: it compares a network with many of its own task")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Checks what a run without data cannot do, and what a run with data cannot keep within.
@@ -187,6 +218,7 @@ impl RunConfig {
         let needs_data = [
             ("zoo.train", matches!(self.zoo, ZooConfig::Train(_))),
             ("refiner", self.refiner.is_some()),
+            ("hyper", self.hyper.is_some()),
             ("canonicalize.by", self.canonicalize.by == By::Activations),
             ("canonicalize.align", self.canonicalize.align == Align::Consistent),
             ("generator.flow.residual-noise", self.generator.flow().residual_noise),

@@ -164,12 +164,32 @@ fn runs_are_counted_or_follow_from_tasks() {
     );
     let containing = text.replace("held-out-pairs = 3", "held-out-pairs = 0, held-out-containing = [7, 3]");
     assert!(parse(&containing).is_ok());
-    check(
-        &text,
-        "[data.digits]",
-        "[refiner]\n[data.digits]",
-        "run.toml:5:2: `refiner` mends networks by the labels of one task, and `zoo.train.tasks` makes networks of many; leave it out",
-    );
+}
+
+#[test]
+fn what_tasks_leave_undefined_has_a_place() {
+    let tasks = "[zoo.train]\ntasks.subsets = {}\n";
+    let conditions = "[generator.flow]\nconditions = [{ classes = \"task\" }]\n";
+    let text = RUN.replace("[zoo.train]\nruns = 4\nheld-out-runs = 2\n", tasks) + conditions;
+    let with = |more: &str| parse(&(text.clone() + more));
+    let config = with("[refiner]\nhinge = false\nrepulsion = 0.1\n[hyper]\ncode-weight = 0.5\ntask-weight = 0.0").unwrap();
+    assert_eq!(config.hyper.as_ref().map(|hyper| (hyper.code_weight, hyper.width)), Some((0.5, 512)));
+    assert_eq!(parse(&config.to_toml()).unwrap(), config);
+    let check = |more: &str, key: &str, expected: &str| {
+        let refusal = refusal(with(more));
+        assert!(refusal.contains(&format!("`{key}` must be {expected}")), "{refusal}");
+    };
+    check("[refiner]", "refiner.hinge", "`false` with `zoo.train.tasks`: it compares");
+    check("[refiner]\nhinge = false\nshell = 0.1", "refiner.shell", "0 with");
+    check("[refiner]\nhinge = false\n[evaluate]\nablation = true", "evaluate.ablation", "`false` with");
+    check("[hyper]\ntask-weight = 0", "hyper.task-weight", "0 or more, and above 0 if `code-weight` is 0, got 0");
+    check("[hyper]\nema-decay = 1", "hyper.ema-decay", "in [0, 1), got 1");
+    for table in ["[hyper]", "[refiner]\nhinge = false"] {
+        let refusal = refusal(parse(&(text.replace("{ classes = \"task\" }", "\"step\"") + table)));
+        assert!(refusal.contains("`generator.flow.conditions` must have `{ classes = \"task\" }`"), "{refusal}");
+    }
+    let refusal = refusal(parse(&(RUN.to_owned() + "[hyper]")));
+    assert!(refusal.contains("`hyper` makes networks for tasks, and those of this zoo have one"), "{refusal}");
 }
 
 #[test]
@@ -247,7 +267,7 @@ fn overrides_are_checked_by_the_same_types() {
     check("run.seed.x=1", "invalid type: map, expected u64");
     check(
         "generater.flow.width=1",
-        "unknown key `generater`\nhint: did you mean `generator`? keys here: `run`, `data`, `architecture`, `zoo`, `canonicalize`, `codec`, `generator`, `sampler`, `sample`, `refiner`, `baselines`, `evaluate`, `export`",
+        "unknown key `generater`\nhint: did you mean `generator`? keys here: `run`, `data`, `architecture`, `zoo`, `canonicalize`, `codec`, `generator`, `sampler`, `sample`, `refiner`, `hyper`, `baselines`, `evaluate`, `export`",
     );
 }
 

@@ -1,18 +1,20 @@
 //! What stage 4 learns from, and the models that it makes of it.
 //!
 //! One flow, and a list of refiners: the chosen one behind the flow, the same settings behind some baselines (so
-//! that the flow's own part can be told), and, for the ablation, its settings changed one at a time.
+//! that the flow's own part can be told), and, for the ablation, its settings changed one at a time. Networks of many tasks may have a
+//! hyper-decoder beside them.
 
 use super::{Done, Session, canonicalize, encode, tasks_of};
-use crate::Result;
 use crate::config::{BaselinesConfig, RefinerConfig, RunConfig, condition_of};
 use crate::run::Stage;
-use std::collections::BTreeMap;
+use crate::samples::GeneratorName;
+use crate::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use weft_core::{Condition, FieldSpec, Monitor, Record, Schema, Split, Value};
+use weft_core::{Condition, FieldSpec, FieldType, Monitor, Record, Schema, Split, Task, Value};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
-use weft_gen::{Artifact, Flow, Generator, Refined, Refiner, TrainingSet};
+use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Refined, Refiner, TrainingSet};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Training networks of all snapshots in canonical form, as the generators see them.
@@ -21,8 +23,6 @@ pub(super) struct Learnt {
     pub(super) set: TrainingSet,
     /// What is asked for where the run file does not say.
     pub(super) condition: Condition,
-    /// Whether the networks have tasks of their own.
-    pub(super) has_tasks: bool,
 }
 
 /// Loads the training runs' networks; held-out runs cannot be reached this way.
@@ -45,14 +45,46 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
     let conditions = all.iter().map(|entry| entry.record().condition(&fields)).collect::<weft_core::Result<_>>()?;
     let condition = default_condition(session.config, &fields, &finals)?;
     let codec = Arc::new(encode::codec_of(session, done.of(Stage::Encode))?);
-    let set = TrainingSet::new(
+    let mut set = TrainingSet::new(
         codec,
         &canonical.load(&all, Purpose::Fit)?,
         canonical.load(&finals, Purpose::Fit)?,
         raw_finals,
         conditions,
     )?;
-    Ok(Learnt { set, condition, has_tasks: tasks.is_some() })
+    // A flow alone need not know tasks.
+    let config = session.config;
+    let follows_tasks = names_tasks(&fields) || config.refiner.is_some() || config.hyper.is_some();
+    if let Some(tasks) = tasks.filter(|_| follows_tasks) {
+        let conditions = finals.iter().map(|entry| entry.record().condition(&fields)).collect::<weft_core::Result<Vec<_>>>()?;
+        set = set.with_tasks(&fields, &conditions, tasks)?;
+    }
+    Ok(Learnt { set, condition })
+}
+
+/// Whether conditions have a field that names tasks.
+fn names_tasks(fields: &[FieldSpec]) -> bool {
+    fields.iter().any(|field| field.name == Task::LABEL && matches!(field.kind, FieldType::Classes { .. }))
+}
+
+/// What samples are asked for: of networks of many tasks the condition of each held-out task, in the order of the tasks' names, else the
+/// one condition.
+///
+/// Of held-out runs, their tasks' names are read and nothing else.
+pub(super) fn asked_conditions(session: &Session, done: &Done, learnt: &Learnt) -> Result<Vec<(Option<String>, Condition)>> {
+    let alone = || vec![(None, learnt.condition.clone())];
+    let fields = session.fields();
+    let Some(field) = fields.iter().find(|field| field.name == Task::LABEL && learnt.set.tasks.is_some()) else {
+        return Ok(alone());
+    };
+    let zoo = Zoo::open(&canonicalize::zoo_of(done.of(Stage::Canonicalize)))?;
+    let held_out = zoo.records(&Filter { split: Some(Split::Test), ..Filter::default() })?;
+    let names: BTreeSet<String> = held_out.iter().filter_map(|entry| entry.record().labels.get(Task::LABEL).cloned()).collect();
+    let of_task = |name: String| {
+        let condition = learnt.condition.clone().with(Task::LABEL, field.read(&name)?);
+        Ok((Some(name), condition))
+    };
+    if names.is_empty() { Ok(alone()) } else { names.into_iter().map(of_task).collect() }
 }
 
 /// The run file's condition. Numbers that it leaves open are the mean of the best quarter of the final networks; other fields stay unknown.
@@ -194,14 +226,43 @@ impl<'a> Models<'a> {
         Ok(Refined::new(self.proposal(plan.proposal)?, refiner))
     }
 
-    /// The run's own generators by name: the flow, and the flow with its refiner.
-    pub(super) fn own(&self) -> Result<Vec<Arc<dyn Generator>>> {
-        let mut own = vec![self.proposal(Proposal::Flow)?];
-        if let Some(chosen) = refiners(self.session.config).first() {
-            own.push(Arc::new(self.refined(chosen)?));
-        }
-        Ok(own)
+    /// The trained hyper-decoder.
+    fn hyper(&self) -> Result<HyperDecoder> {
+        let saved = read_artifact(&self.folder.join("hyper.safetensors"))?;
+        let (codec, architecture) = (self.set.codec.clone(), self.set.architecture().clone());
+        Ok(HyperDecoder::load(&saved, codec, architecture, &self.session.device)?)
     }
+
+    /// The run's own generators: the flow, the flow with its refiner, the hyper-decoder, as far as it has them.
+    pub(super) fn own(&self) -> Result<Vec<Arc<dyn Generator>>> {
+        own_names(self.session.config).into_iter().map(|name| self.generator(name)).collect()
+    }
+
+    /// One of the run's own generators.
+    ///
+    /// # Errors
+    /// [`Error::NoGenerator`] if the run file asks for none of this name.
+    pub(super) fn generator(&self, name: GeneratorName) -> Result<Arc<dyn Generator>> {
+        let config = self.session.config;
+        let lacking = || {
+            let known: Vec<_> = own_names(config).into_iter().map(|name| format!("`{}`", name.name())).collect();
+            Error::NoGenerator { generator: name.name(), known: known.join(", ") }
+        };
+        Ok(match name {
+            GeneratorName::Flow => self.proposal(Proposal::Flow)?,
+            GeneratorName::Refined => Arc::new(self.refined(refiners(config).first().ok_or_else(lacking)?)?),
+            GeneratorName::Hyper if config.hyper.is_none() => return Err(lacking()),
+            GeneratorName::Hyper => Arc::new(self.hyper()?),
+        })
+    }
+}
+
+/// The names of a run's own generators, in the order of [`Models::own`].
+pub(super) fn own_names(config: &RunConfig) -> Vec<GeneratorName> {
+    let mut names = vec![GeneratorName::Flow];
+    names.extend(config.refiner.is_some().then_some(GeneratorName::Refined));
+    names.extend(config.hyper.is_some().then_some(GeneratorName::Hyper));
+    names
 }
 
 /// Checks that a condition can be asked of the trained flow, and says where it goes beyond what training showed.

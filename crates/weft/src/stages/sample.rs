@@ -4,14 +4,20 @@
 //! samples/
 //!   flow.safetensors        one tensor `[n, D]` a seed, rows as the architecture lays them out
 //!   refined.safetensors     the same after the refiner
-//!   sampling.json           names, times and cost
+//!   hyper.safetensors       the same of the hyper-decoder
+//!   sampling.json           names, times and cost, and the tasks
 //! ```
+//!
+//! Networks of many tasks are sampled for the tasks that are held out: a seed's tensor is `[tasks · n, D]`, `n` networks of each task
+//! after those of the task before, in the order of the tasks' names, which `sampling.json` lists. Those of a task are what
+//! [`Generator::sample`] gives for its condition and the set's seed forked by the task's name.
 
 use super::models::{self, Learnt, Models};
 use super::{Done, Session, canonicalize, export, read_json, streamed, write_json};
 use crate::cache::{Completed, Running, StageKey};
 use crate::config::condition_of;
 use crate::run::Stage;
+use crate::samples::GeneratorName;
 use crate::{Error, Result, SampleRequest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,9 +31,7 @@ use weft_gen::Generator;
 use weft_zoo::{Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 2;
-/// The files, in the order of [`Models::own`].
-const FILES: [&str; 2] = ["flow.safetensors", "refined.safetensors"];
+const VERSION: u32 = 3;
 
 /// What one generator's sampling took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +43,11 @@ pub(super) struct Sampling {
     pub(super) sample_secs: f64,
     /// Floating-point operations a network.
     pub(super) flops: f64,
+    /// The file of its samples.
+    pub(super) file: String,
+    /// The held-out tasks that it was asked for, in the order of its samples; none where networks have one task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) tasks: Vec<String>,
 }
 
 /// The run's own generators' samples, one population a seed.
@@ -55,8 +64,8 @@ pub(super) fn seed_of(session: &Session, set: usize) -> Seed {
 /// Reads the samples of a complete stage.
 pub(super) fn samples_of(stage: &Completed, architecture: &Arc<Architecture>, num_sets: usize) -> Result<Vec<Samples>> {
     let samplings: Vec<Sampling> = read_json(&stage.folder.join("sampling.json"))?;
-    let read = |(sampling, file): (Sampling, &str)| {
-        let path = stage.folder.join(file);
+    let read = |sampling: Sampling| {
+        let path = stage.folder.join(&sampling.file);
         let mut tensors = weft_zoo::read_tensors(&path)?.tensors;
         let set = |i: usize| {
             let name = format!("seed-{i}");
@@ -66,7 +75,7 @@ pub(super) fn samples_of(stage: &Completed, architecture: &Arc<Architecture>, nu
         };
         Ok(Samples { sampling, sets: (0..num_sets).map(set).collect::<Result<_>>()? })
     };
-    samplings.into_iter().zip(FILES).map(read).collect()
+    samplings.into_iter().map(read).collect()
 }
 
 pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
@@ -82,32 +91,48 @@ pub(super) fn key(session: &Session, done: &Done, version: u32) -> StageKey {
 
 fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed> {
     let config = &session.config.sample;
-    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
-    let models = Models::new(session, &done.of(Stage::Train).folder, set);
-    models::check_condition(session.monitor, models.flow()?.schema(), &condition)?;
-    let own = models.own()?;
-    let total = (own.len() * config.seeds * config.count) as u64;
-    session.monitor.start("sample", total, "networks");
+    let learnt = models::learn_from(session, done)?;
+    let asked = models::asked_conditions(session, done, &learnt)?;
+    let models = Models::new(session, &done.of(Stage::Train).folder, learnt.set.clone());
+    let flow = models.flow()?;
+    asked.iter().try_for_each(|(_, condition)| models::check_condition(session.monitor, flow.schema(), condition))?;
+    let (own, names) = (models.own()?, models::own_names(session.config));
+    let files: Vec<String> = names.iter().map(|name| format!("{}.safetensors", name.name())).collect();
+    let each = config.seeds * asked.len() * config.count;
+    session.monitor.start("sample", (own.len() * each) as u64, "networks");
     let (mut samplings, mut sampled) = (Vec::new(), 0);
-    for (generator, file) in own.iter().zip(FILES) {
+    for (generator, file) in own.iter().zip(&files) {
         let mut sets = Vec::with_capacity(config.seeds);
         let since = Instant::now();
         for i in 0..config.seeds {
-            session.check_stop(Stage::Sample)?;
-            sets.push(draw(session, generator.as_ref(), config.count, &condition, seed_of(session, i))?);
-            sampled += config.count as u64;
-            session.monitor.progress(sampled);
+            let mut set = Population::zeros(learnt.set.architecture().clone(), 0);
+            for (task, condition) in &asked {
+                session.check_stop(Stage::Sample)?;
+                let seed = task.as_ref().map_or(seed_of(session, i), |task| seed_of(session, i).fork(task));
+                set.extend(&draw(session, generator.as_ref(), config.count, condition, seed)?)?;
+                sampled += config.count as u64;
+                session.monitor.progress(sampled);
+            }
+            sets.push(set);
         }
-        let sample_secs = since.elapsed().as_secs_f64() / (config.seeds * config.count) as f64;
-        samplings.push(Sampling { name: generator.name().to_owned(), sample_secs, flops: generator.flops_per_sample() });
+        samplings.push(Sampling {
+            name: generator.name().to_owned(),
+            sample_secs: since.elapsed().as_secs_f64() / each as f64,
+            flops: generator.flops_per_sample(),
+            file: file.clone(),
+            tasks: asked.iter().filter_map(|(task, _)| task.clone()).collect(),
+        });
         let shape = |set: &Population| vec![set.len(), set.dim()];
         let tensors: Vec<_> = sets.iter().enumerate().map(|(i, set)| (format!("seed-{i}"), shape(set), set.data())).collect();
-        let described = describe(&condition);
+        let described = match &asked[..] {
+            [(None, condition)] => describe(condition),
+            _ => BTreeMap::new(),
+        };
         weft_zoo::write_tensors(&running.folder().join(file), &tensors, &described)?;
     }
     write_json(&running.folder().join("sampling.json"), &samplings)?;
     session.monitor.finish();
-    running.complete(&FILES[..own.len()])
+    running.complete(&files.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// A condition as metadata.
@@ -154,8 +179,8 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest)
     let models = Models::new(session, &done.of(Stage::Train).folder, set);
     let condition = asked_of(session, &condition, request)?;
     models::check_condition(session.monitor, models.flow()?.schema(), &condition)?;
-    let own = models.own()?;
-    let Some(generator) = own.last() else { return Ok(Vec::new()) };
+    let best = if session.config.refiner.is_some() { GeneratorName::Refined } else { GeneratorName::Flow };
+    let generator = models.generator(request.generator.unwrap_or(best))?;
     session.monitor.start("sample", request.count as u64, "networks");
     let seed = session.seed.fork("on demand").index(request.seed);
     let networks = draw(session, generator.as_ref(), request.count, &condition, seed)?;

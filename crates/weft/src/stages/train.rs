@@ -1,9 +1,10 @@
-//! Stage 4, first half: the flow and the refiners are trained.
+//! Stage 4, first half: the flow, the refiners and the hyper-decoder are trained.
 //!
 //! ```text
 //! generator/
 //!   flow.safetensors        what samples
 //!   refiner*.safetensors    one file a refiner
+//!   hyper.safetensors       the hyper-decoder, if there is one
 //!   *.state.safetensors     training in progress: killed at any moment, it resumes from here bit for bit
 //!   training.json           losses and times
 //! ```
@@ -18,9 +19,9 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use weft_core::{Condition, FieldSpec, Monitor, Schema, Seed};
-use weft_gen::{Artifact, CodeFlow, CodeSet, FlowTrainer, RefinerTrainer};
-use weft_net::PopulationLoss;
+use weft_core::{Condition, Dataset, FieldSpec, Monitor, Schema, Seed};
+use weft_gen::{Artifact, CodeFlow, CodeSet, FlowTrainer, HyperTrainer, RefinerTrainer, TrainingSet};
+use weft_net::{Device, PopulationLoss};
 
 /// Raised when the stage's code changes what it writes.
 const VERSION: u32 = 2;
@@ -56,6 +57,7 @@ pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
         .setting("sampler", &config.sampler)
         .setting("condition", &config.sample.condition)
         .setting("refiners", &plans.iter().map(|plan| (&plan.file, &plan.config)).collect::<std::collections::BTreeMap<_, _>>());
+    let key = config.hyper.iter().fold(key, |key, hyper| key.setting("hyper", hyper));
     session.unless_fresh(key, |running| train(session, done, &plans, running))
 }
 
@@ -69,10 +71,12 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
         vec![train_flow(session, &folder, (codes, &condition), &|flow| Ok(flow.save()))?]
     } else {
         let learnt = models::learn_from(session, done)?;
+        check_tasks(session, &learnt, plans)?;
         let (set, condition) = (&learnt.set, &learnt.condition);
         let flow = train_flow(session, &folder, (set.code_set(), condition), &|flow| Ok(flow.decoded_by(set)?.save()))?;
         let mut trainings = vec![flow];
         trainings.extend(train_refiners(session, &folder, &learnt, plans)?);
+        trainings.extend(train_hyper(session, &folder, &learnt)?);
         trainings
     };
     write_json(&folder.join("training.json"), &trainings)?;
@@ -105,10 +109,7 @@ fn train_flow(
 }
 
 fn train_refiners(session: &Session, folder: &Path, learnt: &Learnt, plans: &[RefinerPlan]) -> Result<Vec<ModelTraining>> {
-    let Learnt { set, condition, has_tasks } = learnt;
-    if *has_tasks && !plans.is_empty() {
-        return Err(Error::ManyTasks { stage: Stage::Train.name() });
-    }
+    let Learnt { set, condition } = learnt;
     let (device, seed) = (&session.device, session.seed.fork("generator"));
     let models = Models::new(session, folder, set.clone());
     let dataset = session.dataset(Stage::Train)?;
@@ -116,8 +117,8 @@ fn train_refiners(session: &Session, folder: &Path, learnt: &Learnt, plans: &[Re
     for plan in plans {
         let proposal = models.proposal(plan.proposal)?;
         let prepare = |seed: Seed| {
-            let loss = PopulationLoss::new(set.architecture().clone(), dataset, device)?;
-            RefinerTrainer::new(plan.config.to_refiner(), (proposal.as_ref(), condition), set.clone(), loss, seed, device)
+            let (config, proposal) = (plan.config.to_refiner(), (proposal.as_ref(), condition));
+            RefinerTrainer::new(config, proposal, set.clone(), loss_of(dataset, set, device)?, seed, device)
         };
         let refiner = Job::new(session, folder, &plan.file, ("cross-entropy with anchor, nats", plan.config.steps));
         trainings.push(refiner.run(
@@ -135,6 +136,43 @@ fn train_refiners(session: &Session, folder: &Path, learnt: &Learnt, plans: &[Re
         )?);
     }
     Ok(trainings)
+}
+
+fn train_hyper(session: &Session, folder: &Path, learnt: &Learnt) -> Result<Option<ModelTraining>> {
+    let Some(config) = &session.config.hyper else { return Ok(None) };
+    let (device, seed, set) = (&session.device, session.seed.fork("generator").fork("hyper"), &learnt.set);
+    let dataset = session.dataset(Stage::Train)?;
+    let job = Job::new(session, folder, "hyper", ("cross-entropy and code MSE, weighted", config.steps));
+    let trained = job.run(
+        |saved| {
+            let mut trainer = HyperTrainer::new(config.to_hyper(), set.clone(), loss_of(dataset, set, device)?, seed, device)?;
+            saved.map_or(Ok(()), |saved| trainer.restore(saved))?;
+            Ok(trainer)
+        },
+        |trainer: HyperTrainer| {
+            let flops = trainer.flops();
+            Ok((trainer.finish()?.save(), flops))
+        },
+    );
+    trained.map(Some)
+}
+
+/// The loss of networks on training data: at the data's classes, or at tasks of their own.
+fn loss_of(dataset: &Dataset, set: &TrainingSet, device: &Device) -> weft_gen::Result<PopulationLoss> {
+    let architecture = set.architecture().clone();
+    Ok(match set.tasks {
+        Some(_) => PopulationLoss::of_tasks(architecture, dataset, device)?,
+        None => PopulationLoss::new(architecture, dataset, device)?,
+    })
+}
+
+/// Refuses, before anything is trained, what is not defined for the tasks that networks turn out to have.
+fn check_tasks(session: &Session, learnt: &Learnt, plans: &[RefinerPlan]) -> Result<()> {
+    match learnt.set.tasks {
+        Some(_) if session.config.evaluate.ablation && !plans.is_empty() => Err(Error::ManyTasks { stage: "evaluate.ablation" }),
+        Some(_) => Ok(plans.iter().try_for_each(|plan| plan.config.to_refiner().check(true))?),
+        None => Ok(()),
+    }
 }
 
 /// The fields that the flow is conditioned on. Checkpoints from elsewhere may lack those that are the default, such as
@@ -162,6 +200,20 @@ trait Trainer: Sized {
 }
 
 impl Trainer for FlowTrainer {
+    fn step(&self) -> u64 {
+        self.step()
+    }
+
+    fn advance(&mut self, until: u64, monitor: &Monitor) -> weft_gen::Result<f64> {
+        self.advance(until, monitor)
+    }
+
+    fn save(&self) -> weft_gen::Result<Artifact> {
+        self.save()
+    }
+}
+
+impl Trainer for HyperTrainer {
     fn step(&self) -> u64 {
         self.step()
     }

@@ -41,7 +41,7 @@ fn labelled(folder: &Path) -> weft::Result<RunConfig> {
 /// Samples two networks and returns the metadata of the second, with what was noted.
 fn sample(config: &RunConfig, folder: &Path, asked: &[(&str, Asked)]) -> weft::Result<(BTreeMap<String, String>, Vec<String>)> {
     let condition = asked.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    let request = SampleRequest { count: 2, seed: 1, condition, folder: folder.to_owned() };
+    let request = SampleRequest { count: 2, seed: 1, condition, generator: None, folder: folder.to_owned() };
     let (notes, stop) = (Mutex::new(Vec::new()), AtomicBool::new(false));
     let sink = |event: Event| {
         if let Event::Note(text) = event {

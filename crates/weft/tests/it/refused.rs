@@ -11,6 +11,7 @@ fn a_condition_that_was_not_trained_on_names_the_known_ones() {
         count: 1,
         seed: 0,
         condition: [(field.to_owned(), value.into())].into(),
+        generator: None,
         folder: dir.path().join("samples"),
     };
     let refusal = |request| weft::sample(&config, &request, &Monitor::silent()).unwrap_err().to_string();

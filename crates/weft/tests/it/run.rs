@@ -91,7 +91,7 @@ fn samples_on_demand_follow_their_seed_and_condition() {
     let config = tiny(&dir.path().join("run"), &[]);
     let sample = |name: &str, seed| {
         let condition = BTreeMap::from([("step".to_owned(), 10.0.into())]);
-        let request = SampleRequest { count: 2, seed, condition, folder: dir.path().join(name) };
+        let request = SampleRequest { count: 2, seed, condition, generator: None, folder: dir.path().join(name) };
         let files = weft::sample(&config, &request, &Monitor::silent()).unwrap();
         files.iter().map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>()
     };

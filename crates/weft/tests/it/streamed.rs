@@ -40,8 +40,13 @@ fn a_run_without_data_ends_in_checkpoints_whatever_its_memory() {
     assert_eq!(read("a"), read("b"));
     let again = weft::run(&small, Stage::Sample, &Monitor::silent()).unwrap();
     assert!(again.stages.iter().all(|stage| stage.reused));
-    let request =
-        SampleRequest { count: 2, seed: 1, condition: std::collections::BTreeMap::new(), folder: dir.path().join("more") };
+    let request = SampleRequest {
+        count: 2,
+        seed: 1,
+        condition: std::collections::BTreeMap::new(),
+        generator: None,
+        folder: dir.path().join("more"),
+    };
     assert_eq!(weft::sample(&small, &request, &Monitor::silent()).unwrap().len(), 2);
 }
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use weft::config::{ExistingZooConfig, RefinerConfig, RunConfig, ZooConfig};
+use weft::config::{ExistingZooConfig, GeneratorConfig, HyperConfig, RefinerConfig, RunConfig, ZooConfig};
 use weft::report::data::TaskRowKind;
 use weft::zoos::{self, Selection};
-use weft::{Event, Kind, Monitor, SampleRequest, Stage};
+use weft::{Event, GeneratorName, Kind, Monitor, SampleRequest, Stage};
 use weft_core::{Digest, HeldOutTasks, Part, Split, Task};
 use weft_zoo::{Filter, Purpose, Zoo};
 
@@ -186,10 +186,126 @@ fn a_generator_learns_from_tasks_and_never_from_those_held_out() {
     // A task that is held out can be asked for all the same.
     let asked = held_out[0].iter().enumerate().filter(|(_, on)| **on > 0.0).map(|(class, _)| class.to_string()).collect::<Vec<_>>();
     let condition = BTreeMap::from([("task".to_owned(), asked.join("+").as_str().into())]);
-    let request = SampleRequest { count: 2, seed: 1, condition, folder: dir.path().join("asked") };
+    let request = SampleRequest { count: 2, seed: 1, condition, generator: None, folder: dir.path().join("asked") };
     let files = weft::sample(&config, &request, &Monitor::silent()).unwrap();
     let metadata = weft_zoo::read_metadata(&files[0]).unwrap();
     assert_eq!(metadata["condition.task"], asked.join("+"));
+}
+
+/// An error with all that caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// A refiner and a hyper-decoder that are trained in a second.
+fn function_aware(mut config: RunConfig) -> RunConfig {
+    config.refiner = Some(RefinerConfig {
+        hinge: false,
+        steps: 300,
+        learning_rate: 3e-3,
+        width: 48,
+        blocks: 1,
+        batch_networks: 26,
+        batch_examples: 20,
+        pool: 260,
+        ..RefinerConfig::default()
+    });
+    config.hyper = Some(HyperConfig {
+        code_weight: 0.01,
+        steps: 300,
+        learning_rate: 3e-3,
+        width: 48,
+        blocks: 1,
+        batch_networks: 26,
+        batch_examples: 20,
+        ..HyperConfig::default()
+    });
+    config.baselines.refined.clear();
+    config.sample.seeds = 2;
+    config
+}
+
+#[test]
+fn held_out_tasks_are_sampled_by_every_generator_of_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    points(dir.path()).unwrap();
+    let config = function_aware(config(&dir.path().join("run"), dir.path(), &[]));
+    weft::run(&config, Stage::Sample, &Monitor::silent()).unwrap();
+    let samples = dir.path().join("run/samples");
+    let sampling: serde_json::Value = serde_json::from_slice(&std::fs::read(samples.join("sampling.json")).unwrap()).unwrap();
+    let division = HeldOutTasks { pairs: 2, containing: None }.divide(5).unwrap();
+    let held_out: BTreeSet<String> = division.into_iter().filter(|(_, held)| *held).map(|(set, _)| set.to_string()).collect();
+    let named = |i: usize, key: &str| sampling[i][key].as_str().unwrap().to_owned();
+    assert_eq!([0, 1, 2].map(|i| named(i, "name")), ["flow", "flow + refiner", "hyper-decoder"]);
+    let data = weft_zoo::data::idx_folder(dir.path(), "points", 60).unwrap();
+    let architecture = Zoo::open(&dir.path().join("run/zoo")).unwrap().architecture().clone();
+    let tasks: Vec<Task> = held_out.iter().flat_map(|name| vec![Task::is_one_of(&name.parse().unwrap(), 5).unwrap(); 4]).collect();
+    let mut accuracies = Vec::new();
+    for i in 0..3 {
+        let listed: Vec<&str> = sampling[i]["tasks"].as_array().unwrap().iter().map(|task| task.as_str().unwrap()).collect();
+        assert_eq!(listed, held_out.iter().map(String::as_str).collect::<Vec<_>>());
+        let tensors = weft_zoo::read_tensors(&samples.join(named(i, "file"))).unwrap().tensors;
+        assert_eq!(tensors.len(), 2, "a tensor a seed");
+        let (shape, rows) = tensors["seed-1"].clone();
+        assert_eq!(shape, [16, architecture.num_parameters()]);
+        let networks = weft_core::Population::new(architecture.clone(), rows).unwrap();
+        let deterministic = networks.row(0) == networks.row(1) && tensors["seed-0"] == tensors["seed-1"];
+        assert_eq!(deterministic, named(i, "name") == "hyper-decoder");
+        let scores = weft_net::accuracies(&networks, (&data, &tasks[..]), Part::Validation, &weft_net::Device::cpu()).unwrap();
+        accuracies.push(scores.iter().sum::<f64>() / scores.len() as f64);
+    }
+    // Always saying the more frequent output reaches 0.7 on average.
+    assert!(accuracies[1] > 0.85 && accuracies[1] > accuracies[0], "refined against the flow: {accuracies:?}");
+    assert!(accuracies[2] > 0.85, "hyper-decoder: {accuracies:?}");
+    for file in ["refiner", "hyper"] {
+        let saved = weft_zoo::read_tensors(&dir.path().join(format!("run/generator/{file}.safetensors"))).unwrap();
+        assert_eq!(saved.metadata["field.task"], "classes 5", "{file} carries its schema");
+        assert_eq!(saved.tensors["field.task.seen"].1.len(), 26 * 5, "{file} saw training tasks alone");
+    }
+
+    let request = |generator, folder: &str| {
+        let condition = BTreeMap::from([("task".to_owned(), "1+4".into())]);
+        SampleRequest { count: 2, seed: 1, condition, generator, folder: dir.path().join(folder) }
+    };
+    let generator_of = |generator, folder| {
+        let files = weft::sample(&config, &request(generator, folder), &Monitor::silent()).unwrap();
+        weft_zoo::read_metadata(&files[0]).unwrap()["generator"].clone()
+    };
+    assert_eq!(generator_of(None, "a"), "flow + refiner");
+    assert_eq!(generator_of(Some(GeneratorName::Flow), "b"), "flow");
+    assert_eq!(generator_of(Some(GeneratorName::Hyper), "c"), "hyper-decoder");
+    let mut without = config.clone();
+    without.hyper = None;
+    let error = weft::sample(&without, &request(Some(GeneratorName::Hyper), "d"), &Monitor::silent()).unwrap_err();
+    assert_eq!(error.to_string(), "this run has no `hyper`; it has `flow`, `refined`");
+    assert_eq!(error.hint().unwrap(), "`[hyper]` in the run file trains it");
+}
+
+#[test]
+fn a_hyper_decoder_that_was_stopped_goes_on_to_the_same_networks() {
+    let dir = tempfile::tempdir().unwrap();
+    points(dir.path()).unwrap();
+    let settings = ["generator.flow.steps=3", "generator.flow.checkpoint-steps=40"];
+    let make = |run: &str| {
+        let mut config = function_aware(config(&dir.path().join(run), dir.path(), &settings));
+        config.refiner = None;
+        config
+    };
+    let artifact = |run: &str| std::fs::read(dir.path().join(run).join("generator/hyper.safetensors")).unwrap();
+    weft::run(&make("whole"), Stage::Train, &Monitor::silent()).unwrap();
+    let (stop, training) = (AtomicBool::new(false), AtomicBool::new(false));
+    let sink = |event: Event| match event {
+        Event::Started { task, .. } => training.store(task.contains("hyper"), Ordering::Relaxed),
+        Event::Progress { done } if training.load(Ordering::Relaxed) => stop.store(done >= 125, Ordering::Relaxed),
+        _ => {}
+    };
+    let error = weft::run(&make("stopped"), Stage::Train, &Monitor::new(&sink, &stop)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Interrupted);
+    let state = dir.path().join("stopped/generator/hyper.state.safetensors");
+    assert_eq!(weft_zoo::read_tensors(&state).unwrap().metadata["step"], "125");
+    weft::run(&make("stopped"), Stage::Train, &Monitor::silent()).unwrap();
+    assert!(!state.exists());
+    assert_eq!(artifact("stopped"), artifact("whole"));
 }
 
 #[test]
@@ -233,9 +349,20 @@ fn held_out_tasks_are_judged_beside_networks_trained_for_them() {
     let again = outcome.report.unwrap().tasks.unwrap().evaluation;
     assert!(again.rows.iter().all(|row| row.name != "one network of all classes"), "its outputs are not known");
     assert_eq!(again.rows[0], evaluation.rows[0]);
+    // What the run file of a zoo that is trained is refused for, a zoo that is there shows when it is read.
+    existing.run.output = dir.path().join("refused");
     existing.refiner = Some(RefinerConfig { steps: 2, ..RefinerConfig::default() });
-    let error = weft::run(&existing, Stage::Train, &Monitor::silent()).unwrap_err();
-    assert_eq!(error.hint().unwrap(), "leave `[refiner]` out", "{error}");
+    let refusal = |config: &RunConfig| weft::run(config, Stage::Train, &Monitor::silent()).unwrap_err();
+    assert!(chain(&refusal(&existing)).contains("`hinge` must be `false` for networks of many tasks"));
+    existing.refiner = Some(RefinerConfig { steps: 2, hinge: false, ..RefinerConfig::default() });
+    existing.evaluate.ablation = true;
+    assert_eq!(refusal(&existing).hint().unwrap(), "set it to `false`");
+    existing.evaluate.ablation = false;
+    let GeneratorConfig::Flow(flow) = &mut existing.generator;
+    flow.conditions.retain(|field| field.name != "task");
+    existing.sample.condition.clear();
+    assert!(chain(&refusal(&existing)).contains("`conditions` must be fields of which `task` is one"));
+    assert!(!dir.path().join("refused/generator/flow.safetensors").exists(), "nothing is trained for it");
     let request = |data: Option<&str>| weft::structure::StructureRequest {
         zoo: dir.path().join("run/zoo"),
         data: data.map(str::to_owned),

@@ -7,7 +7,7 @@
 use crate::{Artifact, Error, Result};
 use weft_core::{Field, FieldKind, Scale, Schema, Seen};
 
-pub(super) fn save(schema: &Schema, mut artifact: Artifact) -> Artifact {
+pub(crate) fn save(schema: &Schema, mut artifact: Artifact) -> Artifact {
     let names: Vec<String> = schema.fields.iter().map(|field| escape(&field.name)).collect();
     artifact = artifact.with_text("fields", names.join("\n"));
     for field in &schema.fields {
@@ -34,7 +34,7 @@ pub(super) fn save(schema: &Schema, mut artifact: Artifact) -> Artifact {
     artifact
 }
 
-pub(super) fn load(saved: &Artifact) -> Result<Schema> {
+pub(crate) fn load(saved: &Artifact) -> Result<Schema> {
     let names: String = saved.text("fields")?;
     let mut schema = Schema::default();
     for name in names.split('\n').filter(|n| !n.is_empty()).map(unescape) {

@@ -1,0 +1,315 @@
+//! The hyper-decoder: from a condition to a network in one pass.
+//!
+//! `z = s ⊙ h(c) + m`, `w = decode(z)`: a residual network `h` reads the encoded condition and gives a code in units of the training runs'
+//! standard deviations. It is trained on conditions of training runs by
+//!
+//! ```text
+//! code-weight · |h(c) − ẑ|²/k  +  task-weight · CE(run(decode(z), batch of the task))
+//! ```
+//!
+//! `ẑ` is the normalized code of the run whose condition `c` is; either weight may be 0. With the first alone it regresses codes, which is
+//! what generators of parameters from prompts do (Drag-and-Drop LLMs, Liang et al. 2025, and the reconstruction training of
+//! Text-to-LoRA, Charakorn et al. 2025); with the second alone it is a hypernetwork trained through its networks' tasks (hypernetworks,
+//! Ha, Dai & Le 2017; the supervised training of Text-to-LoRA).
+//!
+//! It is deterministic, like those: every sample of one condition is the same network. What is not determined by the condition is for the
+//! [`flow`](crate::flow) and its [`refine`](crate::refine)r.
+//!
+//! Held-out tasks reach it in sampling alone: it learns from [`RunTasks`](crate::RunTasks) of training runs and from the training part of the data.
+
+use crate::decoder::{decode_shift, decode_tensor};
+use crate::flow::Spread;
+use crate::{Artifact, Error, Generator, Result, RunTasks, TrainingSet, schema};
+use candle_core::Tensor;
+use std::sync::Arc;
+use weft_codec::Codec;
+use weft_core::{Architecture, Condition, Monitor, Population, Schedule, Schema, Seed, Task};
+use weft_net::{Device, PopulationLoss};
+use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Parameters, Precision, ResidualMlp, ResidualMlpConfig};
+
+/// The generator's name in reports.
+const NAME: &str = "hyper-decoder";
+
+/// Settings of the hyper-decoder and its training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HyperConfig {
+    /// How much the squared distance to a run's code counts, a code and in units of its variance; 0 is not at all.
+    pub code_weight: f64,
+    /// How much the cross-entropy of the decoded network at its task counts, in nats; 0 is not at all.
+    pub task_weight: f64,
+    /// Training steps.
+    pub steps: u64,
+    /// Networks a step.
+    pub batch_networks: usize,
+    /// Training examples a network and step.
+    pub batch_examples: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Decay of the moving average that is sampled from.
+    pub ema_decay: f64,
+    /// Width of the residual network.
+    pub width: usize,
+    /// Its residual blocks.
+    pub blocks: usize,
+}
+
+impl HyperConfig {
+    fn check(&self) -> Result<()> {
+        let range =
+            |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got }) };
+        let is_weight = |weight: f64| weight >= 0.0 && weight.is_finite();
+        range("code-weight", "0 or more", is_weight(self.code_weight), self.code_weight.to_string())?;
+        let task = self.task_weight;
+        let some = task > 0.0 || self.code_weight > 0.0;
+        range("task-weight", "0 or more, and above 0 if `code-weight` is 0", is_weight(task) && some, task.to_string())?;
+        range("steps", "1 or more", self.steps > 0, self.steps.to_string())?;
+        range("batch-networks", "1 or more", self.batch_networks > 0, self.batch_networks.to_string())?;
+        range("batch-examples", "1 or more", self.batch_examples > 0, self.batch_examples.to_string())?;
+        let rate = self.learning_rate;
+        range("learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate.to_string())?;
+        range("weight-decay", "0 or more", is_weight(self.weight_decay), self.weight_decay.to_string())?;
+        range("ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay.to_string())?;
+        range("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width.to_string())?;
+        range("blocks", "at most 256", self.blocks <= 256, self.blocks.to_string())
+    }
+}
+
+/// The network from encoded conditions to codes of length `k`; the condition enters at the bottom and at every block.
+fn network(schema: &Schema, k: usize, width: usize, blocks: usize) -> ResidualMlp {
+    let encoded = schema.encoded_len();
+    ResidualMlp::new(ResidualMlpConfig { inputs: encoded, conditioning: encoded, width, blocks, outputs: k })
+}
+
+/// A hyper-decoder in training.
+#[derive(Debug)]
+pub struct HyperTrainer {
+    config: HyperConfig,
+    network: ResidualMlp,
+    optimizer: FlatOptimizer,
+    loss: PopulationLoss,
+    data: TrainingSet,
+    of_runs: Arc<RunTasks>,
+    spread: Spread,
+    /// Normalized codes of the training runs' last networks, `[n, k]`.
+    targets: Vec<f32>,
+    /// Weights as a map of normalized codes: the matrix, and what a code of zeros is decoded to, `[D]`.
+    decode: Tensor,
+    base: Tensor,
+    /// Mean and deviation of codes, `[k]`.
+    moments: [Tensor; 2],
+    seed: Seed,
+    device: Device,
+}
+
+impl HyperTrainer {
+    /// Prepares training from the start.
+    ///
+    /// # Errors
+    /// A setting out of range, training runs without tasks of their own, or a failed transfer to the device.
+    pub fn new(config: HyperConfig, data: TrainingSet, loss: PopulationLoss, seed: Seed, device: &Device) -> Result<Self> {
+        config.check()?;
+        let Some(of_runs) = data.tasks.clone() else {
+            let expected = "those of training runs that have their own, for a hyper-decoder";
+            return Err(Error::Setting { setting: "tasks", expected, got: "none".to_owned() });
+        };
+        let k = data.code_len();
+        let network = network(&of_runs.schema, k, config.width, config.blocks);
+        let settings = FlatOptimizerConfig { weight_decay: config.weight_decay, clip_norm: 1.0, ema_decay: config.ema_decay };
+        let first = std::slice::from_ref(device.candle());
+        let optimizer = FlatOptimizer::new(settings, &network.initial(seed.fork("network")), first, Precision::Single)?;
+        let spread = Spread::of(&data.final_codes, k);
+        let targets = spread.normalize(&data.final_codes);
+        let decode = decode_tensor(&data.codec, &[], device)?;
+        let base = Tensor::from_vec(data.codec.decode(&vec![0.0; k])?, data.finals.dim(), device.candle())?;
+        let moments = [Tensor::from_slice(&spread.mean, k, device.candle())?, Tensor::from_slice(&spread.std, k, device.candle())?];
+        let device = device.clone();
+        Ok(Self { config, network, optimizer, loss, data, of_runs, spread, targets, decode, base, moments, seed, device })
+    }
+
+    /// Steps taken.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.optimizer.step
+    }
+
+    /// The whole state of training, to be saved.
+    ///
+    /// # Errors
+    /// If it cannot be read from the device.
+    pub fn save(&self) -> Result<Artifact> {
+        Ok(Artifact::default().with_optimizer(&self.optimizer)?.with_text("fingerprint", self.fingerprint()))
+    }
+
+    /// Continues from a saved state.
+    ///
+    /// # Errors
+    /// A state that is not of this configuration, training set and seed.
+    pub fn restore(&mut self, saved: &Artifact) -> Result<()> {
+        saved.check_fingerprint(&self.fingerprint())?;
+        saved.restore_optimizer(&mut self.optimizer)
+    }
+
+    /// Trains up to step `until` and returns the mean loss of these steps.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the monitor asks for a stop, after a whole step; [`Error::Diverged`].
+    pub fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64> {
+        let (mut total, mut count) = (0.0, 0u32);
+        while self.optimizer.step < until.min(self.config.steps) {
+            if monitor.should_stop() {
+                return Err(Error::Interrupted);
+            }
+            total += self.train_step()?;
+            count += 1;
+            monitor.progress(self.optimizer.step);
+        }
+        Ok(total / f64::from(count.max(1)))
+    }
+
+    /// Floating-point operations of the whole training: the hyper-decoder's own, and with a task loss those of its networks.
+    #[must_use]
+    pub fn flops(&self) -> f64 {
+        let own = 3.0 * self.network.flops_per_row();
+        let run = 3.0 * weft_net::forward_flops(self.data.architecture()) * self.config.batch_examples as f64;
+        let through = if self.config.task_weight > 0.0 { run + 4.0 * self.decode.elem_count() as f64 } else { 0.0 };
+        self.config.steps as f64 * self.config.batch_networks as f64 * (own + through)
+    }
+
+    /// Ends training; the hyper-decoder uses the moving average of the parameters.
+    ///
+    /// # Errors
+    /// If the parameters cannot be read from the device.
+    pub fn finish(self) -> Result<HyperDecoder> {
+        Ok(HyperDecoder {
+            network: self.network,
+            theta: self.optimizer.average()?,
+            schema: self.of_runs.schema.clone(),
+            spread: self.spread,
+            codec: self.data.codec.clone(),
+            architecture: self.data.architecture().clone(),
+            device: self.device,
+        })
+    }
+
+    fn train_step(&mut self) -> Result<f64> {
+        let (step, config) = (self.optimizer.step, &self.config);
+        let seed = self.seed.fork("step").index(step);
+        let (n, k) = (config.batch_networks, self.data.code_len());
+        let runs: Vec<usize> = seed.fork("runs").indices(n, self.of_runs.tasks.len()).into_iter().map(|run| run as usize).collect();
+        let encoded: Vec<f32> = runs.iter().flat_map(|&run| self.of_runs.encoded(run)).copied().collect();
+        let encoded = Tensor::from_vec(encoded, (n, self.of_runs.schema.encoded_len()), self.device.candle())?;
+        let codes = self.network.forward(&encoded, &encoded, self.optimizer.parameters())?;
+        let mut loss = Tensor::zeros((), codes.dtype(), codes.device())?;
+        if config.code_weight > 0.0 {
+            let targets: Vec<f32> = runs.iter().flat_map(|&run| &self.targets[run * k..(run + 1) * k]).copied().collect();
+            let apart = (&codes - Tensor::from_vec(targets, (n, k), codes.device())?)?.sqr()?.mean_all()?;
+            loss = (loss + (apart * config.code_weight)?)?;
+        }
+        if config.task_weight > 0.0 {
+            let [mean, std] = &self.moments;
+            let z = codes.broadcast_mul(std)?.broadcast_add(mean)?;
+            let rows = decode_shift(&z, &self.decode)?.broadcast_add(&self.base)?;
+            let tasks: Vec<Task> = runs.iter().map(|&run| self.of_runs.tasks[run].clone()).collect();
+            let examples = seed.fork("examples").indices(n * config.batch_examples, self.loss.num_examples());
+            let task = self.loss.cross_entropy(&rows, (&examples[..], &tasks[..]))?.mean_all()?;
+            loss = (loss + (task * config.task_weight)?)?;
+        }
+        loss.backward()?;
+        let schedule = Schedule::Cosine { warmup_steps: 100.min(config.steps / 10) };
+        self.optimizer.update(config.learning_rate * schedule.factor(step, config.steps))?;
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        if value.is_finite() { Ok(value) } else { Err(Error::Diverged { step }) }
+    }
+
+    fn fingerprint(&self) -> String {
+        let bytes: Vec<u8> = self.targets.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let text = format!("{:?} {:?} {}", self.config, self.seed, self.of_runs.fingerprint());
+        weft_core::Digest::of_parts([text.as_bytes(), &bytes]).to_string()
+    }
+}
+
+/// A trained hyper-decoder.
+#[derive(Debug, Clone)]
+pub struct HyperDecoder {
+    network: ResidualMlp,
+    theta: Vec<f32>,
+    schema: Schema,
+    spread: Spread,
+    codec: Arc<Codec>,
+    architecture: Arc<Architecture>,
+    device: Device,
+}
+
+impl HyperDecoder {
+    /// The condition fields that it was trained on.
+    #[must_use]
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The codes of conditions, `[n, k]`.
+    ///
+    /// # Errors
+    /// A condition that is not of the schema, or a failed tensor operation.
+    pub fn codes(&self, conditions: &[Condition]) -> Result<Vec<f32>> {
+        let (n, device) = (conditions.len(), self.device.candle());
+        let encoded = conditions.iter().map(|condition| self.schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?;
+        let encoded = Tensor::from_vec(encoded.concat(), (n, self.schema.encoded_len()), device)?;
+        let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
+        let codes = self.network.forward(&encoded, &encoded, &theta)?;
+        Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
+    }
+
+    /// What sampling needs, to be saved.
+    #[must_use]
+    pub fn save(&self) -> Artifact {
+        let config = self.network.config();
+        let artifact = Artifact::default()
+            .with_vector("theta", &self.theta)
+            .with_vector("code-mean", &self.spread.mean)
+            .with_vector("code-std", &self.spread.std)
+            .with_text("kind", "hyper")
+            .with_text("width", config.width)
+            .with_text("blocks", config.blocks);
+        schema::save(&self.schema, artifact)
+    }
+
+    /// Restores a saved hyper-decoder.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] if the state lacks something or does not fit the codec.
+    pub fn load(saved: &Artifact, codec: Arc<Codec>, architecture: Arc<Architecture>, device: &Device) -> Result<Self> {
+        let (width, blocks): (usize, usize) = (saved.text("width")?, saved.text("blocks")?);
+        if !(1..=16_384).contains(&width) || blocks > 256 {
+            let reason = format!("{width} with {blocks} blocks is out of range");
+            return Err(Error::Artifact { entry: "width".to_owned(), reason });
+        }
+        let (k, schema) = (codec.code_len(), schema::load(saved)?);
+        let network = network(&schema, k, width, blocks);
+        let theta = saved.vector("theta", network.num_parameters())?;
+        let spread = Spread { mean: saved.vector("code-mean", k)?, std: saved.vector("code-std", k)? };
+        Ok(Self { network, theta, schema, spread, codec, architecture, device: device.clone() })
+    }
+}
+
+impl Generator for HyperDecoder {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    /// Decodes the condition once: all `n` networks are the same, whatever the seed.
+    fn sample(&self, n: usize, condition: &Condition, _: Seed) -> Result<Population> {
+        let row = self.codec.decode(&self.codes(std::slice::from_ref(condition))?)?;
+        Ok(Population::new(self.architecture.clone(), row.repeat(n))?)
+    }
+
+    fn sample_each(&self, conditions: &[Condition], _: Seed) -> Result<Population> {
+        Ok(Population::new(self.architecture.clone(), self.codec.decode(&self.codes(conditions)?)?)?)
+    }
+
+    fn flops_per_sample(&self) -> f64 {
+        self.network.flops_per_row() + 2.0 * (self.codec.code_len() * self.codec.dim()) as f64
+    }
+}

@@ -1,0 +1,319 @@
+//! Training of the refiner.
+
+use super::refined::Refiner;
+use super::terms::{agrees, closeness, final_losses, mean_distance, shell_inputs, signs};
+use super::told::{Levels, Told, conditioning};
+use super::{FIXED_POINTS, RefinerConfig};
+use crate::decoder::{decode_shift, decode_tensor, statistics_of, without};
+use crate::{Artifact, Error, Generator, Result, RunTasks, TrainingSet};
+use candle_core::Tensor;
+use std::sync::Arc;
+use weft_core::{Condition, Monitor, Population, Schedule, Seed, Task};
+use weft_net::{Device, Ensemble, PopulationLoss};
+use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Precision, ResidualMlp, ResidualMlpConfig};
+
+/// What samples are to reach.
+#[derive(Debug)]
+enum Aim {
+    /// Networks of one task: the losses of training runs.
+    Levels(Levels),
+    /// Networks of many: each its own task, that of the training run under whose condition it was proposed.
+    Tasks {
+        of_runs: Arc<RunTasks>,
+        /// The run of each of the pool.
+        runs: Vec<u32>,
+    },
+}
+
+/// The same for the samples of a step.
+enum Aims {
+    /// A loss a sample.
+    Levels(Vec<f32>),
+    /// A task a sample.
+    Tasks(Vec<Task>),
+}
+
+impl Aim {
+    /// What the refiner is told of it.
+    fn told(&self) -> Told {
+        match self {
+            Self::Levels(levels) => Told::Level(levels.clone()),
+            Self::Tasks { of_runs, .. } => Told::Condition(of_runs.schema.clone()),
+        }
+    }
+
+    /// What chosen samples of the pool are told, and what they are to reach.
+    fn of(&self, chosen: &[u32], seed: Seed) -> (Vec<f32>, Aims) {
+        match self {
+            Self::Levels(levels) => {
+                let drawn = levels.draw(seed, chosen.len());
+                (levels.standardized(&drawn), Aims::Levels(drawn))
+            }
+            Self::Tasks { of_runs, runs } => {
+                let chosen = || chosen.iter().map(|&i| runs[i as usize] as usize);
+                let tasks = chosen().map(|run| of_runs.tasks[run].clone()).collect();
+                (chosen().flat_map(|run| of_runs.encoded(run)).copied().collect(), Aims::Tasks(tasks))
+            }
+        }
+    }
+}
+
+/// A refiner in training.
+#[derive(Debug)]
+pub struct RefinerTrainer {
+    config: RefinerConfig,
+    network: ResidualMlp,
+    optimizer: FlatOptimizer,
+    loss: PopulationLoss,
+    between: Option<(PopulationLoss, Ensemble)>,
+    data: TrainingSet,
+    /// The training runs' last networks, `[N, D]`.
+    fixed: Tensor,
+    /// The proposal's pool, `[pool, D]`, and its codes `[pool, k]`.
+    rows: Tensor,
+    codes: Vec<f32>,
+    decode: Tensor,
+    spacing: f64,
+    aim: Aim,
+    example_signs: Vec<u64>,
+    seed: Seed,
+    device: Device,
+}
+
+impl RefinerTrainer {
+    /// Prepares training: samples the proposal and measures the training runs.
+    ///
+    /// Where training runs have tasks, the proposal is sampled under the conditions of runs that are drawn from them, not under `condition`.
+    ///
+    /// # Errors
+    /// A setting out of range, a failed sample, or a loss whose networks do not have these tasks.
+    pub fn new(
+        config: RefinerConfig,
+        (proposal, condition): (&dyn Generator, &Condition),
+        data: TrainingSet,
+        loss: PopulationLoss,
+        seed: Seed,
+        device: &Device,
+    ) -> Result<Self> {
+        config.check(data.tasks.is_some())?;
+        let k = data.code_len();
+        let aim = match &data.tasks {
+            Some(of_runs) => {
+                let runs = seed.fork("runs").indices(config.pool, of_runs.tasks.len());
+                Aim::Tasks { of_runs: of_runs.clone(), runs }
+            }
+            None => Aim::Levels(Levels::new(final_losses(&data.finals, &loss, seed.fork("levels"))?)),
+        };
+        let network = ResidualMlp::new(ResidualMlpConfig {
+            inputs: k,
+            conditioning: aim.told().num_features(),
+            width: config.width,
+            blocks: config.blocks,
+            outputs: k,
+        });
+        let optimizer = FlatOptimizer::new(
+            FlatOptimizerConfig { weight_decay: 0.0, clip_norm: 1.0, ema_decay: 0.99 },
+            &network.initial(seed.fork("network")),
+            // The first device alone: the repulsion is between all samples of a step.
+            std::slice::from_ref(device.candle()),
+            Precision::Single,
+        )?;
+        let pool = match &aim {
+            Aim::Tasks { of_runs, runs } => {
+                let conditions: Vec<Condition> = runs.iter().map(|&run| of_runs.conditions[run as usize].clone()).collect();
+                proposal.sample_each(&conditions, seed.fork("pool"))?
+            }
+            Aim::Levels(_) => proposal.sample(config.pool, condition, seed.fork("pool"))?,
+        };
+        let pool_codes = data.codec.encode(pool.data())?;
+        let between = (config.shell > 0.0).then(|| shell_inputs(&loss, &data.finals, seed.fork("shell"))).transpose()?;
+        let example_signs = signs(seed.fork("examples"), loss.num_examples());
+        // Running statistics follow from the rest, and no network here reads them: no distance is to count them.
+        let statistics = statistics_of(data.architecture());
+        let decode = decode_tensor(&data.codec, &statistics, device)?;
+        let (finals, pool) = (without(data.finals.clone(), &statistics), without(Arc::new(pool), &statistics));
+        let spacing = mean_distance(&finals, seed.fork("spacing"));
+        // Rows stay on the device: a step takes some of them, and its network is large beside what it computes.
+        let on_device =
+            |networks: &Population| Tensor::from_slice(networks.data(), (networks.len(), networks.dim()), device.candle());
+        let (fixed, rows) = (on_device(&finals)?, on_device(&pool)?);
+        Ok(Self {
+            config,
+            network,
+            optimizer,
+            loss,
+            between,
+            data,
+            fixed,
+            rows,
+            codes: pool_codes,
+            decode,
+            spacing,
+            aim,
+            example_signs,
+            seed,
+            device: device.clone(),
+        })
+    }
+
+    /// Steps taken.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.optimizer.step
+    }
+
+    /// The state of training, to be saved; the proposal's pool follows from the seed.
+    ///
+    /// # Errors
+    /// If it cannot be read from the device.
+    pub fn save(&self) -> Result<Artifact> {
+        Ok(Artifact::default().with_optimizer(&self.optimizer)?.with_text("fingerprint", self.fingerprint()))
+    }
+
+    /// Continues from a saved state.
+    ///
+    /// # Errors
+    /// A state that is not of this configuration, proposal and seed.
+    pub fn restore(&mut self, saved: &Artifact) -> Result<()> {
+        saved.check_fingerprint(&self.fingerprint())?;
+        saved.restore_optimizer(&mut self.optimizer)?;
+        Ok(())
+    }
+
+    /// Trains up to step `until` and returns the mean loss of these steps, in nats.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the monitor asks for a stop, after a whole step; [`Error::Diverged`].
+    pub fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64> {
+        let (mut total, mut count) = (0.0, 0u32);
+        while self.optimizer.step < until.min(self.config.steps) {
+            if monitor.should_stop() {
+                return Err(Error::Interrupted);
+            }
+            total += self.train_step()?;
+            count += 1;
+            monitor.progress(self.optimizer.step);
+        }
+        Ok(total / f64::from(count.max(1)))
+    }
+
+    /// Ends training; the refiner uses the moving average of the parameters.
+    ///
+    /// # Errors
+    /// If the parameters cannot be read from the device.
+    pub fn finish(self) -> Result<Refiner> {
+        Ok(Refiner {
+            network: self.network,
+            theta: self.optimizer.average()?,
+            told: self.aim.told(),
+            own_data: self.config.own_data,
+            codec: self.data.codec.clone(),
+            device: self.device,
+        })
+    }
+
+    /// Floating-point operations of the whole training: networks forward and backward, and the refiner's own.
+    #[must_use]
+    pub fn flops(&self) -> f64 {
+        // The shell runs the networks once more, on as many inputs between examples.
+        let passes = if self.between.is_some() { 2.0 } else { 1.0 };
+        let step = 3.0 * weft_net::forward_flops(self.data.finals.architecture());
+        let run = passes * step * self.config.batch_examples as f64;
+        let refine = 3.0 * self.network.flops_per_row() + 4.0 * self.decode.elem_count() as f64;
+        self.config.steps as f64 * self.config.batch_networks as f64 * (run + refine)
+    }
+
+    fn train_step(&mut self) -> Result<f64> {
+        let config = self.config.clone();
+        let step = self.optimizer.step;
+        let seed = self.seed.fork("step").index(step);
+        let (n, k) = (config.batch_networks, self.data.code_len());
+        let device = self.device.candle();
+        let chosen = seed.fork("pool").indices(n, config.pool);
+        let codes: Vec<f32> = chosen.iter().flat_map(|&i| &self.codes[i as usize * k..(i as usize + 1) * k]).copied().collect();
+        let sample_signs = signs(seed.fork("signs"), n);
+        let (told, aims) = self.aim.of(&chosen, seed.fork("levels"));
+        let codes = Tensor::from_vec(codes, (n, k), device)?;
+        let rows = self.rows.index_select(&Tensor::new(chosen, device)?, 0)?;
+        let conditioning = conditioning(&sample_signs, &told, config.own_data, device)?;
+        let shift = self.network.forward(&codes, &conditioning, self.optimizer.parameters())?;
+        let refined = (rows + decode_shift(&shift, &self.decode)?)?;
+        let examples = self.draw_examples(seed.fork("examples"), &sample_signs);
+        let task = self.task(&refined, &examples, &aims, seed.fork("shell"))?;
+        let mut loss = (task.mean_all()? + (shift.sqr()?.sum_all()? * (config.mu / (10.0 * n as f64)))?)?;
+        if config.repulsion > 0.0 {
+            loss = (loss + (self.repulsion(&refined, seed.fork("fixed"))? * config.repulsion)?)?;
+        }
+        loss.backward()?;
+        let rate = config.learning_rate * Schedule::Cosine { warmup_steps: 100.min(config.steps / 10) }.factor(step, config.steps);
+        self.optimizer.update(rate)?;
+        // Read last: a GPU then works on the whole step while this waits.
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        if value.is_finite() { Ok(value) } else { Err(Error::Diverged { step }) }
+    }
+
+    /// The task loss of each sample, `[n]`: cross-entropy, hinged or not, and the shell.
+    fn task(&self, refined: &Tensor, examples: &[u32], aims: &Aims, seed: Seed) -> Result<Tensor> {
+        let n = refined.dim(0)?;
+        let task = match aims {
+            Aims::Tasks(tasks) => self.loss.cross_entropy(refined, (examples, &tasks[..]))?,
+            Aims::Levels(levels) if self.config.hinge => {
+                let losses = self.loss.cross_entropy(refined, examples)?;
+                let levels = Tensor::from_slice(levels, n, losses.device())?;
+                (losses - levels)?.relu()?
+            }
+            Aims::Levels(_) => self.loss.cross_entropy(refined, examples)?,
+        };
+        let Some((between, ensemble)) = &self.between else { return Ok(task) };
+        let chosen = seed.indices(n * self.config.batch_examples, between.num_examples());
+        let logits = between.logits(refined, &chosen)?;
+        let classes = logits.dim(2)?;
+        let mean: Vec<f32> =
+            chosen.iter().flat_map(|&e| &ensemble.mean[e as usize * classes..(e as usize + 1) * classes]).copied().collect();
+        let mean = Tensor::from_vec(mean, logits.shape(), logits.device())?;
+        let centred = logits.broadcast_sub(&logits.mean_keepdim(2)?)?;
+        let strayed = ((centred - mean)?.sqr()?.sum(2)?.mean(1)? / ensemble.spread.max(1e-9))?;
+        Ok((task + (strayed.affine(1.0, -1.0)?.relu()? * self.config.shell)?)?)
+    }
+
+    /// Each sample's batch of training examples, sample by sample.
+    fn draw_examples(&self, seed: Seed, sample_signs: &[u64]) -> Vec<u32> {
+        let (b, count) = (self.config.batch_examples, self.loss.num_examples());
+        let mut out = Vec::with_capacity(b * sample_signs.len());
+        for (i, &own) in sample_signs.iter().enumerate() {
+            let draws = seed.index(i as u64);
+            if self.config.own_data {
+                let candidates = draws.indices(8 * b, count);
+                let before = out.len();
+                out.extend(candidates.iter().copied().filter(|&e| agrees(own, self.example_signs[e as usize])).take(b));
+                let missing = before + b - out.len();
+                out.extend_from_slice(&candidates[..missing]);
+            } else {
+                out.extend(draws.indices(b, count));
+            }
+        }
+        out
+    }
+
+    /// `Σ max(0, 1 − d/d̄)²` over pairs of samples and pairs of a sample and a training network, a sample.
+    fn repulsion(&self, refined: &Tensor, seed: Seed) -> Result<Tensor> {
+        let n = refined.dim(0)?;
+        let count = self.fixed.dim(0)?;
+        let fixed = Tensor::new(seed.indices(FIXED_POINTS.min(count), count), refined.device())?;
+        let fixed = self.fixed.index_select(&fixed, 0)?;
+        let among = closeness(refined, refined, self.spacing)?;
+        let own = Tensor::eye(n, refined.dtype(), refined.device())?;
+        let among = (among * own.affine(-1.0, 1.0)?)?;
+        let to_fixed = closeness(refined, &fixed, self.spacing)?;
+        Ok(((among.sum_all()? * (0.5 / n as f64))? + (to_fixed.sum_all()? / n as f64)?)?)
+    }
+
+    fn fingerprint(&self) -> String {
+        let bytes: Vec<u8> = self.codes.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let mut text = format!("{:?} {:?}", self.config, self.seed);
+        if let Some(of_runs) = &self.data.tasks {
+            text += &of_runs.fingerprint();
+        }
+        weft_core::Digest::of_parts([text.as_bytes(), &bytes]).to_string()
+    }
+}

@@ -15,7 +15,7 @@
 //! It is deterministic, like those: every sample of one condition is the same network. What is not determined by the condition is for the
 //! [`flow`](crate::flow) and its [`refine`](crate::refine)r.
 //!
-//! Held-out tasks reach it in sampling alone: it learns from [`RunTasks`](crate::RunTasks) of training runs and from the training part of the data.
+//! Held-out tasks reach it in sampling alone: it learns from [`RunTasks`] of training runs and from the training part of the data.
 
 use crate::decoder::{decode_shift, decode_tensor};
 use crate::flow::Spread;

@@ -17,11 +17,11 @@
 //!
 //! # Networks of many tasks
 //!
-//! Where training runs have tasks of their own ([`TrainingSet::with_tasks`]), so has every sample: proposals are made under the conditions
-//! of training runs, the loss of a sample is that at its own task, and the refiner is told the encoded condition in place of a loss
-//! level. No field is dropped: without its task a proposal cannot be mended. Hinge and shell are refused there, since both compare a
-//! sample with many runs of one task. Tasks that are held out reach neither the pool nor a loss; the refiner meets them by their conditions
-//! when it samples.
+//! Where training runs have tasks of their own ([`TrainingSet::with_tasks`](crate::TrainingSet::with_tasks)), so has every sample:
+//! proposals are made under the conditions of training runs, the loss of a sample is that at its own task, and the refiner is told the
+//! encoded condition in place of a loss level. No field is dropped: without its task a proposal cannot be mended. Hinge and shell are
+//! refused there, since both compare a sample with many runs of one task. Tasks that are held out reach neither the pool nor a loss; the
+//! refiner meets them by their conditions when it samples.
 //!
 //! Training data are reached through [`PopulationLoss`](weft_net::PopulationLoss) alone, which holds the training part and nothing else.
 

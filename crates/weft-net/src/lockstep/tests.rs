@@ -217,7 +217,8 @@ fn gradients_of_weights_are_the_engine_s() {
             examples.to_dense()[..24 * 10].to_vec()
         };
         let x = Tensor::from_vec(x, (24, 10), &candle_core::Device::Cpu).unwrap();
-        let network = LockStep::new(&architecture, 3, false).unwrap();
+        // The loss of a population is that of its training form.
+        let network = LockStep::new(&architecture, 3, false).unwrap().training();
         let weights = Tensor::from_vec(Seed::new(7).normals(72), (24, 3), &candle_core::Device::Cpu).unwrap();
         let gradient = |z: Tensor| {
             let z = z.reshape((24, 3)).unwrap();

@@ -38,7 +38,11 @@ pub(crate) fn kept(group: &Group, raw: &[f64], transform: &Transform) -> Result<
     let step = |(index, mean, variance, epsilon): (usize, std::ops::Range<usize>, std::ops::Range<usize>, f64)| {
         let means = &row[mean.clone()];
         let scales = raised[mean].iter().zip(means).map(|(raised, mean)| raised - mean);
-        let spread = |(scale, variance): (f64, &f64)| (scale * scale * variance + epsilon).sqrt();
+        // A decoded variance may lie a little below 0; the fold took `σ² + ε > 0`.
+        let spread = |(scale, variance): (f64, &f64)| match scale * scale * variance.max(0.0) + epsilon {
+            total if total > 0.0 => total.sqrt(),
+            _ => 1.0,
+        };
         let factors = scales.zip(&row[variance]).map(spread);
         Step::Fold(index, factors.chain(means.iter().copied()).collect())
     };

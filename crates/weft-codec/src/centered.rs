@@ -14,39 +14,32 @@ use weft_core::products::{Normalized, Products};
 pub(crate) struct Centered<'a> {
     on: &'a dyn Products,
     rows: Normalized<'a>,
+}
+
+/// Of some columns, the mean and one over the scale: a product takes a fraction of a division's time.
+struct Moments {
     mean: Vec<f64>,
-    /// One over the scale: a product takes a fraction of a division's time.
     factor: Vec<f64>,
 }
 
 impl<'a> Centered<'a> {
     pub(crate) fn new(on: &'a dyn Products, normalizer: &'a Normalizer, rows: &'a [f32]) -> Self {
-        let mean = normalizer.mean.iter().map(|&m| f64::from(m)).collect();
-        let factor = normalizer.scale.iter().map(|&s| 1.0 / f64::from(s)).collect();
-        Self { on, rows: Normalized::new(rows, &normalizer.mean, &normalizer.scale), mean, factor }
+        Self { on, rows: Normalized::new(rows, &normalizer.mean, &normalizer.scale) }
     }
 
     fn dim(&self) -> usize {
-        self.mean.len()
+        self.rows.mean().len()
+    }
+
+    fn moments(&self, columns: Range<usize>) -> Moments {
+        let mean = self.rows.mean()[columns.clone()].iter().map(|&m| f64::from(m)).collect();
+        Moments { mean, factor: self.rows.scale()[columns].iter().map(|&s| 1.0 / f64::from(s)).collect() }
     }
 
     /// The columns in pieces of a length.
     fn pieces(&self, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let d = self.dim();
         (0..d).step_by(len).map(move |start| start..(start + len).min(d))
-    }
-
-    /// Reads columns of a row.
-    fn fill(&self, row: &[f32], columns: Range<usize>, out: &mut [f64]) {
-        let (row, mean, factor) = (&row[columns.clone()], &self.mean[columns.clone()], &self.factor[columns]);
-        vectorized(
-            #[inline(always)]
-            || {
-                for ((out, &x), (mean, factor)) in out.iter_mut().zip(row).zip(mean.iter().zip(factor)) {
-                    *out = (f64::from(x) - mean) * factor;
-                }
-            },
-        );
     }
 
     /// Adds `X̃X̃ᵀ` to a sum `[n, n]`.
@@ -71,10 +64,10 @@ impl<'a> Centered<'a> {
     /// Reads columns of all rows, `[n, columns]`.
     fn read(&self, columns: Range<usize>, out: &mut Vec<f64>) {
         let d = self.dim();
-        let rows = self.rows.values();
+        let (rows, moments) = (self.rows.values(), self.moments(columns.clone()));
         out.resize(rows.len() / d * columns.len(), 0.0);
         let rows = out.par_chunks_mut(columns.len()).zip(rows.par_chunks(d)).with_min_len(32);
-        rows.for_each(|(out, row)| self.fill(row, columns.clone(), out));
+        rows.for_each(|(out, row)| moments.center(&row[columns.clone()], out));
     }
 
     /// Writes combinations of the rows, `u·X̃` of `u` `[k, n]`, rounded once, to `target` `[k, d]`.
@@ -90,16 +83,29 @@ impl<'a> Centered<'a> {
             let width = columns.len();
             piece.resize(n * width, 0.0);
             sums.resize(u.nrows() * width, 0.0);
+            let moments = self.moments(columns.clone());
             for (out, row) in piece.chunks_exact_mut(width).zip(self.rows.values().chunks_exact(d)) {
-                self.fill(row, columns.clone(), out);
+                moments.center(&row[columns.clone()], out);
             }
             product(rows_of_mut(sums, width), Accum::Replace, u, rows_of(piece, width));
             for (target, sums) in target.row_iter_mut().zip(sums.chunks_exact(width)) {
-                if let Some(target) = target.try_as_row_major_mut() {
-                    let target = target.as_slice_mut();
-                    vectorized(|| target.iter_mut().zip(sums).for_each(|(x, &sum)| *x = sum as f32));
-                }
+                let target = target.try_as_row_major_mut().expect("rows of a row-major matrix").as_slice_mut();
+                vectorized(|| target.iter_mut().zip(sums).for_each(|(x, &sum)| *x = sum as f32));
             }
         });
+    }
+}
+
+impl Moments {
+    /// Writes a row's columns, centered and scaled.
+    fn center(&self, row: &[f32], out: &mut [f64]) {
+        vectorized(
+            #[inline(always)]
+            || {
+                for ((out, &x), (mean, factor)) in out.iter_mut().zip(row).zip(self.mean.iter().zip(&self.factor)) {
+                    *out = (f64::from(x) - mean) * factor;
+                }
+            },
+        );
     }
 }

@@ -67,7 +67,7 @@ impl Codec {
     /// # Errors
     /// As [`Codec::fit`].
     pub fn fit_on(place: &Place, rows: &Population, config: &CodecConfig, seed: Seed) -> Result<Self> {
-        let (normalizer, total_variance) = Normalizer::fit(rows, config.normalize)?;
+        let (normalizer, total_variance) = Normalizer::fit(rows, config.normalize, matches!(config.kind, CodecKind::Pca { .. }))?;
         match config.kind {
             CodecKind::Identity => Ok(Self::Identity(normalizer)),
             CodecKind::Pca { rank, solver } => {

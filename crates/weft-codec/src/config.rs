@@ -33,6 +33,8 @@ pub enum Rank {
 }
 
 /// What is divided by its standard deviation before anything else.
+///
+/// Principal components see the running statistics of batch norms 10,000 times smaller than that, whatever the normalization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Normalization {
     /// Nothing: weights count as they are.

@@ -10,7 +10,7 @@ use weft_core::Population;
 use weft_core::products::{Normalized, Products, View};
 
 /// Standard deviations outside this range are not divided by: below, a weight counts as constant; above, it is an
-/// error. The range keeps `1/scale²` a normal f32.
+/// error.
 const SCALES: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
 /// A weight that varies less than this fraction of its tensor is scaled like its tensor, lest noise be amplified.
 const QUIET: f64 = 1e-6;
@@ -28,13 +28,14 @@ pub struct Normalizer {
     pub(crate) scale: Vec<f32>,
 }
 
-/// Running statistics of batch norms follow from the other weights: they are encoded, but this many times smaller than they are, so
-/// that they have no say in what the directions are.
-const STATISTICS: f32 = 1e4;
+/// Principal components see the running statistics of batch norms this many times smaller than they are: they follow from the other
+/// weights, and are to have no say in what the directions are.
+pub(crate) const STATISTICS: f32 = 1e4;
 
 impl Normalizer {
-    /// Measures the rows' mean and scale; also returns the total variance of the normalized rows.
-    pub(crate) fn fit(rows: &Population, normalization: Normalization) -> Result<(Self, f64)> {
+    /// Measures the rows' mean and scale, the latter times [`STATISTICS`] for running statistics if these are to be small; also returns the
+    /// total variance of the normalized rows.
+    pub(crate) fn fit(rows: &Population, normalization: Normalization, small_statistics: bool) -> Result<(Self, f64)> {
         let (means, variances) = moments(rows.data(), rows.dim(), 0)?;
         let mut scale = vec![1.0_f32; rows.dim()];
         for tensor in rows.architecture().tensors() {
@@ -45,7 +46,7 @@ impl Normalizer {
                 scale[weight] = scale_of(normalization, weight, (own.sqrt(), whole))?;
             }
         }
-        for tensor in rows.architecture().statistics() {
+        for tensor in rows.architecture().statistics().into_iter().filter(|_| small_statistics) {
             scale[rows.architecture().tensors()[tensor].range()].iter_mut().for_each(|scale| *scale *= STATISTICS);
         }
         let total = variances.iter().zip(&scale).map(|(v, &s)| v / f64::from(s).powi(2)).sum();
@@ -122,6 +123,8 @@ impl Normalizer {
             return out;
         }
         let (factor, b) = (inverse(scale), matrix_of(b));
+        // What a device that failed left behind is written over.
+        let accum = |start: usize| if start == 0 { Accum::Replace } else { Accum::Add };
         let height = block_of(rows.len() / d);
         let blocks = out.par_chunks_mut(height * l).zip(rows.par_chunks(height * d));
         blocks.for_each_init(Vec::new, |piece, (out, rows)| {
@@ -129,7 +132,7 @@ impl Normalizer {
                 let end = (start + SUM_BLOCK).min(d);
                 scaled_columns(rows, (start..end, d), (&self.mean, &factor), piece);
                 let b = b.subrows(start, end - start);
-                product(rows_of_mut(out, l), Accum::Add, rows_of(piece, end - start), b);
+                product(rows_of_mut(out, l), accum(start), rows_of(piece, end - start), b);
             }
         });
         out
@@ -147,9 +150,10 @@ impl Normalizer {
         out.par_chunks_mut(ROW_BLOCK * l).enumerate().for_each_init(Vec::new, |piece, (block, out)| {
             let start = block * ROW_BLOCK;
             let end = start + out.len() / l;
-            for (rows, b) in rows.chunks(SUM_BLOCK * d).zip(b.chunks(SUM_BLOCK * l)) {
+            for (i, (rows, b)) in rows.chunks(SUM_BLOCK * d).zip(b.chunks(SUM_BLOCK * l)).enumerate() {
                 scaled_columns(rows, (start..end, d), (&self.mean, &factor), piece);
-                product(rows_of_mut(out, l), Accum::Add, rows_of(piece, end - start).transpose(), rows_of(b, l));
+                let accum = if i == 0 { Accum::Replace } else { Accum::Add };
+                product(rows_of_mut(out, l), accum, rows_of(piece, end - start).transpose(), rows_of(b, l));
             }
         });
         out

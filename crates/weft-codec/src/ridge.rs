@@ -20,12 +20,15 @@ impl Ridge {
     /// `features` `[n, f]`, `targets` `[n, k]`.
     ///
     /// # Errors
-    /// [`Error::Length`] if the two do not have as many rows, [`Error::Eigen`] if the system is singular, as without a `λ` above 0 it may be.
+    /// [`Error::Length`] if they are not whole rows or the two do not have as many, [`Error::Eigen`] if the system is singular, as without a `λ` above 0 it may be.
     ///
     /// # References
     /// Hoerl & Kennard 1970.
     pub fn fit((features, f): (&[f32], usize), (targets, k): (&[f32], usize), lambda: f64) -> Result<Self> {
-        let n = targets.len() / k.max(1);
+        if k == 0 || !targets.len().is_multiple_of(k) {
+            return Err(Error::Length { what: "targets", row: k, got: targets.len() });
+        }
+        let n = targets.len() / k;
         if f == 0 || n == 0 || features.len() != n * f {
             return Err(Error::Length { what: "features", row: f, got: features.len() });
         }
@@ -89,6 +92,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         assert!(Ridge::fit((&[1.0; 4], 2), (&[1.0; 3], 1), 1.0).is_err());
+        assert!(Ridge::fit((&[1.0; 4], 2), (&[1.0; 5], 2), 1.0).is_err(), "two and a half rows");
+        assert!(Ridge::fit((&[1.0; 4], 2), (&[], 0), 1.0).is_err());
         assert!(Ridge::fit((&[1.0; 4], 2), (&[1.0; 2], 1), 0.0).is_err(), "equal features are singular");
     }
 }

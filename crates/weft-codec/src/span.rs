@@ -13,7 +13,7 @@
 use crate::blocks::Blocks;
 use crate::centered::Centered;
 use crate::linalg::{SymmetricSum, largest};
-use crate::normalize::{Normalizer, moments, scale_of};
+use crate::normalize::{Normalizer, STATISTICS, moments, scale_of};
 use crate::pca::{check_rank, choose_rank, combinations_of, kept_variance};
 use crate::persist::{SPECTRUM, TOTAL, spectrum_of, take, take_vector};
 use crate::{Error, Normalization, Rank, Result};
@@ -225,9 +225,11 @@ fn normalizer(
 ) -> Result<(Normalizer, Vec<f64>)> {
     let (means, variances) = moments(values, columns.len(), columns.start)?;
     let mut scale = vec![1.0; columns.len()];
+    let statistics = architecture.statistics();
     for (i, part) in parts(architecture.tensors(), &columns) {
+        let factor = if statistics.contains(&i) { STATISTICS } else { 1.0 };
         for at in part {
-            scale[at] = scale_of(normalization, columns.start + at, (variances[at].sqrt(), spreads[i]))?;
+            scale[at] = factor * scale_of(normalization, columns.start + at, (variances[at].sqrt(), spreads[i]))?;
         }
     }
     Ok((Normalizer { mean: means.into_iter().map(|m| m as f32).collect(), scale }, variances))

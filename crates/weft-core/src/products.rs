@@ -122,8 +122,8 @@ impl<'a> Normalized<'a> {
 
 /// A device for products.
 ///
-/// Every operation returns whether it was done; if not, its target is as before. One that is done has the rounding of its
-/// precision, whose order is the device's own.
+/// Every operation returns whether it was done. If not, a target that was to be added to is as before; one that was to be written
+/// may hold anything, since a device can fail on the way back. One that is done has the rounding of its precision, whose order is the device's own.
 pub trait Products: std::fmt::Debug + Send + Sync {
     /// Writes `a·b` to the row-major `target`, or adds it, in `f32`.
     ///

@@ -1,8 +1,8 @@
 //! Generators that are told a task: how well samples do tasks that were never trained for, and whether what a generator is told matters.
 //!
 //! Accuracies are those on a task's own labels, `[seed][task][sample]`. A task and its complement are one function with the outputs
-//! exchanged, so that tasks come in *clusters*, and standard errors are those over clusters (or seeds, where these differ more). What is
-//! compared is compared task by task: the error is that of the difference.
+//! exchanged, so that tasks come in *clusters*: a figure is the mean over clusters of the mean over a cluster's tasks, and its standard error
+//! that over clusters (or seeds, where these differ more). What is compared is compared task by task: the error is that of the difference.
 
 use crate::figures::Estimate;
 use crate::stats::{mean, std};
@@ -50,7 +50,7 @@ pub struct TaskRow {
     pub kind: TaskRowKind,
     /// For a control, the generator that it is of.
     pub of: Option<String>,
-    /// Mean test accuracy over tasks.
+    /// Mean test accuracy over clusters of tasks.
     pub accuracy: Estimate,
     /// Mean test accuracy of each task.
     pub by_task: Vec<f64>,
@@ -82,7 +82,8 @@ pub struct Comparison {
 pub struct ConditionVerdict {
     /// The generator.
     pub generator: String,
-    /// Whether it beats itself told another task by two standard errors; else it *ignores its condition*.
+    /// Whether it beats itself told something else, and told nothing, each by two standard errors; else, and without such controls, it
+    /// *ignores its condition*.
     pub uses_condition: bool,
     /// The rows without a generator that it does not beat by two standard errors.
     pub not_beaten: Vec<String>,
@@ -119,7 +120,8 @@ const ONE_ANSWER: f64 = 0.5;
 /// `clusters` names the cluster of each task.
 ///
 /// # Errors
-/// [`Error::Length`] or [`Error::TooFew`] if a row does not have a sample of every task, or there are fewer than two clusters.
+/// [`Error::Length`] or [`Error::TooFew`] if a row does not have a sample of every task, there are fewer than two clusters, or the first row is
+/// not of the yardstick's kind.
 pub fn evaluate_tasks(tasks: &[String], clusters: &[String], measured: &[TaskMeasurements]) -> Result<TaskEvaluation> {
     if clusters.len() != tasks.len() {
         return Err(Error::Length { what: "clusters", expected: tasks.len(), got: clusters.len() });
@@ -131,8 +133,10 @@ pub fn evaluate_tasks(tasks: &[String], clusters: &[String], measured: &[TaskMea
         return Err(Error::TooFew { what: "held-out tasks that are not each other's complements", got: clusters.len(), least: 2 });
     }
     let tables = measured.iter().map(|row| Table::new(row, tasks.len())).collect::<Result<Vec<_>>>()?;
-    let yardstick = measured.iter().position(|row| row.kind == TaskRowKind::Runs);
-    let disagreement_of_runs = yardstick.and_then(|i| measured[i].disagreement.as_deref()).map(mean);
+    let Some(yardstick) = measured.first().filter(|row| row.kind == TaskRowKind::Runs) else {
+        return Err(Error::TooFew { what: "rows of networks trained for the tasks", got: 0, least: 1 });
+    };
+    let disagreement_of_runs = yardstick.disagreement.as_deref().map(|values| mean(&by_cluster(values, &clusters)));
     let row = |(measured, table): (&TaskMeasurements, &Table)| TaskRow {
         name: measured.name.clone(),
         kind: measured.kind,
@@ -140,16 +144,16 @@ pub fn evaluate_tasks(tasks: &[String], clusters: &[String], measured: &[TaskMea
         accuracy: table.estimate(&clusters),
         by_task: table.by_task(),
         disagreement: measured.disagreement.as_ref().zip(disagreement_of_runs).map(|(values, unit)| {
-            let of_cluster: Vec<f64> = clusters.iter().map(|c| mean(&c.iter().map(|&t| values[t]).collect::<Vec<_>>())).collect();
-            let unit = unit.max(f64::MIN_POSITIVE);
-            Estimate { mean: mean(values) / unit, se: std(&of_cluster) / (of_cluster.len() as f64).sqrt() / unit }
+            let (values, unit) = (by_cluster(values, &clusters), unit.max(f64::MIN_POSITIVE));
+            Estimate { mean: mean(&values) / unit, se: error(&values) / unit }
         }),
         num_seeds: measured.accuracy.len(),
         num_samples: measured.accuracy.iter().flatten().map(Vec::len).min().unwrap_or(0),
     };
     let rows: Vec<TaskRow> = measured.iter().zip(&tables).map(row).collect();
     let (mut comparisons, mut verdicts) = (Vec::new(), Vec::new());
-    for (ours, table) in measured.iter().zip(&tables).filter(|(row, _)| row.kind == TaskRowKind::Ours) {
+    let of_ours = measured.iter().zip(&tables).zip(&rows).filter(|((row, _), _)| row.kind == TaskRowKind::Ours);
+    for ((ours, table), row) in of_ours {
         let mut verdict = ConditionVerdict { generator: ours.name.clone(), uses_condition: true, ..ConditionVerdict::default() };
         let mut controls = 0;
         for (other, of_other) in measured.iter().zip(&tables).filter(|(row, _)| row.name != ours.name) {
@@ -171,8 +175,7 @@ pub fn evaluate_tasks(tasks: &[String], clusters: &[String], measured: &[TaskMea
             comparisons.push(Comparison { ours: ours.name.clone(), with: other.name.clone(), difference, better });
         }
         verdict.uses_condition &= controls > 0;
-        let row = rows.iter().find(|row| row.name == ours.name);
-        verdict.is_regression = row.and_then(|row| row.disagreement).map(|d| d.mean < ONE_ANSWER);
+        verdict.is_regression = row.disagreement.map(|d| d.mean < ONE_ANSWER);
         verdicts.push(verdict);
     }
     let tasks = tasks.to_vec();
@@ -188,8 +191,11 @@ impl Table {
         if let Some(tasks) = wrong {
             return Err(Error::Length { what: "accuracy of each task", expected: num_tasks, got: tasks.len() });
         }
+        if let Some(values) = row.disagreement.as_ref().filter(|values| values.len() != num_tasks) {
+            return Err(Error::Length { what: "disagreement of each task", expected: num_tasks, got: values.len() });
+        }
         let fewest = row.accuracy.iter().flatten().map(Vec::len).min().unwrap_or(0);
-        if fewest == 0 || row.disagreement.as_ref().is_some_and(|d| d.len() != num_tasks) {
+        if fewest == 0 {
             return Err(Error::TooFew { what: "samples of a task", got: fewest, least: 1 });
         }
         Ok(Self(row.accuracy.iter().map(|tasks| tasks.iter().map(|samples| mean(samples)).collect()).collect()))
@@ -211,12 +217,20 @@ impl Table {
     }
 
     fn estimate(&self, clusters: &[Vec<usize>]) -> Estimate {
-        let by_task = self.by_task();
-        let of_cluster: Vec<f64> = clusters.iter().map(|c| mean(&c.iter().map(|&t| by_task[t]).collect::<Vec<_>>())).collect();
-        let of_seed: Vec<f64> = self.0.iter().map(|seed| mean(seed)).collect();
-        let error = |values: &[f64]| std(values) / (values.len() as f64).sqrt();
-        Estimate { mean: mean(&by_task), se: error(&of_cluster).max(error(&of_seed)) }
+        let of_cluster = by_cluster(&self.by_task(), clusters);
+        let of_seed: Vec<f64> = self.0.iter().map(|seed| mean(&by_cluster(seed, clusters))).collect();
+        Estimate { mean: mean(&of_cluster), se: error(&of_cluster).max(error(&of_seed)) }
     }
+}
+
+/// The mean of each cluster's tasks.
+fn by_cluster(values: &[f64], clusters: &[Vec<usize>]) -> Vec<f64> {
+    clusters.iter().map(|tasks| mean(&tasks.iter().map(|&task| values[task]).collect::<Vec<_>>())).collect()
+}
+
+/// The standard error of a mean.
+fn error(values: &[f64]) -> f64 {
+    std(values) / (values.len() as f64).sqrt()
 }
 
 #[cfg(test)]
@@ -264,15 +278,31 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_counts_once_whatever_its_size() {
+        let names = ["0", "1+2", "1"].map(str::to_owned);
+        let clusters = ["0", "0", "1"].map(str::to_owned);
+        let accuracy = vec![[0.4, 0.6, 0.9].map(|a| vec![a]).to_vec()];
+        let row = TaskMeasurements { kind: TaskRowKind::Runs, accuracy, ..TaskMeasurements::default() };
+        let found = evaluate_tasks(&names, &clusters, &[row]).unwrap().rows[0].accuracy;
+        // Of .5 and .9, whose standard deviation is .4/√2.
+        assert!((found.mean - 0.7).abs() < 1e-12 && (found.se - 0.2).abs() < 1e-12, "{found:?}");
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused() {
         let names = ["0", "1"].map(str::to_owned);
-        let rows = [TaskMeasurements { accuracy: vec![vec![vec![0.5]; 2]], ..TaskMeasurements::default() }];
+        let of_runs = || TaskMeasurements { kind: TaskRowKind::Runs, ..TaskMeasurements::default() };
+        let rows = [TaskMeasurements { accuracy: vec![vec![vec![0.5]; 2]], ..of_runs() }];
         assert!(evaluate_tasks(&names, &names, &rows).is_ok());
+        let no_runs = [TaskMeasurements { kind: TaskRowKind::Ours, ..rows[0].clone() }];
+        assert!(matches!(evaluate_tasks(&names, &names, &no_runs), Err(Error::TooFew { got: 0, .. })));
+        let other = [TaskMeasurements { disagreement: Some(vec![0.1; 3]), ..rows[0].clone() }];
+        assert!(matches!(evaluate_tasks(&names, &names, &other), Err(Error::Length { got: 3, .. })));
         let one = [names[0].clone(), names[0].clone()];
         assert!(matches!(evaluate_tasks(&names, &one, &rows), Err(Error::TooFew { got: 1, .. })));
-        let short = [TaskMeasurements { accuracy: vec![vec![vec![0.5]]], ..TaskMeasurements::default() }];
+        let short = [TaskMeasurements { accuracy: vec![vec![vec![0.5]]], ..of_runs() }];
         assert!(matches!(evaluate_tasks(&names, &names, &short), Err(Error::Length { got: 1, .. })));
-        let empty = [TaskMeasurements { accuracy: vec![vec![vec![0.5], vec![]]], ..TaskMeasurements::default() }];
+        let empty = [TaskMeasurements { accuracy: vec![vec![vec![0.5], vec![]]], ..of_runs() }];
         assert!(matches!(evaluate_tasks(&names, &names, &empty), Err(Error::TooFew { got: 0, .. })));
     }
 }

@@ -21,27 +21,22 @@ impl Quotient {
     ) -> Vec<(usize, f64)> {
         let init = || PairSolver::new(self, starts);
         let open = |q: usize| (0..references.len).filter(move |&j| !exclude.is_some_and(|e| e(q, j)));
-        let pairs: Vec<(usize, usize)> = (0..queries.len).flat_map(|q| open(q).map(move |j| (q, j))).collect();
-        let first = |solver: &mut PairSolver<'_>, &(q, j): &(usize, usize)| {
-            solver.fill_gains((queries, q), (references, j));
-            solver.estimate_first((queries, q), (references, j))
-        };
-        let first: Vec<f64> = pairs.par_iter().map_init(init, first).collect();
-        let mut ranked: Vec<(usize, usize, f64)> = pairs.into_iter().zip(first).map(|((q, j), d)| (q, j, d)).collect();
-        ranked.sort_by(|a, b| a.0.cmp(&b.0).then(a.2.total_cmp(&b.2)));
-        let finalists: Vec<(usize, usize)> = ranked
-            .chunk_by(|a, b| a.0 == b.0)
-            .flat_map(|of_query| of_query.iter().take(if self.is_exact() { of_query.len() } else { FINALISTS }))
-            .map(|&(q, j, _)| (q, j))
-            .collect();
-        let last = |solver: &mut PairSolver<'_>, &(q, j): &(usize, usize)| {
-            solver.fill_gains((queries, q), (references, j));
-            solver.estimate((queries, q), (references, j));
-            solver.exact((queries, q), (references, j))
-        };
-        let last: Vec<f64> = finalists.par_iter().map_init(init, last).collect();
+        let mut pairs: Vec<(usize, usize)> = (0..queries.len).flat_map(|q| open(q).map(move |j| (q, j))).collect();
+        // Where one start finds the distance, nothing is to be ranked.
+        if !self.is_exact() {
+            let first = |solver: &mut PairSolver<'_>, &(q, j): &(usize, usize)| {
+                solver.fill_gains((queries, q), (references, j));
+                (q, solver.estimate_first((queries, q), (references, j)), j)
+            };
+            let mut ranked: Vec<(usize, f64, usize)> = pairs.par_iter().map_init(init, first).collect();
+            ranked.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+            let best = ranked.chunk_by(|a, b| a.0 == b.0).flat_map(|of_query| of_query.iter().take(FINALISTS));
+            pairs = best.map(|&(q, _, j)| (q, j)).collect();
+        }
+        let last = |solver: &mut PairSolver<'_>, &(q, j): &(usize, usize)| solver.squared((queries, q), (references, j));
+        let last: Vec<f64> = pairs.par_iter().map_init(init, last).collect();
         let mut found = vec![(usize::MAX, f64::INFINITY); queries.len];
-        for (&(q, j), squared) in finalists.iter().zip(last) {
+        for (&(q, j), squared) in pairs.iter().zip(last) {
             if (squared, j) < (found[q].1, found[q].0) {
                 found[q] = (j, squared);
             }

@@ -58,6 +58,13 @@ impl<'a> PairSolver<'a> {
         a.norms[i] + b.norms[j] - 2.0 * (value + rest)
     }
 
+    /// The squared distance of a pair, matched from every start.
+    pub(super) fn squared(&mut self, a: (&Prepared, usize), b: (&Prepared, usize)) -> f64 {
+        self.fill_gains(a, b);
+        self.estimate(a, b);
+        self.exact(a, b)
+    }
+
     /// The squared distance under the match that [`PairSolver::estimate`] found, from differences, so exact down to 0.
     pub(super) fn exact(&mut self, (a, i): (&Prepared, usize), (b, j): (&Prepared, usize)) -> f64 {
         let layout = &self.quotient.layout;
@@ -137,11 +144,7 @@ impl Quotient {
     #[must_use]
     pub fn pairwise(&self, rows: &Prepared, pairs: &[(usize, usize)]) -> Vec<f64> {
         let starts = self.starts();
-        let solve = |solver: &mut PairSolver<'_>, &(i, j): &(usize, usize)| {
-            solver.fill_gains((rows, i), (rows, j));
-            solver.estimate((rows, i), (rows, j));
-            solver.exact((rows, i), (rows, j)).sqrt()
-        };
+        let solve = |solver: &mut PairSolver<'_>, &(i, j): &(usize, usize)| solver.squared((rows, i), (rows, j)).sqrt();
         pairs.par_iter().map_init(|| PairSolver::new(self, &starts), solve).collect()
     }
 

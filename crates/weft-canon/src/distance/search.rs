@@ -147,11 +147,7 @@ impl Quotient {
         let mut best = Vec::with_capacity(block.len());
         for (q, bounds) in block.clone().zip(bounds.chunks_exact(n)) {
             let nearest = (0..n).min_by(|&i, &j| bounds[i].total_cmp(&bounds[j]));
-            let squared = nearest.filter(|&j| bounds[j].is_finite()).map(|j| {
-                solver.fill_gains((queries, q), (references, j));
-                solver.estimate((queries, q), (references, j));
-                solver.exact((queries, q), (references, j))
-            });
+            let squared = nearest.filter(|&j| bounds[j].is_finite()).map(|j| solver.squared((queries, q), (references, j)));
             best.push(squared.unwrap_or(f64::INFINITY));
         }
         let block = QueryBlock::new(self, index, queries, block.clone());
@@ -227,11 +223,7 @@ mod tests {
     fn unpruned(quotient: &Quotient, queries: &Prepared, references: &Prepared) -> Vec<(usize, f64)> {
         let starts = quotient.starts();
         let mut solver = PairSolver::new(quotient, &starts);
-        let mut distance = |q, j| {
-            solver.fill_gains((queries, q), (references, j));
-            solver.estimate((queries, q), (references, j));
-            (j, solver.exact((queries, q), (references, j)).sqrt())
-        };
+        let mut distance = |q, j| (j, solver.squared((queries, q), (references, j)).sqrt());
         let mut nearest = |q| (0..references.len).map(|j| distance(q, j)).min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
         (0..queries.len).map(&mut nearest).collect()
     }
@@ -319,9 +311,7 @@ mod tests {
         let bounds = quotient.block_bounds((&queries, 0..7), &references, &index, None, &mut solver);
         let mut tightest = 0.0_f64;
         for (at, &bound) in bounds.iter().enumerate() {
-            solver.fill_gains((&queries, at / 60), (&references, at % 60));
-            solver.estimate((&queries, at / 60), (&references, at % 60));
-            let squared = solver.exact((&queries, at / 60), (&references, at % 60));
+            let squared = solver.squared((&queries, at / 60), (&references, at % 60));
             assert!(f64::from(bound) <= squared, "pair {at}: bound {bound} above {squared}");
             tightest = tightest.max(f64::from(bound) / squared);
         }

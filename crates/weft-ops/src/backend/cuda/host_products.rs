@@ -123,9 +123,10 @@ impl HostProducts {
             self.send(&view.data()[..rows * columns])?
         } else {
             let mut dense = vec![0.0; rows * columns];
-            dense.par_chunks_exact_mut(columns).enumerate().with_min_len(16).for_each(|(r, row)| {
+            // On this thread: one that waited for others here might take up work of theirs that wants the device too.
+            for (r, row) in dense.chunks_exact_mut(columns).enumerate() {
                 row.copy_from_slice(&view.data()[r * stride..][..columns]);
-            });
+            }
             self.send(&dense)?
         };
         Ok(Matrix { values, leading: columns, transposed })
@@ -230,9 +231,9 @@ impl HostProducts {
             } else {
                 let mut part = vec![0.0; k * width];
                 self.fetch(&rounded, &mut part)?;
-                target.par_chunks_exact_mut(d).zip(part.par_chunks_exact(width)).for_each(|(target, part)| {
+                for (target, part) in target.chunks_exact_mut(d).zip(part.chunks_exact(width)) {
                     target[columns.clone()].copy_from_slice(part);
-                });
+                }
             }
         }
         Ok(())
@@ -307,14 +308,14 @@ impl Products for HostProducts {
     fn add_gram(&self, sum: &mut [f64], rows: Normalized<'_>) -> bool {
         let [n, d] = rows.shape();
         assert_eq!(sum.len(), n * n, "a sum of another size");
-        pays(n, d, n) && self.attempt(|| self.gram(sum, rows))
+        pays(n, d, n) && n.saturating_mul(n) <= MOST_VALUES / 2 && self.attempt(|| self.gram(sum, rows))
     }
 
     fn combine(&self, target: &mut [f32], u: &[f64], rows: Normalized<'_>) -> bool {
         let [n, d] = rows.shape();
         let k = u.len() / n.max(1);
         assert!(u.len() == k * n && target.len() == k * d, "the shapes of a product fit");
-        pays(k, n, d) && self.attempt(|| self.combinations(target, u, rows))
+        pays(k, n, d) && k.saturating_mul(n) <= MOST_VALUES / 2 && self.attempt(|| self.combinations(target, u, rows))
     }
 
     fn failure(&self) -> Option<String> {

@@ -270,7 +270,6 @@ impl Error {
             Self::NoGenerator { generator: "refined", .. } => Some("`[refiner]` in the run file trains it".to_owned()),
             Self::NoGenerator { generator: "hyper", .. } => Some("`[hyper]` in the run file trains it".to_owned()),
             Self::ManyTasks { stage: "zoo stats --data" } => Some("leave `--data` out: weights alone are measured then".to_owned()),
-            Self::ManyTasks { .. } => Some("end the run with `--until sample`".to_owned()),
             Self::DataNeeded { .. } => Some("name some with `--data`: `digits`, a folder of idx files or an npz file".to_owned()),
             Self::NotRun { stage, .. } => Some(format!("`weft run RUN.toml --until {stage}` completes it")),
             Self::Interrupted { .. } | Self::Zoo(weft_zoo::Error::Interrupted) => {

@@ -111,6 +111,10 @@ pub fn run(config: &RunConfig, until: Stage, monitor: &Monitor) -> Result<Outcom
     let mut outcome = Outcome { stages: Vec::new(), report: None, page: None };
     let mut done = stages::Done::default();
     for stage in Stage::ALL.into_iter().filter(|&stage| stage <= until) {
+        // Samples of many tasks are written by task, on demand.
+        if stage == Stage::Export && stages::judged_by_tasks(&done) {
+            break;
+        }
         let completed = session.stage(stage, &mut done).map_err(|error| error.during(stage.name()))?;
         if completed.1 {
             monitor.note(format!("{}: unchanged, reused", stage.name()));
@@ -127,8 +131,6 @@ pub fn run(config: &RunConfig, until: Stage, monitor: &Monitor) -> Result<Outcom
 /// Where a run ends: without data nothing can be judged, and samples are files already.
 fn last_stage(config: &RunConfig, until: Stage) -> Result<Stage> {
     match until {
-        // Samples of many tasks are written by task, on demand.
-        Stage::Export if config.zoo.tasks().is_some() && config.data.is_some() => Ok(Stage::Evaluate),
         Stage::Evaluate if config.data.is_none() => Err(Error::RunWithoutData { stage: until.name() }),
         Stage::Export if config.data.is_none() => Ok(Stage::Sample),
         _ => Ok(until),

@@ -1,7 +1,7 @@
 //! Samples on demand, beside those of a run.
 
 use crate::config::{Asked, RunConfig, condition_of};
-use crate::stages::{Done, Session, on_demand};
+use crate::stages::{Done, Session, check_generator, on_demand};
 use crate::{Result, Stage};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -58,6 +58,7 @@ pub fn sample(config: &RunConfig, request: &SampleRequest, monitor: &Monitor) ->
     // Fields that no generator of this run file can know are refused before a stage runs for them.
     let fields: Vec<_> = config.generator.conditions().iter().map(|field| field.to_field(None)).collect();
     condition_of(&request.condition, &fields)?;
+    request.generator.map_or(Ok(()), |name| check_generator(config, name))?;
     let session = Session::open(config, monitor)?;
     let mut done = Done::default();
     for stage in Stage::ALL.into_iter().filter(|&stage| stage <= Stage::Train) {

@@ -148,7 +148,7 @@ fn runs_are_counted_or_follow_from_tasks() {
         &text,
         "held-out-pairs = 3",
         "held-out-pairs = 0",
-        "run.toml:12:19: `zoo.train.tasks.subsets.held-out-pairs` must be 1 or more, or `held-out-containing` given: they are the yardstick, got 0",
+        "run.toml:12:19: `zoo.train.tasks.subsets.held-out-pairs` must be 2 or more, or `held-out-containing` given: they are the yardstick, and one has no standard error, got 0",
     );
     check(
         &text,

@@ -75,8 +75,8 @@ impl SubsetsConfig {
 
     fn check(&self) -> Result<(), (&'static str, String)> {
         require("zoo.train.tasks.subsets.per-task", "1 or more", self.per_task >= 1, self.per_task)?;
-        let is_held_out = self.held_out_pairs >= 1 || !self.held_out_containing.is_empty();
-        let expected = "1 or more, or `held-out-containing` given: they are the yardstick";
+        let is_held_out = self.held_out_pairs >= 2 || !self.held_out_containing.is_empty();
+        let expected = "2 or more, or `held-out-containing` given: they are the yardstick, and one has no standard error";
         require("zoo.train.tasks.subsets.held-out-pairs", expected, is_held_out, self.held_out_pairs)
     }
 }

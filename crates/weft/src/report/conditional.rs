@@ -37,7 +37,7 @@ pub(crate) fn verdict(report: &Report) -> String {
     });
     let content = format!(
         "<p class=\"headline\">{} tasks that were never trained for</p>\n{lines}<p>A generator uses its condition if its samples are better \
-         than its own samples told another task, by two standard errors of the difference, task by task; a task and its complement count \
+         than its own samples told another task, and told none, by two standard errors of the difference, task by task; a task and its complement count \
          once ({} independent tasks).</p>\n",
         evaluation.tasks.len(),
         evaluation.num_clusters
@@ -110,18 +110,22 @@ pub(crate) fn costs(report: &Report) -> String {
         format!(
             "<tr><th scope=\"row\">{}</th>{}</tr>",
             escape(generator),
-            cells(&[html::duration(secs), after(false), after(true)])
+            cells(&[
+                html::duration(secs),
+                html::optional(costs.fit_secs.get(generator).copied(), html::duration),
+                after(false),
+                after(true),
+            ])
         )
     });
     let zoo = costs.zoo_secs.map_or_else(String::new, |secs| format!("; the zoo took {}", html::duration(secs)));
     let content = format!(
-        "<p>Training one network for a task takes {} within a population, fitting codec and generators took {}{zoo}. Break-even is the number \
+        "<p>Training one network for a task takes {} within a population{zoo}. Break-even is the number \
          of networks after which sampling has taken less time than training each.</p>\n{}",
         html::duration(costs.train_secs),
-        html::duration(costs.fit_secs),
         html::table(
             "Sampling, and when it pays",
-            &heads(&["Generator", "Sampling, a network", "Break-even", "with the zoo"]),
+            &heads(&["Generator", "Sampling, a network", "Fitting", "Break-even", "with the zoo"]),
             &format!("<tbody>{body}</tbody>")
         )
     );

@@ -215,8 +215,8 @@ pub struct TaskReport {
 pub struct TaskCosts {
     /// Training of the whole zoo, if the run trained it.
     pub zoo_secs: Option<f64>,
-    /// Fitting of codec and generators.
-    pub fit_secs: f64,
+    /// Canonical forms, the codec and what was trained, for each generator.
+    pub fit_secs: BTreeMap<String, f64>,
     /// Training of one network for a task, within a population.
     pub train_secs: f64,
     /// Sampling of one network, for each generator.
@@ -229,7 +229,7 @@ impl TaskCosts {
     #[must_use]
     pub fn break_even(&self, generator: &str, zoo: bool) -> Option<f64> {
         let saved = self.train_secs - self.sample_secs.get(generator)?;
-        let spent = self.fit_secs + if zoo { self.zoo_secs? } else { 0.0 };
+        let spent = self.fit_secs.get(generator)? + if zoo { self.zoo_secs? } else { 0.0 };
         (saved > 0.0).then(|| spent / saved)
     }
 }

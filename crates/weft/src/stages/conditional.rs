@@ -7,20 +7,20 @@
 //! ```
 
 use super::models::{self, Learnt, Models};
-use super::{Done, Session, canonicalize, data, sample, tasks_of, train, write_json};
+use super::sample::Samples;
+use super::{Done, Session, canonicalize, data, read_json, sample, tasks_of, train, write_json};
 use crate::cache::{Completed, Running};
 use crate::config::{ArchitectureConfig, ZooConfig};
 use crate::report::data::{TaskCosts, TaskReport};
 use crate::run::Stage;
-use crate::{Error, Result};
+use crate::{Error, GeneratorName, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-use weft_core::{
-    Architecture, ClassSet, Condition, Dataset, Digest, FieldType, Part, Population, Recipe, Seed, Split, Task, Value,
-};
+use weft_core::{Architecture, ClassSet, Condition, Dataset, Digest, Part, Population, Recipe, Seed, Split, Task, Value};
 use weft_eval::conditional::{TaskMeasurements, TaskRowKind, evaluate_tasks};
 use weft_gen::{Generator, RidgeGenerator};
+use weft_net::RunResult;
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Networks trained anew for each held-out task: the yardstick of accuracy and of how much networks of one task differ.
@@ -46,13 +46,15 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     let zoo = Zoo::open(&canonicalize::zoo_of(done.of(Stage::Canonicalize)))?;
     let finals = |split| zoo.records(&Filter { split: Some(split), final_only: true, ..Filter::default() });
     let (train, held_out) = (finals(Split::Train)?, finals(Split::Test)?);
-    let tasks_of = |entries: &[Entry]| {
+    let tasks_of = |entries: &[Entry]| -> Result<Vec<Task>> {
         let tasks = tasks_of(entries.iter().map(Entry::record), zoo.architecture(), dataset.num_classes())?;
-        tasks.ok_or(Error::ManyTasks { stage: Stage::Evaluate.name() })
+        tasks.ok_or(Error::Eval(weft_eval::Error::TooFew { what: "held-out runs with a task", got: 0, least: 1 }))
     };
     let (train_tasks, mut tasks) = (tasks_of(&train)?, tasks_of(&held_out)?);
     tasks.sort_by(|a, b| a.name().cmp(b.name()));
     tasks.dedup();
+    let names: Vec<String> = tasks.iter().map(|task| task.name().to_owned()).collect();
+    let clusters = tasks.iter().map(|task| cluster(task, dataset.num_classes())).collect::<Result<Vec<_>>>()?;
     let bench = Bench::new(session, dataset, tasks, zoo.architecture().clone());
     let recipe = held_out.iter().find_map(|entry| entry.record().recipe.clone());
 
@@ -62,14 +64,16 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
         None => (bench.held_out(&zoo.load(&held_out, Purpose::Evaluate)?, &tasks_of(&held_out)?)?, 0.0),
     };
     rows.push(trained);
-    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
+    let Learnt { set, condition } = models::learn_from(session, done)?;
+    // What the run file asks for in general, without the task.
+    let others = condition.iter().filter(|(field, _)| *field != Task::LABEL);
+    let condition = others.fold(Condition::unknown(), |condition, (field, value)| condition.with(field, value.clone()));
     let models = Models::new(session, &done.of(Stage::Train).folder, set.clone());
+    let samples = sample::samples_of(done.of(Stage::Sample), zoo.architecture(), session.config.sample.seeds)?;
     let mut sample_secs = BTreeMap::new();
-    for generator in models.own()? {
-        session.check_stop(Stage::Evaluate)?;
-        let (own, secs) = bench.generator(generator.as_ref(), &condition)?;
-        sample_secs.insert(generator.name().to_owned(), secs);
-        rows.extend(own);
+    for (generator, samples) in models.own()?.iter().zip(&samples) {
+        sample_secs.insert(samples.sampling.name.clone(), samples.sampling.sample_secs);
+        rows.extend(bench.generator(generator.as_ref(), samples, &condition)?);
     }
     let networks = zoo.load(&train, Purpose::Evaluate)?;
     rows.push(bench.nearest(&networks, &train_tasks)?);
@@ -79,19 +83,48 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     rows.extend(bench.multi_task(recipe.as_ref())?);
     rows.push(bench.majority());
 
-    let names: Vec<String> = bench.tasks.iter().map(|task| task.name().to_owned()).collect();
-    let clusters = bench.tasks.iter().map(|task| cluster(task, dataset.num_classes())).collect::<Result<Vec<_>>>()?;
     let evaluation = evaluate_tasks(&names, &clusters, &rows)?;
-    let text = serde_json::to_string(&evaluation).unwrap_or_default();
-    let fit_secs = done.of(Stage::Encode).wall_secs + train::trainings(done.of(Stage::Train))?.iter().map(|t| t.secs).sum::<f64>();
+    let path = running.folder().join("tasks.json");
+    // Figures hold times; the output's digest does not.
+    let output = Digest::of_bytes(
+        &serde_json::to_vec(&evaluation).map_err(|e| Error::Damaged { path: path.clone(), reason: e.to_string() })?,
+    );
     let costs = TaskCosts {
         zoo_secs: matches!(session.config.zoo, ZooConfig::Train(_)).then(|| done.of(Stage::Zoo).wall_secs),
-        fit_secs,
+        fit_secs: fit_secs(session, done)?,
         train_secs,
         sample_secs,
     };
-    write_json(&running.folder().join("tasks.json"), &TaskReport { evaluation, costs })?;
-    running.complete_as(&["tasks.json"], Digest::of_bytes(text.as_bytes()))
+    write_json(&path, &TaskReport { evaluation, costs })?;
+    running.complete_as(&["tasks.json"], output)
+}
+
+/// Whether a complete evaluation is one of many tasks.
+pub(crate) fn is_of_tasks(done: &Done) -> bool {
+    done.of(Stage::Evaluate).folder.join("tasks.json").exists()
+}
+
+/// What each of the run's own generators took to be fitted, by name: canonical forms, the codec, and what was trained for it.
+fn fit_secs(session: &Session, done: &Done) -> Result<BTreeMap<String, f64>> {
+    let shared: f64 = [Stage::Canonicalize, Stage::Encode].map(|stage| done.of(stage).wall_secs).iter().sum();
+    let trainings = train::trainings(done.of(Stage::Train))?;
+    let of = |file: &str| trainings.iter().filter(|training| training.file == file).map(|training| training.secs).sum::<f64>();
+    let samples: Vec<sample::Sampling> = read_json(&done.of(Stage::Sample).folder.join("sampling.json"))?;
+    let fitted = models::own_names(session.config).into_iter().zip(samples).map(|(name, sampling)| {
+        let trained = match name {
+            GeneratorName::Flow => of("flow"),
+            GeneratorName::Refined => of("flow") + of("refiner"),
+            GeneratorName::Hyper => of("hyper"),
+        };
+        (sampling.name, shared + trained)
+    });
+    Ok(fitted.collect())
+}
+
+/// The networks that runs ended with.
+fn last_networks(architecture: &Arc<Architecture>, runs: &[RunResult]) -> Result<Population> {
+    let last = |run: &RunResult| run.snapshots.last().map(|snapshot| snapshot.row.clone()).unwrap_or_default();
+    Ok(Population::new(architecture.clone(), runs.iter().flat_map(last).collect())?)
 }
 
 /// A task and its complement share a name: that of the first of the two.
@@ -118,9 +151,10 @@ impl<'a> Bench<'a> {
     /// The condition that asks for a task.
     fn ask(&self, base: &Condition, task: &Task) -> Result<Condition> {
         let fields = self.session.fields();
-        let of_classes = fields.iter().filter(|field| matches!(field.kind, FieldType::Classes { .. }));
-        let classes: ClassSet = task.name().parse()?;
-        Ok(of_classes.fold(base.clone(), |condition, field| condition.with(&field.name, Value::Classes(classes.clone()))))
+        if !models::names_tasks(&fields) {
+            return Ok(base.clone());
+        }
+        Ok(base.clone().with(Task::LABEL, Value::Classes(task.name().parse()?)))
     }
 
     /// What networks say of each test example, `[n][example]`.
@@ -147,9 +181,7 @@ impl<'a> Bench<'a> {
         let runs = weft_net::train(&self.architecture, labelled, recipe, &seeds, &session.device, session.monitor)?;
         let secs = since.elapsed().as_secs_f64() / tasks.len() as f64;
         session.monitor.finish();
-        let last = |run: &weft_net::RunResult| run.snapshots.last().map(|snapshot| snapshot.row.clone()).unwrap_or_default();
-        let networks = Population::new(self.architecture.clone(), runs.iter().flat_map(last).collect())?;
-        let said = self.predictions(&networks)?;
+        let said = self.predictions(&last_networks(&self.architecture, &runs)?)?;
         let of_task: Vec<&[Vec<u32>]> = said.chunks_exact(TRAINED).collect();
         let accuracy = of_task.iter().enumerate().map(|(t, said)| said.iter().map(|s| self.accuracy(t, s)).collect()).collect();
         let mut trained = row("trained for the task", TaskRowKind::Runs, vec![accuracy]);
@@ -168,41 +200,35 @@ impl<'a> Bench<'a> {
         Ok(row("held-out runs", TaskRowKind::Runs, vec![accuracy]))
     }
 
-    /// A generator that is told each task, told another, and told nothing; and the seconds that a sample takes.
-    fn generator(&self, generator: &dyn Generator, base: &Condition) -> Result<(Vec<TaskMeasurements>, f64)> {
-        let (session, config) = (self.session, &self.session.config.sample);
-        let (count, name) = (config.count, generator.name());
-        session.monitor.start(&format!("measure {name}"), (config.seeds * self.tasks.len()) as u64, "tasks");
-        let (mut told, mut other, mut nothing, mut secs, mut done) = (Vec::new(), Vec::new(), Vec::new(), 0.0, 0);
+    /// A generator that was told each task, told another, and is told nothing.
+    fn generator(&self, generator: &dyn Generator, samples: &Samples, base: &Condition) -> Result<Vec<TaskMeasurements>> {
+        let (session, count, name) = (self.session, self.session.config.sample.count, generator.name());
+        session.monitor.start(&format!("measure {name}"), samples.sets.len() as u64, "sets");
+        let (mut told, mut other, mut nothing) = (Vec::new(), Vec::new(), Vec::new());
         let mut differ = vec![0.0; self.tasks.len()];
-        for set in 0..config.seeds {
-            let seed = sample::seed_of(session, set);
-            let mut said = Vec::with_capacity(self.tasks.len());
-            for task in &self.tasks {
-                session.check_stop(Stage::Evaluate)?;
-                let since = Instant::now();
-                let networks = sample::draw(session, generator, count, &self.ask(base, task)?, seed.fork(task.name()))?;
-                secs += since.elapsed().as_secs_f64();
-                said.push(self.predictions(&networks)?);
-                done += 1;
-                session.monitor.progress(done);
-            }
+        // Samples lie task by task; those of a generator that knows no tasks serve them all.
+        let block = |task: &Task| samples.sampling.tasks.iter().position(|name| name == task.name()).unwrap_or(0) * count;
+        for (set, networks) in samples.sets.iter().enumerate() {
+            session.check_stop(Stage::Evaluate)?;
+            let all = self.predictions(networks)?;
+            let said: Vec<&[Vec<u32>]> = self.tasks.iter().map(|task| &all[block(task)..][..count]).collect();
             let of = |t: usize, said: &[Vec<u32>]| said.iter().map(|s| self.accuracy(t, s)).collect::<Vec<f64>>();
-            told.push((0..said.len()).map(|t| of(t, &said[t])).collect());
-            other.push((0..said.len()).map(|t| of(t, &said[self.another(t)])).collect());
-            differ.iter_mut().zip(&said).for_each(|(sum, said)| *sum += disagreement(said) / config.seeds as f64);
-            let of_none = self.predictions(&sample::draw(session, generator, count, base, seed.fork("no task"))?)?;
+            told.push((0..said.len()).map(|t| of(t, said[t])).collect());
+            other.push((0..said.len()).map(|t| of(t, said[self.another(t)])).collect());
+            differ.iter_mut().zip(&said).for_each(|(sum, said)| *sum += disagreement(said) / samples.sets.len() as f64);
+            let seed = sample::seed_of(session, set).fork("no task");
+            let of_none = self.predictions(&sample::draw(session, generator, count, base, seed)?)?;
             nothing.push((0..said.len()).map(|t| of(t, &of_none)).collect());
+            session.monitor.progress(set as u64 + 1);
         }
         session.monitor.finish();
-        let secs = secs / (config.seeds * self.tasks.len() * count) as f64;
         let mut own = row(name, TaskRowKind::Ours, told);
         own.disagreement = (count > 1).then_some(differ);
         let control = |what: &str, accuracy| TaskMeasurements {
             of: Some(name.to_owned()),
             ..row(&format!("{name}, {what}"), TaskRowKind::Control, accuracy)
         };
-        Ok((vec![own, control("told another task", other), control("told no task", nothing)], secs))
+        Ok(vec![own, control("told another task", other), control("told no task", nothing)])
     }
 
     /// A held-out task that is neither this one nor its complement: the one half way round.
@@ -258,8 +284,7 @@ impl<'a> Bench<'a> {
         let seed = session.seed.fork("evaluate").fork("multi-task");
         let seeds: Vec<Seed> = (0..MULTI_TASK as u64).map(|i| seed.index(i)).collect();
         let runs = weft_net::train(&architecture, self.dataset, recipe, &seeds, &session.device, session.monitor)?;
-        let last = |run: &weft_net::RunResult| run.snapshots.last().map(|snapshot| snapshot.row.clone()).unwrap_or_default();
-        let networks = Population::new(architecture.clone(), runs.iter().flat_map(last).collect())?;
+        let networks = last_networks(&architecture, &runs)?;
         let logits = weft_net::logits(&networks, &self.dataset.gather(self.dataset.range(Part::Test)), &session.device)?;
         let classes = architecture.num_outputs();
         let of_network = |logits: &[f32]| {

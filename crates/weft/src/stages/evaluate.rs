@@ -24,7 +24,7 @@ use weft_gen::trivial::{Trivial, TrivialGenerator};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Floating-point operations that the search for one network's dead units may take, and the examples that it looks at in any case.
 const DEAD_FLOPS: f64 = 4e12;
 const DEAD_LEAST: usize = 1_000;
@@ -56,7 +56,9 @@ pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
         .key(("evaluate", "evaluation"), VERSION, &upstream)
         .setting("evaluate", &session.config.evaluate)
         .setting("baselines", &session.config.baselines)
-        .setting("sample", &session.config.sample);
+        .setting("sample", &session.config.sample)
+        .setting("zoo", &session.config.zoo);
+    let key = session.config.architecture.iter().fold(key, |key, architecture| key.setting("architecture", architecture));
     session.unless_fresh(key, |running| evaluate(session, done, running))
 }
 
@@ -116,7 +118,7 @@ fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Complete
         device: &session.device,
     };
     let context = Context::new(input, &options, session.monitor)?;
-    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
+    let Learnt { set, condition } = models::learn_from(session, done)?;
     let table = Table {
         session,
         done,

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use weft_core::{Condition, FieldSpec, FieldType, Monitor, Record, Schema, Split, Task, Value};
+use weft_core::{ClassSet, Condition, FieldSpec, FieldType, Monitor, Record, Schema, Split, Task, Value};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
 use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Refined, Refiner, TrainingSet};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
@@ -63,7 +63,7 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
 }
 
 /// Whether conditions have a field that names tasks.
-fn names_tasks(fields: &[FieldSpec]) -> bool {
+pub(super) fn names_tasks(fields: &[FieldSpec]) -> bool {
     fields.iter().any(|field| field.name == Task::LABEL && matches!(field.kind, FieldType::Classes { .. }))
 }
 
@@ -79,7 +79,8 @@ pub(super) fn asked_conditions(session: &Session, done: &Done, learnt: &Learnt) 
     };
     let zoo = Zoo::open(&canonicalize::zoo_of(done.of(Stage::Canonicalize)))?;
     let held_out = zoo.records(&Filter { split: Some(Split::Test), ..Filter::default() })?;
-    let names: BTreeSet<String> = held_out.iter().filter_map(|entry| entry.record().labels.get(Task::LABEL).cloned()).collect();
+    let label = |entry: &Entry| entry.record().labels.get(Task::LABEL)?.parse::<ClassSet>().ok();
+    let names: BTreeSet<String> = held_out.iter().filter_map(label).map(|classes| classes.to_string()).collect();
     let of_task = |name: String| {
         let condition = learnt.condition.clone().with(Task::LABEL, field.read(&name)?);
         Ok((Some(name), condition))
@@ -243,23 +244,32 @@ impl<'a> Models<'a> {
     /// # Errors
     /// [`Error::NoGenerator`] if the run file asks for none of this name.
     pub(super) fn generator(&self, name: GeneratorName) -> Result<Arc<dyn Generator>> {
-        let config = self.session.config;
-        let lacking = || {
-            let known: Vec<_> = own_names(config).into_iter().map(|name| format!("`{}`", name.name())).collect();
-            Error::NoGenerator { generator: name.name(), known: known.join(", ") }
-        };
-        Ok(match name {
-            GeneratorName::Flow => self.proposal(Proposal::Flow)?,
-            GeneratorName::Refined => Arc::new(self.refined(refiners(config).first().ok_or_else(lacking)?)?),
-            GeneratorName::Hyper if config.hyper.is_none() => return Err(lacking()),
-            GeneratorName::Hyper => Arc::new(self.hyper()?),
+        check_generator(self.session.config, name)?;
+        Ok(match (name, refiners(self.session.config).first()) {
+            (GeneratorName::Refined, Some(plan)) => Arc::new(self.refined(plan)?),
+            (GeneratorName::Hyper, _) => Arc::new(self.hyper()?),
+            _ => self.proposal(Proposal::Flow)?,
         })
     }
 }
 
-/// The names of a run's own generators, in the order of [`Models::own`].
+/// Checks that a run has a generator of a name.
+pub(crate) fn check_generator(config: &RunConfig, name: GeneratorName) -> Result<()> {
+    let known = own_names(config);
+    if known.contains(&name) {
+        return Ok(());
+    }
+    let known: Vec<_> = known.into_iter().map(|name| format!("`{}`", name.name())).collect();
+    Err(Error::NoGenerator { generator: name.name(), known: known.join(", ") })
+}
+
+/// The names of a run's own generators, in the order of [`Models::own`]; without data, networks are never decoded whole, and there is the
+/// flow alone.
 pub(super) fn own_names(config: &RunConfig) -> Vec<GeneratorName> {
     let mut names = vec![GeneratorName::Flow];
+    if config.data.is_none() {
+        return names;
+    }
     names.extend(config.refiner.is_some().then_some(GeneratorName::Refined));
     names.extend(config.hyper.is_some().then_some(GeneratorName::Hyper));
     names

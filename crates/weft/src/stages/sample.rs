@@ -45,7 +45,7 @@ pub(super) struct Sampling {
     pub(super) flops: f64,
     /// The file of its samples.
     pub(super) file: String,
-    /// The held-out tasks that it was asked for, in the order of its samples; none where networks have one task.
+    /// The held-out tasks that it was asked for, in the order of its samples; none where networks have one task, or the generator is not told it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) tasks: Vec<String>,
 }
@@ -84,7 +84,9 @@ pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
 
 /// What samples depend on, with data or without.
 pub(super) fn key(session: &Session, done: &Done, version: u32) -> StageKey {
-    let upstream = [("codec", done.of(Stage::Encode)), ("generator", done.of(Stage::Train))];
+    // Of the canonical zoo, the held-out tasks that are asked for.
+    let stages = [("canonical", Stage::Canonicalize), ("codec", Stage::Encode), ("generator", Stage::Train)];
+    let upstream = stages.map(|(name, stage)| (name, done.of(stage)));
     let key = session.key(("sample", "samples"), version, &upstream);
     key.setting("sample", &session.config.sample).setting("sampler", &session.config.sampler)
 }
@@ -174,7 +176,7 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest)
     if session.data.is_none() {
         return streamed::on_demand(session, done, request);
     }
-    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
+    let Learnt { set, condition } = models::learn_from(session, done)?;
     let architecture = set.architecture().clone();
     let models = Models::new(session, &done.of(Stage::Train).folder, set);
     let condition = asked_of(session, &condition, request)?;

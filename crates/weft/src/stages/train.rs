@@ -9,7 +9,7 @@
 //!   training.json           losses and times
 //! ```
 
-use super::models::{self, Learnt, Models, RefinerPlan};
+use super::models::{self, Learnt, Models, RefinerPlan, Role};
 use super::{Done, Session, read_json, streamed, write_json};
 use crate::cache::{Completed, Running};
 use crate::config::{FlowConfig, ZooConfig};
@@ -72,10 +72,13 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
     } else {
         let learnt = models::learn_from(session, done)?;
         check_tasks(session, &learnt, plans)?;
+        // Samples for tasks are judged beside those of the run's own generators alone.
+        let plans: Vec<RefinerPlan> =
+            plans.iter().filter(|plan| learnt.set.tasks.is_none() || plan.role == Role::Chosen).cloned().collect();
         let (set, condition) = (&learnt.set, &learnt.condition);
         let flow = train_flow(session, &folder, (set.code_set(), condition), &|flow| Ok(flow.decoded_by(set)?.save()))?;
         let mut trainings = vec![flow];
-        trainings.extend(train_refiners(session, &folder, &learnt, plans)?);
+        trainings.extend(train_refiners(session, &folder, &learnt, &plans)?);
         trainings.extend(train_hyper(session, &folder, &learnt)?);
         trainings
     };

@@ -11,7 +11,7 @@ use super::encode::{Basis, learn_from};
 use super::{in_blocks, num_columns};
 use crate::cache::{Completed, Running};
 use crate::run::Stage;
-use crate::{Error, GeneratorName, Result, SampleRequest};
+use crate::{Error, Result, SampleRequest};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -72,9 +72,6 @@ fn sample_all(session: &Session, done: &Done, running: Running) -> Result<Comple
 
 /// Samples networks beside those of the run and writes a file each.
 pub(in crate::stages) fn on_demand(session: &Session, done: &Done, request: &SampleRequest) -> Result<Vec<PathBuf>> {
-    if let Some(other) = request.generator.filter(|&name| name != GeneratorName::Flow) {
-        return Err(Error::NoGenerator { generator: other.name(), known: "`flow`".to_owned() });
-    }
     let mut generator = Sampler::open(session, done)?;
     generator.condition = sample::asked_of(session, &generator.condition, request)?;
     models::check_condition(session.monitor, generator.flow.schema(), &generator.condition)?;

@@ -36,6 +36,16 @@ pub enum Decoder<'a> {
 }
 
 impl Codec {
+    /// Floating-point operations of the products that decode one code: `2·k·D`, or `2·D` where a code is only scaled.
+    #[must_use]
+    pub fn decode_flops(&self) -> f64 {
+        let of_each = match self {
+            Self::Identity(_) => 1,
+            Self::Pca(_) => self.code_len(),
+        };
+        2.0 * of_each as f64 * self.dim() as f64
+    }
+
     /// Fits a codec on rows of canonical weights; the seed matters to the randomized solver only.
     ///
     /// # Errors

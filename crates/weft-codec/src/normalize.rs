@@ -46,8 +46,8 @@ impl Normalizer {
                 scale[weight] = scale_of(normalization, weight, (own.sqrt(), whole))?;
             }
         }
-        for tensor in rows.architecture().statistics().into_iter().filter(|_| small_statistics) {
-            scale[rows.architecture().tensors()[tensor].range()].iter_mut().for_each(|scale| *scale *= STATISTICS);
+        for range in rows.architecture().statistics().into_iter().filter(|_| small_statistics) {
+            scale[range].iter_mut().for_each(|scale| *scale *= STATISTICS);
         }
         let total = variances.iter().zip(&scale).map(|(v, &s)| v / f64::from(s).powi(2)).sum();
         Ok((Self { mean: means.into_iter().map(|m| m as f32).collect(), scale }, total))

@@ -227,7 +227,7 @@ fn normalizer(
     let mut scale = vec![1.0; columns.len()];
     let statistics = architecture.statistics();
     for (i, part) in parts(architecture.tensors(), &columns) {
-        let factor = if statistics.contains(&i) { STATISTICS } else { 1.0 };
+        let factor = if statistics.contains(&architecture.tensors()[i].range()) { STATISTICS } else { 1.0 };
         for at in part {
             scale[at] = factor * scale_of(normalization, columns.start + at, (variances[at].sqrt(), spreads[i]))?;
         }

@@ -74,6 +74,8 @@ fn decoder_is_decode() {
         let (k, d) = (codec.code_len(), codec.dim());
         let codes = Seed::new(5).normals(2 * k);
         let decoded = codec.decode(&codes).unwrap();
+        let products = if matches!(codec, Codec::Pca(_)) { k * d } else { d };
+        assert!((codec.decode_flops() - 2.0 * products as f64).abs() < 0.5, "{}", codec.name());
         for i in 0..2 {
             for j in 0..d {
                 let expected = match codec.decoder() {

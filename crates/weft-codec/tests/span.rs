@@ -13,9 +13,10 @@ use weft_core::{Activation, Architecture, Population, Seed, Window};
 fn rows(n: usize, seed: u64, norms: bool) -> Population {
     let stem = Window { size: [3, 3], stride: [1, 1], padding: [1, 1] };
     let blocks = ResNet { image: [1, 4, 4], stem, stem_pool: false, widths: vec![10, 12], blocks: 1, num_classes: 3 };
-    let architecture = Arc::new(match norms {
-        true => Family::ResNet(blocks).build("blocks").unwrap(),
-        false => Architecture::mlp("mlp", &[40, 60, 30], Activation::Relu).unwrap(),
+    let architecture = Arc::new(if norms {
+        Family::ResNet(blocks).build("blocks").unwrap()
+    } else {
+        Architecture::mlp("mlp", &[40, 60, 30], Activation::Relu).unwrap()
     });
     let d = architecture.num_parameters();
     let (z, basis, noise) = (Seed::new(seed).normals(n * 4), Seed::new(1).normals(4 * d), Seed::new(seed + 1).normals(n * d));
@@ -142,9 +143,11 @@ fn running_statistics_have_no_say_in_the_directions_and_come_back() {
     let mut rows = rows(9, 3, true);
     let before = pca(&rows, Normalization::Off);
     let (d, architecture) = (rows.dim(), rows.architecture().clone());
-    let places: Vec<Range<usize>> = architecture.statistics().into_iter().map(|t| architecture.tensors()[t].range()).collect();
+    let places = architecture.statistics();
     for row in rows.data_mut().chunks_exact_mut(d) {
-        places.iter().for_each(|place| row[place.clone()].iter_mut().for_each(|w| *w *= 50.0));
+        for place in &places {
+            row[place.clone()].iter_mut().for_each(|w| *w *= 50.0);
+        }
     }
     let after = pca(&rows, Normalization::Off);
     for (a, b) in before.spectrum().iter().zip(after.spectrum()) {

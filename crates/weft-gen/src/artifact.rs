@@ -63,6 +63,15 @@ impl Artifact {
         }
     }
 
+    /// Width and blocks of a saved residual network, no larger than one that can be trained.
+    pub(crate) fn network_size(&self) -> Result<[usize; 2]> {
+        let [width, blocks] = [self.text("width")?, self.text("blocks")?];
+        if (1..=16_384).contains(&width) && blocks <= 256 {
+            return Ok([width, blocks]);
+        }
+        Err(Error::Artifact { entry: "width".to_owned(), reason: format!("{width} with {blocks} blocks is out of range") })
+    }
+
     /// The vector of that name, of that length, with finite values.
     ///
     /// # Errors

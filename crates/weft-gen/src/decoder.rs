@@ -5,13 +5,8 @@ use candle_core::{Shape, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 use weft_codec::{Codec, Decoder};
-use weft_core::{Architecture, Population};
+use weft_core::Population;
 use weft_net::Device;
-
-/// Where running statistics lie in a row.
-pub(crate) fn statistics_of(architecture: &Architecture) -> Vec<Range<usize>> {
-    architecture.statistics().into_iter().map(|tensor| architecture.tensors()[tensor].range()).collect()
-}
 
 /// The same networks with zeros in some places.
 pub(crate) fn without(mut networks: Arc<Population>, places: &[Range<usize>]) -> Arc<Population> {

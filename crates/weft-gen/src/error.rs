@@ -48,5 +48,10 @@ pub enum Error {
     Interrupted,
 }
 
+/// Refuses a setting that is out of its range.
+pub(crate) fn require(setting: &'static str, expected: &'static str, ok: bool, got: impl std::fmt::Display) -> Result<()> {
+    if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got: got.to_string() }) }
+}
+
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -18,14 +18,15 @@
 //! Held-out tasks reach it in sampling alone: it learns from [`RunTasks`] of training runs and from the training part of the data.
 
 use crate::decoder::{decode_shift, decode_tensor};
+use crate::error::require;
 use crate::flow::Spread;
-use crate::{Artifact, Error, Generator, Result, RunTasks, TrainingSet, schema};
+use crate::{Artifact, Course, Error, Generator, Result, RunTasks, Trainer, TrainingSet, course, first_and_others, schema};
 use candle_core::Tensor;
 use std::sync::Arc;
 use weft_codec::Codec;
-use weft_core::{Architecture, Condition, Monitor, Population, Schedule, Schema, Seed, Task};
+use weft_core::{Architecture, Condition, Monitor, Population, Schema, Seed, Task};
 use weft_net::{Device, PopulationLoss};
-use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Parameters, Precision, ResidualMlp, ResidualMlpConfig};
+use weft_ops::tensor::{FlatOptimizerConfig, Parameters, Precision, ResidualMlp, ResidualMlpConfig};
 
 /// The generator's name in reports.
 const NAME: &str = "hyper-decoder";
@@ -56,24 +57,34 @@ pub struct HyperConfig {
 }
 
 impl HyperConfig {
-    fn check(&self) -> Result<()> {
-        let range =
-            |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got }) };
+    /// Checks ranges, and that there are tasks to follow.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the first that is out of range, or `tasks`.
+    pub fn check(&self, many_tasks: bool) -> Result<()> {
+        if !many_tasks {
+            return Err(without_tasks());
+        }
         let is_weight = |weight: f64| weight >= 0.0 && weight.is_finite();
-        range("code-weight", "0 or more", is_weight(self.code_weight), self.code_weight.to_string())?;
+        require("code-weight", "0 or more", is_weight(self.code_weight), self.code_weight)?;
         let task = self.task_weight;
         let some = task > 0.0 || self.code_weight > 0.0;
-        range("task-weight", "0 or more, and above 0 if `code-weight` is 0", is_weight(task) && some, task.to_string())?;
-        range("steps", "1 or more", self.steps > 0, self.steps.to_string())?;
-        range("batch-networks", "1 or more", self.batch_networks > 0, self.batch_networks.to_string())?;
-        range("batch-examples", "1 or more", self.batch_examples > 0, self.batch_examples.to_string())?;
+        require("task-weight", "0 or more, and above 0 if `code-weight` is 0", is_weight(task) && some, task)?;
+        require("steps", "1 or more", self.steps > 0, self.steps)?;
+        require("batch-networks", "1 or more", self.batch_networks > 0, self.batch_networks)?;
+        require("batch-examples", "1 or more", self.batch_examples > 0, self.batch_examples)?;
         let rate = self.learning_rate;
-        range("learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate.to_string())?;
-        range("weight-decay", "0 or more", is_weight(self.weight_decay), self.weight_decay.to_string())?;
-        range("ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay.to_string())?;
-        range("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width.to_string())?;
-        range("blocks", "at most 256", self.blocks <= 256, self.blocks.to_string())
+        require("learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
+        require("weight-decay", "0 or more", is_weight(self.weight_decay), self.weight_decay)?;
+        require("ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay)?;
+        require("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width)?;
+        require("blocks", "at most 256", self.blocks <= 256, self.blocks)
     }
+}
+
+fn without_tasks() -> Error {
+    let expected = "those of training runs that have their own, for a hyper-decoder";
+    Error::Setting { setting: "tasks", expected, got: "none".to_owned() }
 }
 
 /// The network from encoded conditions to codes of length `k`; the condition enters at the bottom and at every block.
@@ -87,17 +98,17 @@ fn network(schema: &Schema, k: usize, width: usize, blocks: usize) -> ResidualMl
 pub struct HyperTrainer {
     config: HyperConfig,
     network: ResidualMlp,
-    optimizer: FlatOptimizer,
+    course: Course,
     loss: PopulationLoss,
     data: TrainingSet,
     of_runs: Arc<RunTasks>,
     spread: Spread,
     /// Normalized codes of the training runs' last networks, `[n, k]`.
     targets: Vec<f32>,
-    /// Weights as a map of normalized codes: the matrix, and what a code of zeros is decoded to, `[D]`.
+    /// Weights as a map of codes: the matrix, and what a code of zeros is decoded to, `[D]`.
     decode: Tensor,
     base: Tensor,
-    /// Mean and deviation of codes, `[k]`.
+    /// Mean and deviation of codes, `[k]`, which turn normalized ones into them.
     moments: [Tensor; 2],
     seed: Seed,
     device: Device,
@@ -109,63 +120,21 @@ impl HyperTrainer {
     /// # Errors
     /// A setting out of range, training runs without tasks of their own, or a failed transfer to the device.
     pub fn new(config: HyperConfig, data: TrainingSet, loss: PopulationLoss, seed: Seed, device: &Device) -> Result<Self> {
-        config.check()?;
-        let Some(of_runs) = data.tasks.clone() else {
-            let expected = "those of training runs that have their own, for a hyper-decoder";
-            return Err(Error::Setting { setting: "tasks", expected, got: "none".to_owned() });
-        };
+        config.check(data.tasks.is_some())?;
+        let Some(of_runs) = data.tasks.clone() else { return Err(without_tasks()) };
         let k = data.code_len();
         let network = network(&of_runs.schema, k, config.width, config.blocks);
         let settings = FlatOptimizerConfig { weight_decay: config.weight_decay, clip_norm: 1.0, ema_decay: config.ema_decay };
-        let first = std::slice::from_ref(device.candle());
-        let optimizer = FlatOptimizer::new(settings, &network.initial(seed.fork("network")), first, Precision::Single)?;
         let spread = Spread::of(&data.final_codes, k);
         let targets = spread.normalize(&data.final_codes);
+        let fingerprint = course::fingerprint(&format!("{config:?} {seed:?} {}", of_runs.fingerprint()), &[&targets]);
+        let plan = (config.steps, config.learning_rate, fingerprint);
+        let course = Course::new(&network, settings, plan, seed, std::slice::from_ref(device.candle()))?;
         let decode = decode_tensor(&data.codec, &[], device)?;
         let base = Tensor::from_vec(data.codec.decode(&vec![0.0; k])?, data.finals.dim(), device.candle())?;
         let moments = [Tensor::from_slice(&spread.mean, k, device.candle())?, Tensor::from_slice(&spread.std, k, device.candle())?];
         let device = device.clone();
-        Ok(Self { config, network, optimizer, loss, data, of_runs, spread, targets, decode, base, moments, seed, device })
-    }
-
-    /// Steps taken.
-    #[must_use]
-    pub fn step(&self) -> u64 {
-        self.optimizer.step
-    }
-
-    /// The whole state of training, to be saved.
-    ///
-    /// # Errors
-    /// If it cannot be read from the device.
-    pub fn save(&self) -> Result<Artifact> {
-        Ok(Artifact::default().with_optimizer(&self.optimizer)?.with_text("fingerprint", self.fingerprint()))
-    }
-
-    /// Continues from a saved state.
-    ///
-    /// # Errors
-    /// A state that is not of this configuration, training set and seed.
-    pub fn restore(&mut self, saved: &Artifact) -> Result<()> {
-        saved.check_fingerprint(&self.fingerprint())?;
-        saved.restore_optimizer(&mut self.optimizer)
-    }
-
-    /// Trains up to step `until` and returns the mean loss of these steps.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] when the monitor asks for a stop, after a whole step; [`Error::Diverged`].
-    pub fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64> {
-        let (mut total, mut count) = (0.0, 0u32);
-        while self.optimizer.step < until.min(self.config.steps) {
-            if monitor.should_stop() {
-                return Err(Error::Interrupted);
-            }
-            total += self.train_step()?;
-            count += 1;
-            monitor.progress(self.optimizer.step);
-        }
-        Ok(total / f64::from(count.max(1)))
+        Ok(Self { config, network, course, loss, data, of_runs, spread, targets, decode, base, moments, seed, device })
     }
 
     /// Floating-point operations of the whole training: the hyper-decoder's own, and with a task loss those of its networks.
@@ -184,7 +153,7 @@ impl HyperTrainer {
     pub fn finish(self) -> Result<HyperDecoder> {
         Ok(HyperDecoder {
             network: self.network,
-            theta: self.optimizer.average()?,
+            theta: self.course.optimizer.average()?,
             schema: self.of_runs.schema.clone(),
             spread: self.spread,
             codec: self.data.codec.clone(),
@@ -194,13 +163,13 @@ impl HyperTrainer {
     }
 
     fn train_step(&mut self) -> Result<f64> {
-        let (step, config) = (self.optimizer.step, &self.config);
-        let seed = self.seed.fork("step").index(step);
+        let config = &self.config;
+        let seed = self.seed.fork("step").index(self.step());
         let (n, k) = (config.batch_networks, self.data.code_len());
         let runs: Vec<usize> = seed.fork("runs").indices(n, self.of_runs.tasks.len()).into_iter().map(|run| run as usize).collect();
         let encoded: Vec<f32> = runs.iter().flat_map(|&run| self.of_runs.encoded(run)).copied().collect();
         let encoded = Tensor::from_vec(encoded, (n, self.of_runs.schema.encoded_len()), self.device.candle())?;
-        let codes = self.network.forward(&encoded, &encoded, self.optimizer.parameters())?;
+        let codes = self.network.forward(&encoded, &encoded, self.course.optimizer.parameters())?;
         let mut loss = Tensor::zeros((), codes.dtype(), codes.device())?;
         if config.code_weight > 0.0 {
             let targets: Vec<f32> = runs.iter().flat_map(|&run| &self.targets[run * k..(run + 1) * k]).copied().collect();
@@ -216,17 +185,22 @@ impl HyperTrainer {
             let task = self.loss.cross_entropy(&rows, (&examples[..], &tasks[..]))?.mean_all()?;
             loss = (loss + (task * config.task_weight)?)?;
         }
-        loss.backward()?;
-        let schedule = Schedule::Cosine { warmup_steps: 100.min(config.steps / 10) };
-        self.optimizer.update(config.learning_rate * schedule.factor(step, config.steps))?;
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        if value.is_finite() { Ok(value) } else { Err(Error::Diverged { step }) }
+        self.course.descend(&loss)
+    }
+}
+
+impl Trainer for HyperTrainer {
+    fn course(&self) -> &Course {
+        &self.course
     }
 
-    fn fingerprint(&self) -> String {
-        let bytes: Vec<u8> = self.targets.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let text = format!("{:?} {:?} {}", self.config, self.seed, self.of_runs.fingerprint());
-        weft_core::Digest::of_parts([text.as_bytes(), &bytes]).to_string()
+    fn course_mut(&mut self) -> &mut Course {
+        &mut self.course
+    }
+
+    /// The loss is the weighted sum of the module's first lines: nats from networks at their tasks, squared deviations from codes.
+    fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64> {
+        course::advance(self, until, monitor, Self::train_step)
     }
 }
 
@@ -252,8 +226,9 @@ impl HyperDecoder {
     /// The codes of conditions, `[n, k]`.
     ///
     /// # Errors
-    /// A condition that is not of the schema, or a failed tensor operation.
+    /// A condition that is not of the schema, or a failed tensor operation; [`Error::Setting`] names `conditions` if there is none.
     pub fn codes(&self, conditions: &[Condition]) -> Result<Vec<f32>> {
+        first_and_others(conditions)?;
         let (n, device) = (conditions.len(), self.device.candle());
         let encoded = conditions.iter().map(|condition| self.schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?;
         let encoded = Tensor::from_vec(encoded.concat(), (n, self.schema.encoded_len()), device)?;
@@ -281,11 +256,7 @@ impl HyperDecoder {
     /// # Errors
     /// [`Error::Artifact`] if the state lacks something or does not fit the codec.
     pub fn load(saved: &Artifact, codec: Arc<Codec>, architecture: Arc<Architecture>, device: &Device) -> Result<Self> {
-        let (width, blocks): (usize, usize) = (saved.text("width")?, saved.text("blocks")?);
-        if !(1..=16_384).contains(&width) || blocks > 256 {
-            let reason = format!("{width} with {blocks} blocks is out of range");
-            return Err(Error::Artifact { entry: "width".to_owned(), reason });
-        }
+        let [width, blocks] = saved.network_size()?;
         let (k, schema) = (codec.code_len(), schema::load(saved)?);
         let network = network(&schema, k, width, blocks);
         let theta = saved.vector("theta", network.num_parameters())?;
@@ -305,11 +276,12 @@ impl Generator for HyperDecoder {
         Ok(Population::new(self.architecture.clone(), row.repeat(n))?)
     }
 
+    /// Decodes all conditions in one pass.
     fn sample_each(&self, conditions: &[Condition], _: Seed) -> Result<Population> {
         Ok(Population::new(self.architecture.clone(), self.codec.decode(&self.codes(conditions)?)?)?)
     }
 
     fn flops_per_sample(&self) -> f64 {
-        self.network.flops_per_row() + 2.0 * (self.codec.code_len() * self.codec.dim()) as f64
+        self.network.flops_per_row() + self.codec.decode_flops()
     }
 }

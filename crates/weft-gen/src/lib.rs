@@ -13,6 +13,7 @@
 //! Shape legend: `n` networks, `k` code length, `D` weights of a network, `b` rows of a batch.
 
 mod artifact;
+mod course;
 mod decoder;
 mod error;
 pub mod flow;
@@ -26,6 +27,7 @@ pub mod trivial;
 pub mod workload;
 
 pub use artifact::Artifact;
+pub use course::{Course, Trainer};
 pub use error::{Error, Result};
 pub use flow::{CodeFlow, Flow, FlowConfig, FlowTrainer};
 pub use hyper::{HyperConfig, HyperDecoder, HyperTrainer};
@@ -47,14 +49,12 @@ pub trait Generator: Send + Sync {
     /// A condition that the generator was not trained on, or a failed tensor operation.
     fn sample(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Population>;
 
-    /// Samples a network under each of several conditions, in their order. The same seed gives the same networks.
+    /// Samples a network under each of one or more conditions, in their order. The same seed gives the same networks.
     ///
     /// # Errors
-    /// As [`Generator::sample`]; [`Error::Setting`] if there is no condition.
+    /// As [`Generator::sample`]; [`Error::Setting`] names `conditions` if there is none.
     fn sample_each(&self, conditions: &[Condition], seed: Seed) -> Result<Population> {
-        let Some((first, others)) = conditions.split_first() else {
-            return Err(Error::Setting { setting: "conditions", expected: "1 or more", got: "none".to_owned() });
-        };
+        let (first, others) = first_and_others(conditions)?;
         let mut networks = self.sample(1, first, seed.index(0))?;
         for (i, condition) in others.iter().enumerate() {
             networks.extend(&self.sample(1, condition, seed.index(i as u64 + 1))?)?;
@@ -64,4 +64,10 @@ pub trait Generator: Send + Sync {
 
     /// Floating-point operations of one sample, for cost accounting.
     fn flops_per_sample(&self) -> f64;
+}
+
+/// The first condition and the others; sampling under none is refused.
+fn first_and_others(conditions: &[Condition]) -> Result<(&Condition, &[Condition])> {
+    let none = || Error::Setting { setting: "conditions", expected: "1 or more", got: "none".to_owned() };
+    conditions.split_first().ok_or_else(none)
 }

@@ -1,7 +1,7 @@
 //! The schema of conditions as part of a generator's saved state.
 //!
 //! `fields` holds the names, one a line. Of each field, `field.NAME` holds the type with its numbers, and vectors beside it what
-//! is long: `field.NAME.mean` and `.std` of a vector, `.seen` of the training values that are kept. Words stand one a line after the
+//! is long: `field.NAME.mean` and `.std` of a vector, `.seen` of the training values that are kept, whose spacing is `spacing.NAME`. Words stand one a line after the
 //! type. Line breaks and backslashes inside of names and words are written as `\n` and `\\`.
 
 use crate::{Artifact, Error, Result};
@@ -26,7 +26,7 @@ pub(crate) fn save(schema: &Schema, mut artifact: Artifact) -> Artifact {
             FieldKind::Text => "text".to_owned(),
         };
         if let Some(seen) = &field.seen {
-            let (values, spacing) = (format!("{entry}.seen"), format!("{entry}.spacing"));
+            let (values, spacing) = (format!("{entry}.seen"), format!("spacing.{}", field.name));
             artifact = artifact.with_vector(&values, &seen.values).with_text(&spacing, format!("{:?}", seen.spacing));
         }
         artifact = artifact.with_text(&entry, text);
@@ -54,7 +54,7 @@ fn load_field(saved: &Artifact, name: &str) -> Result<Field> {
         return Err(fail(&entry, format!("takes {} numbers, which is too many", kind.num_values())));
     }
     let is_seen = matches!(kind, FieldKind::Classes { .. } | FieldKind::Vector { .. } | FieldKind::Text);
-    let seen = is_seen.then(|| load_seen(saved, &entry, kind.num_values())).transpose()?;
+    let seen = is_seen.then(|| load_seen(saved, name, kind.num_values())).transpose()?;
     Ok(Field { name: name.to_owned(), kind, seen })
 }
 
@@ -101,8 +101,8 @@ fn load_kind(saved: &Artifact, entry: &str, text: &str) -> Result<FieldKind> {
     }
 }
 
-fn load_seen(saved: &Artifact, entry: &str, width: usize) -> Result<Seen> {
-    let (values, spacing) = (format!("{entry}.seen"), format!("{entry}.spacing"));
+fn load_seen(saved: &Artifact, name: &str, width: usize) -> Result<Seen> {
+    let (values, spacing) = (format!("field.{name}.seen"), format!("spacing.{name}"));
     let count = saved.tensors.get(&values).map_or(0, |(_, v)| v.len());
     if count == 0 || !count.is_multiple_of(width.max(1)) {
         return Err(fail(&values, format!("has {count} values, expected some rows of {width}")));

@@ -1,6 +1,6 @@
 //! What generators are fitted on: training runs alone.
 
-use crate::{Error, Result};
+use crate::{Error, Result, course};
 use std::sync::Arc;
 use weft_codec::Codec;
 use weft_core::{Architecture, Condition, FieldSpec, Population, Schema, Task};
@@ -51,9 +51,7 @@ impl RunTasks {
 
     /// What a saved state of training must agree with.
     pub(crate) fn fingerprint(&self) -> String {
-        let bytes: Vec<u8> = self.encoded.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let text = format!("{:?} {:?}", self.schema, self.tasks);
-        weft_core::Digest::of_parts([text.as_bytes(), &bytes]).to_string()
+        course::fingerprint(&format!("{:?} {:?}", self.schema, self.tasks), &[&self.encoded])
     }
 }
 

@@ -141,8 +141,8 @@ impl Generator for TrivialGenerator {
                 3.0 * d
             }
             Trivial::SoupRaw { k } | Trivial::SoupAligned { k } => k as f64 * d,
-            Trivial::PcaGaussian => 3.0 * n * k + 2.0 * k * d,
-            Trivial::Kde => 2.0 * k * d,
+            Trivial::PcaGaussian => 3.0 * n * k + self.data.codec.decode_flops(),
+            Trivial::Kde => self.data.codec.decode_flops(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::{Device, Engine, Error, Examples, Labelled, Result, Workspace, interpret_captured, interpret_f32, lockstep};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::ops::Range;
 use weft_core::{Architecture, Op, Part, Population, Task};
 use weft_ops::kernels::{cross_entropy, lanes};
@@ -256,9 +257,13 @@ struct Tally<'a> {
 impl Tally<'_> {
     /// Adds logits of examples; `at` is where they lie among all logits.
     fn add(&mut self, examples: &Examples, (at, z): (usize, &[f32]), classes: usize) {
-        let first = (at / classes) as u32;
-        let labels: Vec<u32> = (first..first + (z.len() / classes) as u32).map(|i| examples.label(i, self.task)).collect();
-        self.correct += z.chunks_exact(classes).zip(&labels).filter(|(z, label)| argmax(z) == **label).count();
+        let first = at / classes;
+        let range = first..first + z.len() / classes;
+        let labels: Cow<'_, [u32]> = match self.task {
+            None => Cow::Borrowed(&examples.labels()[range]),
+            task => range.map(|i| examples.label(i as u32, task)).collect(),
+        };
+        self.correct += z.chunks_exact(classes).zip(&*labels).filter(|(z, label)| argmax(z) == **label).count();
         self.loss += cross_entropy(z, &labels) * labels.len() as f64;
     }
 

@@ -127,6 +127,16 @@ impl Examples {
         task.map_or(class, |task| task.output(class))
     }
 
+    /// What networks are to say of their own examples: `chosen` has `b` of each, network by network.
+    pub(crate) fn labels_of(&self, chosen: &[u32], b: usize, tasks: Option<&[Task]>) -> Vec<u32> {
+        let of_each = chosen.chunks_exact(b.max(1)).enumerate();
+        let labels = of_each.flat_map(|(network, chosen)| {
+            let task = tasks.map(|tasks| &tasks[network]);
+            chosen.iter().map(move |&i| self.label(i, task))
+        });
+        labels.collect()
+    }
+
     /// The batch of the chosen examples; `scratch` holds dense rows.
     #[must_use]
     pub fn batch<'a>(&'a self, examples: &'a [u32], scratch: &'a mut Vec<f32>) -> Batch<'a> {

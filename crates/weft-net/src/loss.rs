@@ -6,6 +6,7 @@
 use crate::evaluate::score_all;
 use crate::labelled::{check_tasks, mismatch};
 use crate::lockstep::LockStep;
+use crate::recalibrate::EXAMPLES_AT_ONCE;
 use crate::{Device, Engine, Error, Examples, Result, Workspace};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
@@ -24,7 +25,8 @@ pub struct PopulationLoss {
     /// Classes that the examples are of.
     num_classes: usize,
     device: Device,
-    on_device: Option<(Tensor, Tensor)>,
+    /// The inputs `[examples, i]`, if the computation is on a device.
+    on_device: Option<Tensor>,
 }
 
 /// Training examples for networks, and the task of each network if they have their own.
@@ -48,21 +50,9 @@ impl<'a> From<&'a Vec<u32>> for Drawn<'a> {
     }
 }
 
-impl<'a> From<(&'a [u32], Option<&'a [Task]>)> for Drawn<'a> {
-    fn from((examples, tasks): (&'a [u32], Option<&'a [Task]>)) -> Self {
-        Self { examples, tasks }
-    }
-}
-
 impl<'a> From<(&'a [u32], &'a [Task])> for Drawn<'a> {
     fn from((examples, tasks): (&'a [u32], &'a [Task])) -> Self {
         Self { examples, tasks: Some(tasks) }
-    }
-}
-
-impl<'a> Drawn<'a> {
-    fn task(&self, network: usize) -> Option<&'a Task> {
-        self.tasks.map(|tasks| &tasks[network])
     }
 }
 
@@ -105,8 +95,7 @@ impl PopulationLoss {
         } else {
             LockStep::new(&architecture, 1, false)?;
             let shape = (examples.len(), architecture.num_inputs());
-            let x = Tensor::from_vec(examples.to_dense(), shape, device.candle())?;
-            Some((x, Tensor::new(examples.labels(), device.candle())?))
+            Some(Tensor::from_vec(examples.to_dense(), shape, device.candle())?)
         };
         let engine = Arc::new(Engine::new(architecture)?);
         let num_classes = dataset.num_classes();
@@ -135,10 +124,7 @@ impl PopulationLoss {
         let examples = Examples::unlabelled(&mixed, features);
         let on_device = match &self.on_device {
             None => None,
-            Some((x, _)) => {
-                let labels = Tensor::zeros(count, candle_core::DType::U32, x.device())?;
-                Some((Tensor::from_vec(mixed, (count, features), x.device())?, labels))
-            }
+            Some(x) => Some(Tensor::from_vec(mixed, (count, features), x.device())?),
         };
         let (engine, num_classes) = (self.engine.clone(), self.num_classes);
         Ok(Self { engine, examples: Arc::new(examples), num_classes, device: self.device.clone(), on_device })
@@ -185,7 +171,7 @@ impl PopulationLoss {
                 let op = LogitsOp { engine: self.engine.clone(), examples: self.examples.clone(), chosen: chosen.to_vec() };
                 Ok(rows.contiguous()?.apply_op1(op)?)
             }
-            Some((x, _)) => {
+            Some(x) => {
                 let index = Tensor::new(chosen, x.device())?;
                 let network = LockStep::new(self.engine.architecture(), n, false)?.training();
                 let z = weft_ops::tensor::run_on_weights(&network, &x.index_select(&index, 0)?, rows)?;
@@ -203,6 +189,9 @@ impl PopulationLoss {
     ///
     /// # Errors
     /// If the shapes or tasks do not fit or a tensor operation fails.
+    ///
+    /// # Panics
+    /// If an index is not below [`PopulationLoss::num_examples`], or the examples are without labels.
     pub fn cross_entropy<'a>(&self, rows: &Tensor, chosen: impl Into<Drawn<'a>>) -> Result<Tensor> {
         let n = rows.dim(0)?;
         let drawn @ Drawn { examples: chosen, tasks } = chosen.into();
@@ -214,19 +203,19 @@ impl PopulationLoss {
                 let losses: Vec<f32> = losses.into_iter().map(|l| l as f32).collect();
                 Ok(rows.contiguous()?.apply_op1(KnownGradient { losses, gradient })?)
             }
-            Some((_, y)) => {
-                let labels = match tasks {
-                    None => y.index_select(&Tensor::new(chosen, y.device())?, 0)?,
-                    Some(_) => Tensor::new(self.drawn_labels(drawn, n), y.device())?,
-                };
-                let labels = labels.reshape((n, chosen.len() / n))?;
+            Some(x) => {
+                let b = chosen.len() / n;
+                let labels = Tensor::from_vec(self.examples.labels_of(chosen, b, tasks), (n, b), x.device())?;
                 Ok(cross_entropy(&self.logits(rows, chosen)?, &labels)?)
             }
         }
     }
 
-    /// The mean cross-entropy of each network on the same training examples, `[n]`, as it is run: batch norms take their running
+    /// The mean cross-entropy of each network on the same training examples, in nats, as it is run: batch norms take their running
     /// statistics. With `(&chosen, &tasks)` it is that at each network's own task.
+    ///
+    /// # Shapes
+    /// `chosen` holds any number of training examples; `n` tasks, if any → `[n]`.
     ///
     /// # Errors
     /// If the tasks do not fit or the device fails.
@@ -238,6 +227,8 @@ impl PopulationLoss {
     }
 
     /// The mean function of networks on the training examples, on the CPU.
+    ///
+    /// It is of the networks that [`PopulationLoss::logits`] runs: batch norms take the statistics of the examples themselves, 128 at a time.
     #[must_use]
     pub fn ensemble(&self, networks: &Population) -> Ensemble {
         let classes = self.engine.architecture().num_outputs();
@@ -251,14 +242,20 @@ impl PopulationLoss {
             })
             .collect();
         let n = networks.len().max(1) as f32;
+        let norms = self.engine.has_statistics();
         let chunks: Vec<(Vec<f32>, f64)> = indices
-            .par_chunks(self.engine.examples_at_once())
+            .par_chunks(if norms { EXAMPLES_AT_ONCE } else { self.engine.examples_at_once() })
             .map_init(Buffers::default, |buffers, chosen| {
                 let mut mean = vec![0.0f32; chosen.len() * classes];
                 let mut squares = 0.0f64;
                 for weights in &engine_rows {
                     let batch = self.examples.batch(chosen, &mut buffers.scratch);
-                    let z = self.engine.forward(weights, batch, chosen.len(), &mut buffers.workspace);
+                    let workspace = &mut buffers.workspace;
+                    let z = if norms {
+                        self.engine.forward_training(weights, batch, chosen.len(), workspace)
+                    } else {
+                        self.engine.forward(weights, batch, chosen.len(), workspace)
+                    };
                     centre(z, classes);
                     mean.iter_mut().zip(&*z).for_each(|(m, v)| *m += v / n);
                     squares += z.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / f64::from(n);
@@ -277,7 +274,8 @@ impl PopulationLoss {
     /// `rows` `[n, D]`; `chosen` holds `n · b` training examples, network by network; `n` tasks, if any.
     ///
     /// # Panics
-    /// If `rows` is not a whole number of networks, or the tasks are not theirs.
+    /// If `rows` is not a whole number of networks, there is no example for each of them, an index is not below
+    /// [`PopulationLoss::num_examples`], the tasks are fewer than the networks, or what examples are of is not one of the outputs.
     #[must_use]
     pub fn gradients<'a>(&self, rows: &[f32], chosen: impl Into<Drawn<'a>>) -> Gradients {
         let drawn = chosen.into();
@@ -291,8 +289,8 @@ impl PopulationLoss {
             .zip(rows.par_chunks_exact(dim).zip(chosen.par_chunks_exact(b)))
             .enumerate()
             .map_init(Buffers::default, |buffers, (network, (gradient, (row, chosen)))| {
-                let task = drawn.task(network);
-                let labels: Vec<u32> = chosen.iter().map(|&i| self.examples.label(i, task)).collect();
+                let task = drawn.tasks.map(|tasks| &tasks[network..=network]);
+                let labels = self.examples.labels_of(chosen, b, task);
                 buffers.vjp(&self.engine, &self.examples, (row, chosen), gradient, |part, z| {
                     let share = part.len() as f32 / labels.len() as f32;
                     let loss = cross_entropy_gradient(z, &labels[part.clone()]);
@@ -316,17 +314,6 @@ impl PopulationLoss {
             None if architecture.num_outputs() == self.num_classes => Ok(()),
             None => Err(Error::Tasks { tasks: 0, networks: num_networks }),
         }
-    }
-
-    /// What each of `n` networks is to say of its own examples, network by network.
-    fn drawn_labels(&self, drawn: Drawn<'_>, n: usize) -> Vec<u32> {
-        let b = (drawn.examples.len() / n.max(1)).max(1);
-        let of_each = drawn.examples.chunks_exact(b).enumerate();
-        let labels = of_each.flat_map(|(network, chosen)| {
-            let task = drawn.task(network);
-            chosen.iter().map(move |&i| self.examples.label(i, task))
-        });
-        labels.collect()
     }
 }
 
@@ -478,8 +465,10 @@ fn rows_of<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::initial_weights;
     use candle_core::Var;
-    use weft_core::{Activation, Inputs};
+    use weft_core::families::{Family, ResNet};
+    use weft_core::{Activation, Inputs, Window};
 
     /// What a GPU does with tasks, on the CPU: in lock step, with labels that are mapped where they are gathered.
     #[test]
@@ -490,8 +479,7 @@ mod tests {
         let tasks = ["0", "1+3", "0+1+2"].map(|set| Task::is_one_of(&set.parse().unwrap(), 4).unwrap());
         let engine = PopulationLoss::of_tasks(architecture.clone(), &data, &Device::cpu()).unwrap();
         let x = Tensor::from_vec(engine.examples.to_dense(), (60, 6), &candle_core::Device::Cpu).unwrap();
-        let y = Tensor::new(engine.examples.labels(), x.device()).unwrap();
-        let device = PopulationLoss { on_device: Some((x, y)), ..engine.clone() };
+        let device = PopulationLoss { on_device: Some(x), ..engine.clone() };
         let shape = (3, architecture.num_parameters());
         let values = Tensor::from_vec(Seed::new(2).normals(shape.0 * shape.1), shape, &candle_core::Device::Cpu).unwrap();
         let rows = Var::from_tensor(&values).unwrap();
@@ -503,5 +491,24 @@ mod tests {
         });
         let apart = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(apart < 1e-5 && expected.iter().any(|v| v.abs() > 0.1), "{apart}");
+    }
+    /// Two norms behind each other: the second reads what the first makes of its batch.
+    #[test]
+    fn the_ensemble_of_one_network_is_what_its_logits_are() {
+        let stem = Window { size: [1, 3], stride: [1, 1], padding: [0, 1] };
+        let family = ResNet { image: [2, 1, 5], stem, stem_pool: false, widths: vec![3, 4], blocks: 1, num_classes: 3 };
+        let architecture = Arc::new(Family::ResNet(family).build("blocks").unwrap());
+        let values = Seed::new(1).normals(260 * 10).into_iter().map(|v| 3.0 * v + 1.0).collect();
+        let data = Dataset::new("noise", Inputs::Floats(values), vec![0; 260], 3, [240, 10]).unwrap();
+        let loss = PopulationLoss::new(architecture.clone(), &data, &Device::cpu()).unwrap();
+        let loss = loss.between_examples(EXAMPLES_AT_ONCE, Seed::new(2)).unwrap();
+        let network = Population::new(architecture.clone(), initial_weights(&architecture, Seed::new(3))).unwrap();
+        let rows = Tensor::from_slice(network.data(), (1, network.dim()), &candle_core::Device::Cpu).unwrap();
+        let chosen: Vec<u32> = (0..EXAMPLES_AT_ONCE as u32).collect();
+        let mut logits = loss.logits(&rows, &chosen).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        centre(&mut logits, 3);
+        let ensemble = loss.ensemble(&network);
+        assert_eq!(ensemble.mean, logits);
+        assert!(ensemble.spread.abs() < 1e-4 && logits.iter().any(|v| v.abs() > 0.1), "{}", ensemble.spread);
     }
 }

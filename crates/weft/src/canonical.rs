@@ -241,6 +241,6 @@ fn chunks_of_runs(entries: Vec<Entry>, room: usize) -> Vec<Vec<(Entry, u32)>> {
 /// The distance of two networks as they are, running statistics left out.
 pub(crate) fn distance(architecture: &Architecture, a: &[f32], b: &[f32]) -> f64 {
     let squared = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>();
-    let statistics = architecture.statistics().into_iter().map(|t| architecture.tensors()[t].range());
+    let statistics = architecture.statistics().into_iter();
     (squared(a, b) - statistics.map(|range| squared(&a[range.clone()], &b[range])).sum::<f64>()).max(0.0).sqrt()
 }

@@ -160,14 +160,14 @@ impl Architecture {
         self.tensors.last().map_or(0, |t| t.range().end)
     }
 
-    /// The tensors that hold running statistics of batch norms, which follow from the other weights and data.
+    /// Where running statistics of batch norms lie in the flat row, a range a tensor: they follow from the other weights and data.
     #[must_use]
-    pub fn statistics(&self) -> Vec<TensorId> {
+    pub fn statistics(&self) -> Vec<Range<usize>> {
         let of = |node: &Node| match node.op {
             Op::BatchNorm { mean, variance, .. } => Some([mean, variance]),
             _ => None,
         };
-        self.nodes.iter().filter_map(of).flatten().collect()
+        self.nodes.iter().filter_map(of).flatten().map(|tensor| self.tensors[tensor].range()).collect()
     }
 
     /// The number of values of one input example.

@@ -8,6 +8,8 @@ use std::fmt::{Display, Formatter};
 const KEPT: usize = 1024;
 
 /// Distinct training values of a field, and how far they lie from each other.
+///
+/// Above 1,024 of them, as many are kept that lie evenly in their order, and distances are to and between these.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
     /// At most 1,024 distinct values as they are encoded, `[m, values]`.
@@ -59,7 +61,7 @@ pub enum Extrapolation {
         /// That value.
         nearest: f64,
     },
-    /// A value farther from the nearest training value than 99 of 100 of these are from each other.
+    /// A value farther from the nearest training value than 99 of 100 of these are from the nearest other.
     Distance {
         /// The field.
         field: String,
@@ -78,7 +80,7 @@ impl Display for Extrapolation {
             }
             Self::Distance { field, distance, spacing } => write!(
                 f,
-                "extrapolating: `{field}` lies {distance:.3} from the nearest training value; these lie {spacing:.3} from each other"
+                "extrapolating: `{field}` lies {distance:.3} from the nearest training value; 99 of 100 of these lie within {spacing:.3} of another"
             ),
         }
     }

@@ -36,6 +36,9 @@ impl Schema {
 
 impl Field {
     /// Encodes a value, without the known-flag.
+    ///
+    /// # Shapes
+    /// [`FieldKind::num_values`] numbers.
     pub(super) fn encode(&self, value: &Value) -> Result<Vec<f32>> {
         let refuse = |expected: String, got: String| Error::FieldValue { field: self.name.clone(), expected, got };
         match (&self.kind, value) {
@@ -76,19 +79,7 @@ impl Field {
                 Err(refuse("a text with at least one character".to_owned(), format!("`{text}`")))
             }
             (FieldKind::Text, Value::Text(text)) => Ok(embed_text(text)),
-            (kind, value) => Err(refuse(kind.expected().to_owned(), value.type_name().to_owned())),
-        }
-    }
-}
-
-impl FieldKind {
-    fn expected(&self) -> &'static str {
-        match self {
-            Self::Scalar { .. } => "a number",
-            Self::Category { .. } => "a word",
-            Self::Classes { .. } => "a set of classes",
-            Self::Vector { .. } => "a vector",
-            Self::Text => "a text",
+            (kind, value) => Err(refuse(kind.field_type().name().to_owned(), value.type_name().to_owned())),
         }
     }
 }

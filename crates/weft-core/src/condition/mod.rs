@@ -35,13 +35,14 @@ impl Value {
     /// The name of its type.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
-        match self {
-            Self::Scalar(_) => "a number",
-            Self::Category(_) => "a word",
-            Self::Classes(_) => "a set of classes",
-            Self::Vector(_) => "a vector",
-            Self::Text(_) => "a text",
-        }
+        let kind = match self {
+            Self::Scalar(_) => FieldType::Scalar(Scale::Linear),
+            Self::Category(_) => FieldType::Category,
+            Self::Classes(_) => FieldType::Classes { num_classes: None },
+            Self::Vector(_) => FieldType::Vector,
+            Self::Text(_) => FieldType::Text,
+        };
+        kind.name()
     }
 }
 
@@ -159,6 +160,20 @@ pub enum FieldType {
     Vector,
     /// Words of a language.
     Text,
+}
+
+impl FieldType {
+    /// Its name, as errors say it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar(_) => "a number",
+            Self::Category => "a word",
+            Self::Classes { .. } => "a set of classes",
+            Self::Vector => "a vector",
+            Self::Text => "a text",
+        }
+    }
 }
 
 /// A field that a generator is to be conditioned on.

@@ -42,6 +42,18 @@ pub enum FieldKind {
 }
 
 impl FieldKind {
+    /// The type alone.
+    #[must_use]
+    pub fn field_type(&self) -> FieldType {
+        match *self {
+            Self::Scalar { scale, .. } => FieldType::Scalar(scale),
+            Self::Category { .. } => FieldType::Category,
+            Self::Classes { num_classes } => FieldType::Classes { num_classes: Some(num_classes) },
+            Self::Vector { .. } => FieldType::Vector,
+            Self::Text => FieldType::Text,
+        }
+    }
+
     /// Numbers that an encoded value takes, without its known-flag.
     #[must_use]
     pub fn num_values(&self) -> usize {
@@ -139,13 +151,14 @@ impl Schema {
 
 fn fit_kind(spec: &FieldSpec, values: &[&Value]) -> Result<FieldKind> {
     let refuse = |expected: &str, got: String| Error::FieldValue { field: spec.name.clone(), expected: expected.to_owned(), got };
+    let another = |value: &Value| refuse(spec.kind.name(), value.type_name().to_owned());
     match spec.kind {
         FieldType::Scalar(scale) => {
             let place = |value: &&Value| match value {
                 Value::Scalar(v) if scale.of(*v).is_finite() => Ok(scale.of(*v)),
-                Value::Scalar(v) if scale == Scale::Log => Err(refuse("a number that is not negative", v.to_string())),
+                Value::Scalar(v) if v.is_finite() => Err(refuse("a number that is not negative", v.to_string())),
                 Value::Scalar(v) => Err(refuse("a finite number", v.to_string())),
-                other => Err(refuse("a number", other.type_name().to_owned())),
+                other => Err(another(other)),
             };
             let values = values.iter().map(place).collect::<Result<Vec<f64>>>()?;
             let (min, max) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
@@ -155,14 +168,14 @@ fn fit_kind(spec: &FieldSpec, values: &[&Value]) -> Result<FieldKind> {
         FieldType::Category => {
             let word = |value: &&Value| match value {
                 Value::Category(word) => Ok(word.clone()),
-                other => Err(refuse("a word", other.type_name().to_owned())),
+                other => Err(another(other)),
             };
             Ok(FieldKind::Category { words: values.iter().map(word).collect::<Result<BTreeSet<_>>>()?.into_iter().collect() })
         }
         FieldType::Classes { num_classes } => {
             let largest = |value: &&Value| match value {
                 Value::Classes(set) => Ok(set.classes().last().copied().unwrap_or(0) as usize),
-                other => Err(refuse("a set of classes", other.type_name().to_owned())),
+                other => Err(another(other)),
             };
             let largest = values.iter().map(largest).collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
             Ok(FieldKind::Classes { num_classes: num_classes.unwrap_or(largest + 1) })
@@ -171,7 +184,7 @@ fn fit_kind(spec: &FieldSpec, values: &[&Value]) -> Result<FieldKind> {
             let vector = |value: &&Value| match value {
                 Value::Vector(v) if v.iter().all(|x| x.is_finite()) => Ok(v.clone()),
                 Value::Vector(_) => Err(refuse("finite numbers", "one that is not".to_owned())),
-                other => Err(refuse("a vector", other.type_name().to_owned())),
+                other => Err(another(other)),
             };
             let vectors = values.iter().map(vector).collect::<Result<Vec<_>>>()?;
             let len = vectors[0].len();
@@ -183,7 +196,7 @@ fn fit_kind(spec: &FieldSpec, values: &[&Value]) -> Result<FieldKind> {
             Ok(FieldKind::Vector { mean, std })
         }
         FieldType::Text => match values.iter().find(|value| !matches!(value, Value::Text(_))) {
-            Some(other) => Err(refuse("a text", other.type_name().to_owned())),
+            Some(other) => Err(another(other)),
             None => Ok(FieldKind::Text),
         },
     }

@@ -112,6 +112,10 @@ fn training_conditions_that_contradict_each_other_are_refused() {
     assert!(fit(FieldType::Vector, &[Value::Vector(vec![f32::INFINITY])]).contains("finite"));
     assert!(fit(FieldType::Scalar(Scale::Linear), &[Value::Scalar(f64::NAN)]).contains("a finite number, got NaN"));
     assert!(fit(FieldType::Scalar(Scale::Log), &[Value::Scalar(-1.0)]).contains("not negative, got -1"));
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let error = fit(FieldType::Scalar(Scale::Log), &[Value::Scalar(value)]);
+        assert!(error.contains(&format!("a finite number, got {value}")), "{error}");
+    }
     assert!(fit(FieldType::Category, &[Value::Scalar(1.0)]).contains("must be a word"));
     assert!(fit(FieldType::Classes { num_classes: Some(3) }, &[classes("3")]).contains("classes below 3"));
     let error = fit(FieldType::Classes { num_classes: None }, &[classes("4000000000")]);
@@ -181,7 +185,10 @@ fn what_is_unlike_training_is_said_with_its_distance() {
     assert_eq!(found.len(), 3);
     let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert_eq!(texts[0], "extrapolating: `accuracy` = 0.95 lies 0.0200 from the nearest training value, 0.93");
-    assert_eq!(texts[1], "extrapolating: `task` lies 2.000 from the nearest training value; these lie 1.000 from each other");
+    assert_eq!(
+        texts[1],
+        "extrapolating: `task` lies 2.000 from the nearest training value; 99 of 100 of these lie within 1.000 of another"
+    );
     assert!(texts[2].starts_with("extrapolating: `phrase` lies 1."), "{}", texts[2]);
     assert!(schema.extrapolations(&with("accuracy", 2.0)).is_err());
 }

@@ -4,7 +4,8 @@
 //! the runs of 2 to 4 characters of the text with its white space made single blanks and one blank at either end. Each feature
 //! adds ±1 to one of [`TEXT_LEN`] entries; the sum is scaled to length 1. Entry and sign come from the 64-bit FNV-1a hash
 //! of a byte `w` or `c` and the feature's UTF-8, mixed by the finalizer of `MurmurHash3`: the low bits are the entry, the top bit is the sign.
-//! Features that share an entry cancel on average, so products of vectors are unbiased (Weinberger et al. 2009, equation 3).
+//! Features that share an entry cancel on average, so products of the sums, before they are scaled, are unbiased (Weinberger et al. 2009,
+//! equation 3).
 
 /// Length of a text's vector.
 pub const TEXT_LEN: usize = 256;
@@ -72,14 +73,50 @@ mod tests {
         assert_eq!(hash(b'w', "hey"), GOLDEN_HASH);
         let v = embed_text("Hey, Jarvis!");
         let filled: Vec<(usize, f32)> = v.iter().enumerate().filter(|(_, x)| **x != 0.0).map(|(i, x)| (i, *x)).collect();
+        assert_eq!(filled.len(), GOLDEN_ENTRIES.len());
         for ((i, x), (at, count)) in filled.iter().zip(GOLDEN_ENTRIES) {
             assert!(*i == at && (x - count / GOLDEN_SQUARES.sqrt()).abs() < 1e-6, "{i}: {x}, expected {count} at {at}");
         }
     }
     const GOLDEN_HASH: u64 = 0x66cf_7bfe_0bcf_e84f;
     const GOLDEN_SQUARES: f32 = 41.0;
-    const GOLDEN_ENTRIES: [(usize, f32); 8] =
-        [(3, 1.0), (5, -1.0), (6, -1.0), (11, 1.0), (16, -1.0), (29, 1.0), (40, 1.0), (54, -1.0)];
+    const GOLDEN_ENTRIES: [(usize, f32); 35] = [
+        (3, 1.0),
+        (5, -1.0),
+        (6, -1.0),
+        (11, 1.0),
+        (16, -1.0),
+        (29, 1.0),
+        (40, 1.0),
+        (54, -1.0),
+        (57, -1.0),
+        (69, -1.0),
+        (72, 1.0),
+        (79, 1.0),
+        (84, 1.0),
+        (95, 1.0),
+        (101, -1.0),
+        (129, -1.0),
+        (131, 1.0),
+        (133, -2.0),
+        (137, 1.0),
+        (142, -1.0),
+        (148, -1.0),
+        (149, 1.0),
+        (157, 1.0),
+        (167, -1.0),
+        (173, 1.0),
+        (191, 1.0),
+        (199, -1.0),
+        (206, -1.0),
+        (214, 1.0),
+        (217, 1.0),
+        (220, 1.0),
+        (236, -1.0),
+        (242, -1.0),
+        (244, 2.0),
+        (248, -1.0),
+    ];
 
     #[test]
     fn near_texts_are_nearer_than_far_ones() {

@@ -1,7 +1,7 @@
 //! A trained flow in the space of codes.
 
 use super::{Spread, TIME_FREQUENCIES, embed_time, precondition};
-use crate::{Artifact, Error, Result, SamplerConfig, schema};
+use crate::{Artifact, Error, Result, SamplerConfig, first_and_others, schema};
 use candle_core::Tensor;
 use weft_core::{Condition, Schema, Seed};
 use weft_net::Device;
@@ -54,13 +54,7 @@ impl CodeFlow {
     /// [`Error::Artifact`] if the state lacks something or does not fit.
     pub fn load(saved: &Artifact, k: usize, sampler: SamplerConfig, device: &Device) -> Result<Self> {
         let schema = schema::load(saved)?;
-        let (width, blocks): (usize, usize) = (saved.text("width")?, saved.text("blocks")?);
-        if !(1..=16_384).contains(&width) || blocks > 256 {
-            return Err(Error::Artifact {
-                entry: "width".to_owned(),
-                reason: format!("{width} with {blocks} blocks is out of range"),
-            });
-        }
+        let [width, blocks] = saved.network_size()?;
         let conditioning = 2 * TIME_FREQUENCIES + 1 + schema.encoded_len();
         let network = ResidualMlp::new(ResidualMlpConfig { inputs: k, conditioning, width, blocks, outputs: k });
         let theta = saved.vector("theta", network.num_parameters())?;
@@ -89,8 +83,9 @@ impl CodeFlow {
     /// Samples a code under each of several conditions, `[n, k]`; those of one condition are those of [`CodeFlow::sample_codes`].
     ///
     /// # Errors
-    /// As [`CodeFlow::sample_codes`].
+    /// As [`CodeFlow::sample_codes`]; [`Error::Setting`] names `conditions` if there is none.
     pub fn sample_codes_each(&self, conditions: &[Condition], seed: Seed) -> Result<Vec<f32>> {
+        first_and_others(conditions)?;
         let encoded = conditions.iter().map(|condition| self.schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?;
         self.integrate(&encoded.concat(), conditions.len(), seed)
     }

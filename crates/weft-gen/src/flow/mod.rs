@@ -19,11 +19,12 @@ mod weights;
 pub use codes::CodeFlow;
 pub use weights::Flow;
 
+use crate::error::require;
 use crate::trivial::column_moments;
-use crate::{Artifact, CodeSet, Error, Result, SamplerConfig};
-use weft_core::{FieldSpec, Monitor, Schedule, Schema, Seed};
+use crate::{CodeSet, Course, Error, Result, SamplerConfig, Trainer, course};
+use weft_core::{FieldSpec, Monitor, Schema, Seed};
 use weft_net::Device;
-use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Lesson, Precision, ResidualMlp, ResidualMlpConfig, regress};
+use weft_ops::tensor::{FlatOptimizerConfig, Lesson, ResidualMlp, ResidualMlpConfig, regress};
 
 /// Steps between two looks at the loss.
 const STEPS_AHEAD: u64 = 32;
@@ -62,17 +63,15 @@ pub struct FlowConfig {
 
 impl FlowConfig {
     fn check(&self) -> Result<()> {
-        let range =
-            |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got }) };
-        range("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width.to_string())?;
-        range("blocks", "at most 256", self.blocks <= 256, self.blocks.to_string())?;
-        range("batch-size", "1 or more", self.batch_size > 0, self.batch_size.to_string())?;
-        range("steps", "1 or more", self.steps > 0, self.steps.to_string())?;
+        require("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width)?;
+        require("blocks", "at most 256", self.blocks <= 256, self.blocks)?;
+        require("batch-size", "1 or more", self.batch_size > 0, self.batch_size)?;
+        require("steps", "1 or more", self.steps > 0, self.steps)?;
         let rate = self.learning_rate;
-        range("learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate.to_string())?;
-        range("clip-norm", "a positive number", self.clip_norm > 0.0, self.clip_norm.to_string())?;
-        range("ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay.to_string())?;
-        range("condition-dropout", "in [0, 1]", (0.0..=1.0).contains(&self.condition_dropout), self.condition_dropout.to_string())
+        require("learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
+        require("clip-norm", "a positive number", self.clip_norm > 0.0, self.clip_norm)?;
+        require("ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay)?;
+        require("condition-dropout", "in [0, 1]", (0.0..=1.0).contains(&self.condition_dropout), self.condition_dropout)
     }
 
     fn optimizer(&self) -> FlatOptimizerConfig {
@@ -96,7 +95,7 @@ impl FlowConfig {
 pub struct FlowTrainer {
     config: FlowConfig,
     network: ResidualMlp,
-    optimizer: FlatOptimizer,
+    course: Course,
     schema: Schema,
     spread: Spread,
     /// Normalized codes, `[n, k]`.
@@ -128,61 +127,13 @@ impl FlowTrainer {
         }
         let k = data.code_len;
         let network = config.network(k, &schema);
-        let optimizer =
-            FlatOptimizer::new(config.optimizer(), &network.initial(seed.fork("network")), device.all(), Precision::Single)?;
+        let settings = format!("{config:?} {schema:?} {seed:?}");
+        let fingerprint = course::fingerprint(&settings, &[&data.codes, &data.final_codes, &encoded]);
+        let plan = (config.steps, config.learning_rate, fingerprint);
+        let course = Course::new(&network, config.optimizer(), plan, seed, device.all())?;
         let spread = Spread::of(&data.final_codes, k);
         let codes = spread.normalize(&data.codes);
-        Ok(Self { config, network, optimizer, schema, spread, codes, encoded, data, device: device.clone(), seed })
-    }
-
-    /// Continues from a saved state.
-    ///
-    /// # Errors
-    /// As [`FlowTrainer::new`], or a state that is not of this configuration and seed.
-    pub fn resume(config: FlowConfig, data: CodeSet, seed: Seed, device: &Device, saved: &Artifact) -> Result<Self> {
-        let mut trainer = Self::new(config, data, seed, device)?;
-        saved.check_fingerprint(&trainer.fingerprint())?;
-        saved.restore_optimizer(&mut trainer.optimizer)?;
-        Ok(trainer)
-    }
-
-    /// The whole state of training, to be saved.
-    ///
-    /// # Errors
-    /// If it cannot be read from the device.
-    pub fn save(&self) -> Result<Artifact> {
-        Ok(Artifact::default().with_optimizer(&self.optimizer)?.with_text("fingerprint", self.fingerprint()))
-    }
-
-    /// Steps taken.
-    #[must_use]
-    pub fn step(&self) -> u64 {
-        self.optimizer.step
-    }
-
-    /// Trains up to step `until` (at most the configured steps) and returns the mean loss of these steps.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] when the monitor asks for a stop, after a whole step; [`Error::Diverged`].
-    pub fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64> {
-        let (mut total, mut count) = (0.0, 0u32);
-        while self.optimizer.step < until.min(self.config.steps) {
-            if monitor.should_stop() {
-                return Err(Error::Interrupted);
-            }
-            self.train_step()?;
-            count += 1;
-            monitor.progress(self.optimizer.step);
-            // Reading a loss waits for the device, which meanwhile has nothing to do.
-            let last = self.optimizer.step >= until.min(self.config.steps);
-            if last || self.optimizer.step.is_multiple_of(STEPS_AHEAD) {
-                total += self.optimizer.parameters().take_loss()?;
-                if !total.is_finite() {
-                    return Err(Error::Diverged { step: self.optimizer.step - 1 });
-                }
-            }
-        }
-        Ok(total / f64::from(count.max(1)))
+        Ok(Self { config, network, course, schema, spread, codes, encoded, data, device: device.clone(), seed })
     }
 
     /// Floating-point operations of the whole training.
@@ -198,7 +149,7 @@ impl FlowTrainer {
     pub fn finish(self, sampler: SamplerConfig) -> Result<CodeFlow> {
         Ok(CodeFlow {
             network: self.network,
-            theta: self.optimizer.average()?,
+            theta: self.course.optimizer.average()?,
             schema: self.schema,
             spread: self.spread,
             residual_noise: self.config.residual_noise,
@@ -211,8 +162,7 @@ impl FlowTrainer {
     ///
     /// With `v = s·x_t + o·f` the loss `|v − (data − noise)|²` is `o²·|f − (data − noise − s·x_t)/o|²`, which is how the network learns it.
     fn train_step(&mut self) -> Result<()> {
-        let step = self.optimizer.step;
-        let seed = self.seed.fork("step").index(step);
+        let seed = self.seed.fork("step").index(self.step());
         let (b, k) = (self.config.batch_size, self.data.code_len);
         let chosen = seed.fork("codes").indices(b, self.codes.len() / k);
         let times = seed.fork("time").uniforms(b);
@@ -232,10 +182,8 @@ impl FlowTrainer {
         }
         let condition = self.conditioning(&chosen, &times, seed.fork("drop"));
         let lesson = Lesson { inputs: &inputs, condition: &condition, targets: &targets, weights: &weights };
-        regress(&self.network, &lesson, self.optimizer.parameters())?;
-        let schedule = Schedule::Cosine { warmup_steps: self.config.warmup_steps };
-        self.optimizer.update(self.config.learning_rate * schedule.factor(step, self.config.steps))?;
-        Ok(())
+        regress(&self.network, &lesson, self.course.optimizer.parameters())?;
+        self.course.update(self.config.warmup_steps)
     }
 
     /// Time embedding and conditions of a training batch, some dropped.
@@ -256,12 +204,37 @@ impl FlowTrainer {
         }
         rows
     }
+}
 
-    /// What a saved state must agree with.
-    fn fingerprint(&self) -> String {
-        let bytes: Vec<u8> = self.data.codes.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let text = format!("{:?} {:?} {:?}", self.config, self.schema, self.seed);
-        weft_core::Digest::of_parts([text.as_bytes(), &bytes]).to_string()
+impl Trainer for FlowTrainer {
+    fn course(&self) -> &Course {
+        &self.course
+    }
+
+    fn course_mut(&mut self) -> &mut Course {
+        &mut self.course
+    }
+
+    /// The loss is that of the velocity, a mean over codes and in units of their variance.
+    fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64> {
+        let (mut total, mut count) = (0.0, 0u32);
+        let until = until.min(self.config.steps);
+        while self.step() < until {
+            if monitor.should_stop() {
+                return Err(Error::Interrupted);
+            }
+            self.train_step()?;
+            count += 1;
+            monitor.progress(self.step());
+            // Reading a loss waits for the device, which meanwhile has nothing to do.
+            if self.step() >= until || self.step().is_multiple_of(STEPS_AHEAD) {
+                total += self.course.optimizer.parameters().take_loss()?;
+                if !total.is_finite() {
+                    return Err(Error::Diverged { step: self.step() - 1 });
+                }
+            }
+        }
+        Ok(total / f64::from(count.max(1)))
     }
 }
 

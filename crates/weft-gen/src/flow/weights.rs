@@ -72,9 +72,7 @@ impl Flow {
             if codes.residual_noise { saved.vector("residual-std", architecture.num_parameters())? } else { Vec::new() };
         Ok(Self { codes, codec, architecture, residual_std, name: "flow".to_owned() })
     }
-}
 
-impl Flow {
     /// Decodes codes, and adds what the codec drops where that is asked for.
     fn decode(&self, codes: &[f32], seed: Seed) -> Result<Population> {
         let mut rows = self.codec.decode(codes)?;
@@ -108,6 +106,6 @@ impl Generator for Flow {
     }
 
     fn flops_per_sample(&self) -> f64 {
-        self.codes.flops_per_code() + 2.0 * (self.codec.code_len() * self.codec.dim()) as f64
+        self.codes.flops_per_code() + self.codec.decode_flops()
     }
 }

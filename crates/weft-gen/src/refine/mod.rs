@@ -33,7 +33,8 @@ mod trainer;
 pub use refined::{Refined, Refiner};
 pub use trainer::RefinerTrainer;
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::error::require;
 
 /// Random signs of an example and of a sample; odd, so that a majority always exists.
 const SIGNS: usize = 63;
@@ -47,7 +48,7 @@ const FIXED_POINTS: usize = 64;
 pub struct RefinerConfig {
     /// Strength of the anchor: `μ·|r(z)|²/10` in unit-variance codes is added to a sample's loss, in nats.
     pub mu: f64,
-    /// Whether a sample's loss stops counting below a training run's.
+    /// Whether a sample's loss stops counting below a training run's: that of the network as it is run, batch norms and all.
     pub hinge: bool,
     /// Strength of the shell around the training runs' mean function, in nats; 0 is none.
     pub shell: f64,
@@ -75,23 +76,21 @@ impl RefinerConfig {
     /// Checks ranges, and what networks of many tasks leave undefined.
     ///
     /// # Errors
-    /// [`Error::Setting`] names the first that is out of range.
+    /// [`crate::Error::Setting`] names the first that is out of range.
     pub fn check(&self, many_tasks: bool) -> Result<()> {
-        let range =
-            |setting, expected, ok: bool, got: String| if ok { Ok(()) } else { Err(Error::Setting { setting, expected, got }) };
-        range("mu", "0 or more", self.mu >= 0.0 && self.mu.is_finite(), self.mu.to_string())?;
-        range("shell", "0 or more", self.shell >= 0.0 && self.shell.is_finite(), self.shell.to_string())?;
-        range("repulsion", "0 or more", self.repulsion >= 0.0 && self.repulsion.is_finite(), self.repulsion.to_string())?;
-        range("steps", "1 or more", self.steps > 0, self.steps.to_string())?;
-        range("batch-networks", "2 or more", self.batch_networks >= 2, self.batch_networks.to_string())?;
-        range("batch-examples", "1 or more", self.batch_examples > 0, self.batch_examples.to_string())?;
-        range("pool", "at least batch-networks", self.pool >= self.batch_networks, self.pool.to_string())?;
-        range("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width.to_string())?;
-        range("blocks", "at most 256", self.blocks <= 256, self.blocks.to_string())?;
+        require("mu", "0 or more", self.mu >= 0.0 && self.mu.is_finite(), self.mu)?;
+        require("shell", "0 or more", self.shell >= 0.0 && self.shell.is_finite(), self.shell)?;
+        require("repulsion", "0 or more", self.repulsion >= 0.0 && self.repulsion.is_finite(), self.repulsion)?;
+        require("steps", "1 or more", self.steps > 0, self.steps)?;
+        require("batch-networks", "2 or more", self.batch_networks >= 2, self.batch_networks)?;
+        require("batch-examples", "1 or more", self.batch_examples > 0, self.batch_examples)?;
+        require("pool", "at least batch-networks", self.pool >= self.batch_networks, self.pool)?;
+        require("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width)?;
+        require("blocks", "at most 256", self.blocks <= 256, self.blocks)?;
         let alone = !many_tasks || !self.hinge;
-        range("hinge", "`false` for networks of many tasks", alone, self.hinge.to_string())?;
-        range("shell", "0 for networks of many tasks", !many_tasks || self.shell <= 0.0, self.shell.to_string())?;
+        require("hinge", "`false` for networks of many tasks", alone, self.hinge)?;
+        require("shell", "0 for networks of many tasks", !many_tasks || self.shell <= 0.0, self.shell)?;
         let rate = self.learning_rate;
-        range("learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate.to_string())
+        require("learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)
     }
 }

@@ -25,6 +25,8 @@ pub struct Refiner {
 impl Refiner {
     /// Refines networks; the seed draws each sample's own signs and loss level.
     ///
+    /// Running statistics of batch norms stay as the proposal had them: no training step reads what a shift would make of them.
+    ///
     /// A refiner of many tasks follows the condition, one of a single task ignores it. A condition that leaves the task open is nothing that
     /// training showed: what it makes of that is not meant to work.
     ///
@@ -54,7 +56,8 @@ impl Refiner {
         let conditioning = conditioning(&signs(seed.fork("signs"), n), told, self.own_data, device)?;
         let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
         let shift = self.network.forward(&codes, &conditioning, &theta)?;
-        let shift = decode_shift(&shift, &decode_tensor(&self.codec, &[], &self.device)?)?.flatten_all()?.to_vec1::<f32>()?;
+        let decode = decode_tensor(&self.codec, &proposals.architecture().statistics(), &self.device)?;
+        let shift = decode_shift(&shift, &decode)?.flatten_all()?.to_vec1::<f32>()?;
         let mut refined = proposals.clone();
         refined.data_mut().iter_mut().zip(shift).for_each(|(w, s)| *w += s);
         Ok(refined)
@@ -63,7 +66,7 @@ impl Refiner {
     /// Floating-point operations to refine one network.
     #[must_use]
     pub fn flops_per_sample(&self) -> f64 {
-        self.network.flops_per_row() + 4.0 * (self.codec.code_len() * self.codec.dim()) as f64
+        self.network.flops_per_row() + 2.0 * self.codec.decode_flops()
     }
 
     /// What refining needs, to be saved.
@@ -83,13 +86,7 @@ impl Refiner {
     /// # Errors
     /// [`Error::Artifact`] if the state lacks something or does not fit the codec.
     pub fn load(saved: &Artifact, codec: Arc<Codec>, device: &Device) -> Result<Self> {
-        let (width, blocks): (usize, usize) = (saved.text("width")?, saved.text("blocks")?);
-        if !(1..=16_384).contains(&width) || blocks > 256 {
-            return Err(Error::Artifact {
-                entry: "width".to_owned(),
-                reason: format!("{width} with {blocks} blocks is out of range"),
-            });
-        }
+        let [width, blocks] = saved.network_size()?;
         let (k, told) = (codec.code_len(), Told::load(saved)?);
         let conditioning = told.num_features();
         let network = ResidualMlp::new(ResidualMlpConfig { inputs: k, conditioning, width, blocks, outputs: k });

@@ -24,6 +24,9 @@ impl Told {
     }
 
     /// What samples under these conditions are told; the seed draws levels.
+    ///
+    /// # Shapes
+    /// `n` conditions → `[n, told]`, a sample after the other: one number of a level, an encoded condition.
     pub(super) fn of<'a>(&self, conditions: impl ExactSizeIterator<Item = &'a Condition>, seed: Seed) -> Result<Vec<f32>> {
         match self {
             Self::Level(levels) => Ok(levels.standardized(&levels.draw(seed, conditions.len()))),

@@ -4,13 +4,13 @@ use super::refined::Refiner;
 use super::terms::{agrees, closeness, final_losses, mean_distance, shell_inputs, signs};
 use super::told::{Levels, Told, conditioning};
 use super::{FIXED_POINTS, RefinerConfig};
-use crate::decoder::{decode_shift, decode_tensor, statistics_of, without};
-use crate::{Artifact, Error, Generator, Result, RunTasks, TrainingSet};
+use crate::decoder::{decode_shift, decode_tensor, without};
+use crate::{Course, Generator, Result, RunTasks, Trainer, TrainingSet, course};
 use candle_core::Tensor;
 use std::sync::Arc;
-use weft_core::{Condition, Monitor, Population, Schedule, Seed, Task};
+use weft_core::{Condition, Monitor, Population, Seed, Task};
 use weft_net::{Device, Ensemble, PopulationLoss};
-use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Precision, ResidualMlp, ResidualMlpConfig};
+use weft_ops::tensor::{FlatOptimizerConfig, ResidualMlp, ResidualMlpConfig};
 
 /// What samples are to reach.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Aim {
 pub struct RefinerTrainer {
     config: RefinerConfig,
     network: ResidualMlp,
-    optimizer: FlatOptimizer,
+    course: Course,
     loss: PopulationLoss,
     between: Option<(PopulationLoss, Ensemble)>,
     data: TrainingSet,
@@ -111,13 +111,6 @@ impl RefinerTrainer {
             blocks: config.blocks,
             outputs: k,
         });
-        let optimizer = FlatOptimizer::new(
-            FlatOptimizerConfig { weight_decay: 0.0, clip_norm: 1.0, ema_decay: 0.99 },
-            &network.initial(seed.fork("network")),
-            // The first device alone: the repulsion is between all samples of a step.
-            std::slice::from_ref(device.candle()),
-            Precision::Single,
-        )?;
         let pool = match &aim {
             Aim::Tasks { of_runs, runs } => {
                 let conditions: Vec<Condition> = runs.iter().map(|&run| of_runs.conditions[run as usize].clone()).collect();
@@ -126,10 +119,16 @@ impl RefinerTrainer {
             Aim::Levels(_) => proposal.sample(config.pool, condition, seed.fork("pool"))?,
         };
         let pool_codes = data.codec.encode(pool.data())?;
+        let settings = FlatOptimizerConfig { weight_decay: 0.0, clip_norm: 1.0, ema_decay: 0.99 };
+        let tasks = data.tasks.as_ref().map_or_else(String::new, |of_runs| of_runs.fingerprint());
+        let fingerprint = course::fingerprint(&format!("{config:?} {seed:?}{tasks}"), &[&pool_codes]);
+        let plan = (config.steps, config.learning_rate, fingerprint);
+        // The first device alone: the repulsion is between all samples of a step.
+        let course = Course::new(&network, settings, plan, seed, std::slice::from_ref(device.candle()))?;
         let between = (config.shell > 0.0).then(|| shell_inputs(&loss, &data.finals, seed.fork("shell"))).transpose()?;
         let example_signs = signs(seed.fork("examples"), loss.num_examples());
         // Running statistics follow from the rest, and no network here reads them: no distance is to count them.
-        let statistics = statistics_of(data.architecture());
+        let statistics = data.architecture().statistics();
         let decode = decode_tensor(&data.codec, &statistics, device)?;
         let (finals, pool) = (without(data.finals.clone(), &statistics), without(Arc::new(pool), &statistics));
         let spacing = mean_distance(&finals, seed.fork("spacing"));
@@ -140,7 +139,7 @@ impl RefinerTrainer {
         Ok(Self {
             config,
             network,
-            optimizer,
+            course,
             loss,
             between,
             data,
@@ -156,47 +155,6 @@ impl RefinerTrainer {
         })
     }
 
-    /// Steps taken.
-    #[must_use]
-    pub fn step(&self) -> u64 {
-        self.optimizer.step
-    }
-
-    /// The state of training, to be saved; the proposal's pool follows from the seed.
-    ///
-    /// # Errors
-    /// If it cannot be read from the device.
-    pub fn save(&self) -> Result<Artifact> {
-        Ok(Artifact::default().with_optimizer(&self.optimizer)?.with_text("fingerprint", self.fingerprint()))
-    }
-
-    /// Continues from a saved state.
-    ///
-    /// # Errors
-    /// A state that is not of this configuration, proposal and seed.
-    pub fn restore(&mut self, saved: &Artifact) -> Result<()> {
-        saved.check_fingerprint(&self.fingerprint())?;
-        saved.restore_optimizer(&mut self.optimizer)?;
-        Ok(())
-    }
-
-    /// Trains up to step `until` and returns the mean loss of these steps, in nats.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] when the monitor asks for a stop, after a whole step; [`Error::Diverged`].
-    pub fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64> {
-        let (mut total, mut count) = (0.0, 0u32);
-        while self.optimizer.step < until.min(self.config.steps) {
-            if monitor.should_stop() {
-                return Err(Error::Interrupted);
-            }
-            total += self.train_step()?;
-            count += 1;
-            monitor.progress(self.optimizer.step);
-        }
-        Ok(total / f64::from(count.max(1)))
-    }
-
     /// Ends training; the refiner uses the moving average of the parameters.
     ///
     /// # Errors
@@ -204,7 +162,7 @@ impl RefinerTrainer {
     pub fn finish(self) -> Result<Refiner> {
         Ok(Refiner {
             network: self.network,
-            theta: self.optimizer.average()?,
+            theta: self.course.optimizer.average()?,
             told: self.aim.told(),
             own_data: self.config.own_data,
             codec: self.data.codec.clone(),
@@ -225,8 +183,7 @@ impl RefinerTrainer {
 
     fn train_step(&mut self) -> Result<f64> {
         let config = self.config.clone();
-        let step = self.optimizer.step;
-        let seed = self.seed.fork("step").index(step);
+        let seed = self.seed.fork("step").index(self.step());
         let (n, k) = (config.batch_networks, self.data.code_len());
         let device = self.device.candle();
         let chosen = seed.fork("pool").indices(n, config.pool);
@@ -236,7 +193,7 @@ impl RefinerTrainer {
         let codes = Tensor::from_vec(codes, (n, k), device)?;
         let rows = self.rows.index_select(&Tensor::new(chosen, device)?, 0)?;
         let conditioning = conditioning(&sample_signs, &told, config.own_data, device)?;
-        let shift = self.network.forward(&codes, &conditioning, self.optimizer.parameters())?;
+        let shift = self.network.forward(&codes, &conditioning, self.course.optimizer.parameters())?;
         let refined = (rows + decode_shift(&shift, &self.decode)?)?;
         let examples = self.draw_examples(seed.fork("examples"), &sample_signs);
         let task = self.task(&refined, &examples, &aims, seed.fork("shell"))?;
@@ -244,12 +201,7 @@ impl RefinerTrainer {
         if config.repulsion > 0.0 {
             loss = (loss + (self.repulsion(&refined, seed.fork("fixed"))? * config.repulsion)?)?;
         }
-        loss.backward()?;
-        let rate = config.learning_rate * Schedule::Cosine { warmup_steps: 100.min(config.steps / 10) }.factor(step, config.steps);
-        self.optimizer.update(rate)?;
-        // Read last: a GPU then works on the whole step while this waits.
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        if value.is_finite() { Ok(value) } else { Err(Error::Diverged { step }) }
+        self.course.descend(&loss)
     }
 
     /// The task loss of each sample, `[n]`: cross-entropy, hinged or not, and the shell.
@@ -307,13 +259,19 @@ impl RefinerTrainer {
         let to_fixed = closeness(refined, &fixed, self.spacing)?;
         Ok(((among.sum_all()? * (0.5 / n as f64))? + (to_fixed.sum_all()? / n as f64)?)?)
     }
+}
 
-    fn fingerprint(&self) -> String {
-        let bytes: Vec<u8> = self.codes.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let mut text = format!("{:?} {:?}", self.config, self.seed);
-        if let Some(of_runs) = &self.data.tasks {
-            text += &of_runs.fingerprint();
-        }
-        weft_core::Digest::of_parts([text.as_bytes(), &bytes]).to_string()
+impl Trainer for RefinerTrainer {
+    fn course(&self) -> &Course {
+        &self.course
+    }
+
+    fn course_mut(&mut self) -> &mut Course {
+        &mut self.course
+    }
+
+    /// The loss is in nats.
+    fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64> {
+        course::advance(self, until, monitor, Self::train_step)
     }
 }

@@ -1,7 +1,7 @@
 //! Flows under conditions of every type: what they learn from them, and what is saved of them.
 
 use crate::hostile::{check, tensor, text, without};
-use crate::support::{flow_config, heun, train_flow};
+use crate::support::{flow_config, heun, train};
 use proptest::prelude::*;
 use std::sync::Arc;
 use weft_core::{ClassSet, Condition, FieldSpec, FieldType, Seed, Value};
@@ -45,7 +45,7 @@ fn trainer(steps: u64) -> FlowTrainer {
 
 #[test]
 fn each_field_alone_says_where_samples_go() {
-    let flow = train_flow(trainer(4_000), 4_000).finish(heun(24, 1.0)).expect("the CPU gives its state");
+    let flow = train(trainer(4_000), 4_000).finish(heun(24, 1.0)).expect("the CPU gives its state");
     let right = |field: &str, value: Value| {
         let codes = flow.sample_codes(400, &Condition::unknown().with(field, value), Seed::new(4)).expect("a known condition");
         codes.chunks_exact(2).filter(|code| code[0] > 0.0).count()
@@ -71,7 +71,7 @@ fn load(saved: &Artifact) -> weft_gen::Result<CodeFlow> {
 
 #[test]
 fn a_saved_schema_is_the_same_and_damages_are_named() {
-    let flow = train_flow(trainer(4), 4).finish(heun(4, 1.0)).expect("the CPU gives its state");
+    let flow = train(trainer(4), 4).finish(heun(4, 1.0)).expect("the CPU gives its state");
     let saved = flow.save();
     let loaded = load(&saved).expect("its own state");
     assert_eq!((loaded.schema(), loaded.save()), (flow.schema(), saved.clone()));
@@ -85,8 +85,8 @@ fn a_saved_schema_is_the_same_and_damages_are_named() {
         text("field.task", "classes 65536"),
         text("field.task", "sets 4"),
         text("field.phrase", "text\nmore"),
-        text("field.place.spacing", "NaN"),
-        text("field.place.spacing", "-1"),
+        text("spacing.place", "NaN"),
+        text("spacing.place", "-1"),
         tensor("field.task.seen", |v| v.truncate(7)),
         tensor("field.task.seen", Vec::clear),
         tensor("field.phrase.seen", |v| v[3] = f32::NAN),
@@ -94,7 +94,7 @@ fn a_saved_schema_is_the_same_and_damages_are_named() {
         tensor("field.place.std", |v| v[1] = 0.0),
         without("field.place.std"),
         without("field.phrase.seen"),
-        without("field.task.spacing"),
+        without("spacing.task"),
         without("field.task"),
     ];
     check(&saved, damages, |saved| load(saved).map(drop));
@@ -102,6 +102,23 @@ fn a_saved_schema_is_the_same_and_damages_are_named() {
     let mut wider = saved;
     wider.metadata.insert("field.task".to_owned(), "classes 5".to_owned());
     assert!(load(&wider).is_err());
+}
+
+#[test]
+fn names_that_look_like_entries_of_others_are_saved() {
+    let names = ["a", "a.spacing", "a.seen", "spacing.a", "field.a"];
+    let conditions = (0..12).map(|i| {
+        let value = |at: usize| Value::Vector(vec![(i * (at + 1)) as f32, 0.5]);
+        names.iter().enumerate().fold(Condition::unknown(), |known, (at, name)| known.with(name, value(at)))
+    });
+    let codes = Arc::new(Seed::new(1).normals(12));
+    let data = CodeSet { code_len: 1, codes: codes.clone(), final_codes: codes, conditions: Arc::new(conditions.collect()) };
+    let conditions = names.map(|name| FieldSpec::new(name, FieldType::Vector)).to_vec();
+    let config = FlowConfig { conditions, ..flow_config(&[]) };
+    let trainer = FlowTrainer::new(config, data, Seed::new(7), &Device::cpu()).expect("the settings are in range");
+    let flow = trainer.finish(heun(4, 1.0)).expect("the CPU gives its state");
+    let loaded = CodeFlow::load(&flow.save(), 1, heun(4, 1.0), &Device::cpu()).expect("its own state");
+    assert_eq!(loaded.schema(), flow.schema());
 }
 
 proptest! {

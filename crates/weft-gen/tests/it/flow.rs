@@ -1,31 +1,29 @@
 //! Flow training and sampling: bit-for-bit resumption, what it learns, conditions, guidance, files.
 
-use crate::support::{RANK, flow_config, flow_trainer, heun, moments, random_set, train_flow, two_clusters, vector};
-use std::sync::OnceLock;
+use crate::support::{RANK, flow_config, flow_trainer, heun, moments, random_set, restored, train, two_clusters, vector};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use weft_core::{Condition, Event, Monitor, Population, Seed};
-use weft_gen::{Error, Flow, FlowConfig, FlowTrainer, Generator, Sampler, SamplerConfig};
+use weft_gen::{Error, Flow, FlowConfig, FlowTrainer, Generator, Sampler, SamplerConfig, Trainer as _};
 use weft_net::Device;
 
 fn resume(saved: &weft_gen::Artifact) -> FlowTrainer {
-    let config = flow_config(&["accuracy", "step"]);
-    FlowTrainer::resume(config, random_set().code_set(), Seed::new(7), &Device::cpu(), saved)
-        .expect("a state of this configuration")
+    restored(flow_trainer(), saved).expect("a state of this configuration")
 }
 
 #[test]
 fn a_resumed_run_is_the_uninterrupted_run() {
-    let whole = train_flow(flow_trainer(), 20);
-    let first = train_flow(flow_trainer(), 7);
+    let whole = train(flow_trainer(), 20);
+    let first = train(flow_trainer(), 7);
     assert_eq!(first.step(), 7);
-    let resumed = train_flow(resume(&first.save().unwrap()), 20);
+    let resumed = train(resume(&first.save().unwrap()), 20);
     assert_eq!(resumed.save().unwrap(), whole.save().unwrap());
     let flow = |t: FlowTrainer| t.finish(heun(8, 1.0)).and_then(|codes| codes.decoded_by(&random_set()));
     let (a, b) = [whole, resumed].map(|t| flow(t).expect("the codec knows its rows")).into();
     let samples = |flow: &Flow| flow.sample(6, &Condition::unknown(), Seed::new(1)).expect("an unknown condition is fine");
     assert_eq!(samples(&a), samples(&b));
     // A run does not go past its end.
-    assert_eq!(train_flow(flow_trainer(), 1_000).step(), 20);
+    assert_eq!(train(flow_trainer(), 1_000).step(), 20);
 }
 
 #[test]
@@ -42,13 +40,30 @@ fn two_devices_train_the_flow_of_one_and_go_on_from_its_state() {
     let apart = theta(&one).iter().zip(theta(&two)).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
     assert!(apart < 1e-3, "parameters are {apart} apart");
     // A state is not of a number of devices.
-    let saved = train_flow(on_two(), 7).save().unwrap();
+    let saved = train(on_two(), 7).save().unwrap();
     let resume_on = |devices| {
-        let resumed = FlowTrainer::resume(config(), random_set().code_set(), Seed::new(7), &Device::cpus(devices), &saved);
-        train_flow(resumed.expect("a state of this configuration"), 20)
+        let trainer = FlowTrainer::new(config(), random_set().code_set(), Seed::new(7), &Device::cpus(devices));
+        let resumed = trainer.and_then(|trainer| restored(trainer, &saved));
+        train(resumed.expect("a state of this configuration"), 20)
     };
     assert_eq!(resume_on(2).save().unwrap(), two.save().unwrap());
     assert_eq!(resume_on(1).step(), 20);
+}
+
+#[test]
+fn a_state_is_of_its_training_set() {
+    let saved = train(flow_trainer(), 2).save().expect("the CPU gives its state");
+    let refused = |change: &dyn Fn(&mut weft_gen::CodeSet)| {
+        let mut data = random_set().code_set();
+        change(&mut data);
+        let trainer = FlowTrainer::new(flow_config(&["accuracy", "step"]), data, Seed::new(7), &Device::cpu());
+        let error = trainer.and_then(|trainer| restored(trainer, &saved)).expect_err("another training set");
+        assert!(matches!(&error, Error::Artifact { entry, .. } if entry == "fingerprint"), "{error}");
+    };
+    // The same values in another order: the schema is the same.
+    refused(&|data| Arc::make_mut(&mut data.conditions).rotate_left(1));
+    refused(&|data| Arc::make_mut(&mut data.codes)[3] += 0.5);
+    refused(&|data| Arc::make_mut(&mut data.final_codes)[3] += 0.5);
 }
 
 #[test]
@@ -63,14 +78,14 @@ fn an_interrupt_comes_after_a_whole_step() {
     let error = trainer.advance(20, &Monitor::new(&sink, &stop)).expect_err("the monitor asked for a stop");
     assert!(matches!(error, Error::Interrupted), "{error}");
     assert_eq!(trainer.step(), 5);
-    assert_eq!(train_flow(resume(&trainer.save().unwrap()), 20).save().unwrap(), train_flow(flow_trainer(), 20).save().unwrap());
+    assert_eq!(train(resume(&trainer.save().unwrap()), 20).save().unwrap(), train(flow_trainer(), 20).save().unwrap());
 }
 
 #[test]
 fn the_number_of_threads_does_not_matter() {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of a few threads");
-        pool.install(|| train_flow(flow_trainer(), 4).save().unwrap())
+        pool.install(|| train(flow_trainer(), 4).save().unwrap())
     };
     assert_eq!(run(1), run(3));
 }
@@ -153,7 +168,7 @@ fn guidance_extrapolates_from_unknown_to_known() {
 
 #[test]
 fn conditions_that_it_was_not_trained_on_are_errors() {
-    let flow = train_flow(flow_trainer(), 1).finish(heun(4, 1.0)).expect("a codec");
+    let flow = train(flow_trainer(), 1).finish(heun(4, 1.0)).expect("a codec");
     let names: Vec<&str> = flow.schema().fields.iter().map(|f| f.name.as_str()).collect();
     assert_eq!(names, ["accuracy", "step"]);
     let sample = |condition: Condition| flow.sample_codes(2, &condition, Seed::new(1));
@@ -174,7 +189,7 @@ fn a_saved_flow_samples_the_same() {
     for residual_noise in [false, true] {
         let config = FlowConfig { residual_noise, ..flow_config(&["accuracy"]) };
         let trainer = FlowTrainer::new(config, data.code_set(), Seed::new(7), &Device::cpu()).expect("the settings are in range");
-        let flow = train_flow(trainer, 5).finish(heun(6, 2.0)).and_then(|codes| codes.decoded_by(&data)).expect("its own rows");
+        let flow = train(trainer, 5).finish(heun(6, 2.0)).and_then(|codes| codes.decoded_by(&data)).expect("its own rows");
         let saved = flow.save();
         let loaded = Flow::load(&saved, data.codec.clone(), data.architecture().clone(), heun(6, 2.0), &Device::cpu());
         let loaded = loaded.expect("its own state");

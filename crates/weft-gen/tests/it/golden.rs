@@ -5,7 +5,7 @@
 use crate::support::{flow_trainer, refiner_config, refiner_trainer, trained_set};
 use std::path::Path;
 use weft_core::Monitor;
-use weft_gen::RefinerConfig;
+use weft_gen::{RefinerConfig, Trainer as _};
 
 /// Vector widths differ between machines, and with them the order of sums.
 const TOLERANCE: f64 = 1e-4;

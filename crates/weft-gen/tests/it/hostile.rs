@@ -1,13 +1,12 @@
 //! States that were damaged, or belong to something else, are refused with the entry's name.
 
 use crate::support::{
-    flow_config, flow_trainer, heun, noisy, points, random_set, refiner_config, refiner_trainer, train_flow, train_refiner,
-    trained_set,
+    flow_config, flow_trainer, heun, noisy, points, random_set, refiner_config, refiner_trainer, restored, train, trained_set,
 };
 use std::sync::Arc;
 use weft_codec::Codec;
 use weft_core::{Condition, Seed};
-use weft_gen::{Artifact, Error, Flow, FlowConfig, FlowTrainer, Refiner, RefinerConfig, RefinerTrainer};
+use weft_gen::{Artifact, Error, Flow, FlowConfig, FlowTrainer, Refiner, RefinerConfig, RefinerTrainer, Trainer as _};
 use weft_net::{Device, PopulationLoss};
 
 /// A damage and the entry that the error must name.
@@ -62,12 +61,14 @@ fn training_damages() -> Vec<Damage> {
 fn flow_in_training() {
     let resume = |saved: &Artifact| {
         let config = flow_config(&["accuracy", "step"]);
-        FlowTrainer::resume(config, random_set().code_set(), Seed::new(7), &Device::cpu(), saved).map(drop)
+        let trainer = FlowTrainer::new(config, random_set().code_set(), Seed::new(7), &Device::cpu())?;
+        restored(trainer, saved).map(drop)
     };
-    let saved = train_flow(flow_trainer(), 2).save().expect("the CPU gives its state");
+    let saved = train(flow_trainer(), 2).save().expect("the CPU gives its state");
     check(&saved, training_damages(), resume);
     let of_another = |config: FlowConfig, seed: u64| {
-        FlowTrainer::resume(config, random_set().code_set(), Seed::new(seed), &Device::cpu(), &saved)
+        let trainer = FlowTrainer::new(config, random_set().code_set(), Seed::new(seed), &Device::cpu())?;
+        restored(trainer, &saved)
     };
     let config = flow_config(&["accuracy", "step"]);
     let fingerprint = |error: Error| matches!(error, Error::Artifact { entry, .. } if entry == "fingerprint");
@@ -81,7 +82,7 @@ fn trained_flow() {
     let load = |saved: &Artifact| {
         Flow::load(saved, data.codec.clone(), data.architecture().clone(), heun(4, 1.0), &Device::cpu()).map(drop)
     };
-    let saved = train_flow(flow_trainer(), 2).finish(heun(4, 1.0)).expect("the codec knows its rows").save();
+    let saved = train(flow_trainer(), 2).finish(heun(4, 1.0)).expect("the codec knows its rows").save();
     let damages = vec![
         tensor("theta", |v| v.truncate(10)),
         tensor("theta", |v| v[0] = f32::NAN),
@@ -116,7 +117,7 @@ fn trained_flow() {
 #[test]
 fn refiner_in_training() {
     let data = trained_set(Some(22));
-    let saved = train_refiner(refiner_trainer(refiner_config(), &data), 2).save().expect("the CPU gives its state");
+    let saved = train(refiner_trainer(refiner_config(), &data), 2).save().expect("the CPU gives its state");
     let restore = |saved: &Artifact| refiner_trainer(refiner_config(), &data).restore(saved);
     check(&saved, training_damages(), restore);
     let mut other = refiner_trainer(RefinerConfig { hinge: true, ..refiner_config() }, &data);
@@ -128,7 +129,7 @@ fn refiner_in_training() {
 #[test]
 fn trained_refiner() {
     let data = trained_set(Some(22));
-    let saved = train_refiner(refiner_trainer(refiner_config(), &data), 2).finish().expect("the CPU gives its state").save();
+    let saved = train(refiner_trainer(refiner_config(), &data), 2).finish().expect("the CPU gives its state").save();
     let load = |saved: &Artifact| Refiner::load(saved, data.codec.clone(), &Device::cpu()).map(drop);
     let damages = vec![
         tensor("theta", |v| v.truncate(v.len() - 1)),

@@ -1,11 +1,11 @@
 //! The hyper-decoder: it solves tasks that it never saw, each part of its loss does something, and its state survives.
 
 use crate::hostile::{check, tensor, text, without};
-use crate::support::{accuracy_at, asks_for, binary_tasks, four_classes, task_set, trained_set, vector};
+use crate::support::{accuracy_at, asks_for, binary_tasks, four_classes, task_set, train, trained_set, vector};
 use std::sync::Arc;
 use weft_codec::Codec;
-use weft_core::{Condition, Monitor, Seed, Task};
-use weft_gen::{Artifact, Error, Generator, HyperConfig, HyperDecoder, HyperTrainer, TrainingSet};
+use weft_core::{Condition, Seed, Task};
+use weft_gen::{Artifact, Error, Generator, HyperConfig, HyperDecoder, HyperTrainer, Trainer as _, TrainingSet};
 use weft_net::{Device, PopulationLoss};
 
 fn config() -> HyperConfig {
@@ -26,11 +26,6 @@ fn config() -> HyperConfig {
 fn trainer(config: HyperConfig, data: &TrainingSet) -> weft_gen::Result<HyperTrainer> {
     let loss = PopulationLoss::of_tasks(data.architecture().clone(), &four_classes(), &Device::cpu())?;
     HyperTrainer::new(config, data.clone(), loss, Seed::new(8), &Device::cpu())
-}
-
-fn train(mut trainer: HyperTrainer, until: u64) -> HyperTrainer {
-    trainer.advance(until, &Monitor::silent()).expect("training on clean data goes through");
-    trainer
 }
 
 fn trained(config: HyperConfig, data: &TrainingSet) -> HyperDecoder {
@@ -70,6 +65,7 @@ fn one_condition_is_one_network() {
     let each = hyper.sample_each(&[asks_for(&tasks[1]), asks_for(&tasks[0])], Seed::new(3)).unwrap();
     weft_testkit::assert_close(each.row(1), networks.row(0), 1e-5);
     assert_ne!(each.row(0), each.row(1));
+    assert!(matches!(hyper.sample_each(&[], Seed::new(3)), Err(Error::Setting { setting: "conditions", .. })));
     assert_eq!((hyper.name(), hyper.schema().fields.len()), ("hyper-decoder", 1));
     assert!(hyper.flops_per_sample() > 2.0 * (data.code_len() * data.finals.dim()) as f64);
     let error = hyper.sample(1, &Condition::unknown().with("age", 3.0), Seed::new(1)).unwrap_err();

@@ -6,6 +6,7 @@ mod golden;
 mod hostile;
 mod hyper;
 mod refiner;
+mod ridge;
 mod samplers;
 mod support;
 mod tasks;

@@ -1,11 +1,11 @@
 //! The refiner: it mends proposals, each of its terms does something, and its state survives.
 
 use crate::support::{
-    distance, nearest, noisy, points, refiner_config, refiner_of_copies, refiner_trainer, train_refiner, trained_set, vector,
+    distance, nearest, noisy, norm_set, points, refiner_config, refiner_of_copies, refiner_trainer, train, trained_set, vector,
 };
 use std::sync::Arc;
 use weft_core::{Condition, Part, Population, Seed};
-use weft_gen::{Generator, Refined, Refiner, RefinerConfig, TrainingSet};
+use weft_gen::{Generator, Refined, Refiner, RefinerConfig, Trainer as _, TrainingSet};
 use weft_net::Device;
 
 /// Networks of the proposal that no training step has seen.
@@ -20,7 +20,7 @@ fn mean_loss(networks: &Population, part: Part) -> f64 {
 
 fn trained(config: RefinerConfig, data: &TrainingSet) -> Refiner {
     let steps = config.steps;
-    train_refiner(refiner_trainer(config, data), steps).finish().expect("the CPU gives its state")
+    train(refiner_trainer(config, data), steps).finish().expect("the CPU gives its state")
 }
 
 #[test]
@@ -67,16 +67,33 @@ fn weights_outside_of_the_codec_stay_as_they_were() {
 }
 
 #[test]
+fn running_statistics_stay_as_the_proposal_had_them() {
+    let data = norm_set();
+    let statistics = data.architecture().statistics();
+    let proposals = proposals(&data);
+    let refined = trained(refiner_config(), &data).apply(&proposals, &Condition::unknown(), Seed::new(1)).expect("its networks");
+    let moved_codes = data.codec.encode(refined.data()).expect("networks of the architecture");
+    let decoded = data.codec.decode(&moved_codes).expect("codes of the codec");
+    for ((refined, proposal), decoded) in refined.rows().zip(proposals.rows()).zip(decoded.chunks_exact(proposals.dim())) {
+        assert!(distance(refined, proposal) > 1e-3, "the refiner did nothing");
+        for range in statistics.clone() {
+            assert_eq!(refined[range.clone()], proposal[range.clone()]);
+            assert_ne!(decoded[range.clone()], data.codec.normalizer().mean()[range], "codes say nothing of statistics");
+        }
+    }
+}
+
+#[test]
 fn a_restored_run_is_the_uninterrupted_run() {
     let data = trained_set(Some(22));
     let config = RefinerConfig { hinge: true, shell: 0.5, repulsion: 0.2, own_data: true, ..refiner_config() };
-    let whole = train_refiner(refiner_trainer(config.clone(), &data), 20);
-    let first = train_refiner(refiner_trainer(config.clone(), &data), 8);
+    let whole = train(refiner_trainer(config.clone(), &data), 20);
+    let first = train(refiner_trainer(config.clone(), &data), 8);
     assert_eq!(first.step(), 8);
     let mut second = refiner_trainer(config, &data);
     second.restore(&first.save().expect("the CPU gives its state")).expect("a state of this configuration");
     assert_eq!(second.step(), 8);
-    let resumed = train_refiner(second, 20);
+    let resumed = train(second, 20);
     assert_eq!(resumed.save().unwrap(), whole.save().unwrap());
     assert_eq!(resumed.finish().unwrap().save(), whole.finish().unwrap().save());
 }
@@ -87,7 +104,7 @@ fn the_number_of_threads_does_not_matter() {
     let config = RefinerConfig { hinge: true, shell: 0.5, repulsion: 0.2, own_data: true, ..refiner_config() };
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of a few threads");
-        pool.install(|| train_refiner(refiner_trainer(config.clone(), &data), 4).save().unwrap())
+        pool.install(|| train(refiner_trainer(config.clone(), &data), 4).save().unwrap())
     };
     assert_eq!(run(1), run(3));
 }
@@ -126,7 +143,7 @@ fn a_refined_generator_is_a_generator() {
 #[test]
 fn every_term_changes_what_is_learned() {
     let data = trained_set(Some(22));
-    let theta = |config: RefinerConfig| vector(&train_refiner(refiner_trainer(config, &data), 5).save().unwrap(), "theta");
+    let theta = |config: RefinerConfig| vector(&train(refiner_trainer(config, &data), 5).save().unwrap(), "theta");
     let base = refiner_config();
     let plain = theta(base.clone());
     assert!(plain == theta(base.clone()), "the same settings give another refiner");
@@ -147,7 +164,7 @@ fn terms_pull_where_they_should() {
     let proposals = noisy(&data, 0.1).sample(48, &Condition::unknown(), Seed::new(78)).expect("copies of training networks");
     let refine = |config: RefinerConfig| {
         let trainer = refiner_of_copies(RefinerConfig { steps: 200, ..config }, &data, 0.1);
-        train_refiner(trainer, 200)
+        train(trainer, 200)
             .finish()
             .expect("the CPU gives its state")
             .apply(&proposals, &Condition::unknown(), Seed::new(1))

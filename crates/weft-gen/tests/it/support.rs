@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
+use weft_core::families::{Family, ResNet};
 use weft_core::{
     Activation, Condition, Dataset, FieldSpec, FieldType, HeldOutTasks, Inputs, Monitor, Part, Population, Seed, Task, Value,
+    Window,
 };
 use weft_gen::trivial::{Trivial, TrivialGenerator};
-use weft_gen::{Artifact, FlowConfig, FlowTrainer, RefinerConfig, RefinerTrainer, Sampler, SamplerConfig, TrainingSet};
+use weft_gen::{Artifact, FlowConfig, FlowTrainer, RefinerConfig, RefinerTrainer, Sampler, SamplerConfig, Trainer, TrainingSet};
 use weft_net::{Device, PopulationLoss};
 
 /// Networks of the random training set.
@@ -105,6 +107,25 @@ pub(crate) fn trained_set(pca: Option<usize>) -> TrainingSet {
     TrainingSet::new(codec(&finals, pca), &finals, finals.clone(), finals.clone(), conditions).expect("the codec fits its own rows")
 }
 
+/// Untrained networks with batch norms for [`points`], whose running statistics vary too.
+pub(crate) fn norm_set() -> TrainingSet {
+    let stem = Window { size: [1, 3], stride: [1, 1], padding: [0, 1] };
+    let family = ResNet { image: [2, 1, 4], stem, stem_pool: false, widths: vec![3], blocks: 1, num_classes: 3 };
+    let architecture = Arc::new(Family::ResNet(family).build("blocks").expect("a small residual network"));
+    let rows = (0..NETWORKS as u64).flat_map(|i| {
+        let mut row = weft_net::initial_weights(&architecture, Seed::new(21).index(i));
+        for range in architecture.statistics() {
+            let values = Seed::new(22).index(i).fork(&format!("{}", range.start)).uniforms(range.len());
+            row[range].iter_mut().zip(values).for_each(|(w, v)| *w += v);
+        }
+        row
+    });
+    let finals = Population::new(architecture.clone(), rows.collect()).expect("rows of whole networks");
+    let conditions = vec![Condition::unknown(); finals.len()];
+    TrainingSet::new(codec(&finals, Some(RANK)), &finals, finals.clone(), finals.clone(), conditions)
+        .expect("the codec fits its own rows")
+}
+
 /// The fields that networks of many tasks are conditioned on.
 pub(crate) fn task_fields() -> [FieldSpec; 1] {
     [FieldSpec::new(Task::LABEL, FieldType::Classes { num_classes: Some(4) })]
@@ -195,15 +216,14 @@ pub(crate) fn refiner_of_copies(config: RefinerConfig, data: &TrainingSet, scale
 }
 
 /// Trains to the step, without a monitor.
-pub(crate) fn train_flow(mut trainer: FlowTrainer, until: u64) -> FlowTrainer {
+pub(crate) fn train<T: Trainer>(mut trainer: T, until: u64) -> T {
     trainer.advance(until, &Monitor::silent()).expect("training on clean data goes through");
     trainer
 }
 
-/// Trains to the step, without a monitor.
-pub(crate) fn train_refiner(mut trainer: RefinerTrainer, until: u64) -> RefinerTrainer {
-    trainer.advance(until, &Monitor::silent()).expect("training on clean data goes through");
-    trainer
+/// The trainer at a saved state.
+pub(crate) fn restored<T: Trainer>(mut trainer: T, saved: &Artifact) -> weft_gen::Result<T> {
+    trainer.restore(saved).map(|()| trainer)
 }
 
 /// A vector of a saved state.

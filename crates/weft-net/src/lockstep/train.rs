@@ -55,7 +55,7 @@ impl Job for Training<'_> {
                 return Err(Error::Interrupted);
             }
             let chosen: Vec<u32> = batches.par_iter_mut().flat_map_iter(|b| b.next().to_vec()).collect();
-            let labels = self.labels(&chosen);
+            let labels = self.examples.labels_of(&chosen, recipe.batch_size, self.labelled.tasks());
             let (chosen, labels) = (backend.upload_indices(&chosen)?, backend.upload_indices(&labels)?);
             let batch = backend.gather(features, backend.view(&x), backend.indices(&chosen))?;
             let (theta, gradient) = backend.theta_and_gradient(&mut parameters);
@@ -91,16 +91,6 @@ impl Job for Training<'_> {
 }
 
 impl Training<'_> {
-    /// What each network is to say of its examples, which stand network by network.
-    fn labels(&self, chosen: &[u32]) -> Vec<u32> {
-        let of_each = chosen.chunks_exact(self.recipe.batch_size).enumerate();
-        let labels = of_each.flat_map(|(network, chosen)| {
-            let task = self.labelled.task(network);
-            chosen.iter().map(move |&i| self.examples.label(i, task))
-        });
-        labels.collect()
-    }
-
     /// Keeps the weights as snapshots, with their scores on the validation part.
     fn keep(&self, rows: Vec<f32>, losses: &[f32], step: u64, results: &mut [RunResult]) -> Result<()> {
         let architecture = &self.network.architecture;

@@ -7,7 +7,7 @@ use crate::Result;
 use std::sync::Arc;
 use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
 use weft_core::{Condition, Monitor, Population, Seed};
-use weft_gen::{Flow, FlowConfig, FlowTrainer, Generator as _, Sampler, SamplerConfig, TrainingSet};
+use weft_gen::{Flow, FlowConfig, FlowTrainer, Generator as _, Sampler, SamplerConfig, Trainer as _, TrainingSet};
 
 /// What the flow of H1 has: width, blocks, values of a code, steps of Heun's rule.
 const WIDTH: usize = 512;

@@ -12,7 +12,7 @@ use weft_core::{
     Activation, Architecture, Dataset, Digest, Duration, Inputs, Monitor, Optimizer, Population, Precision, Recipe, Record,
     Schedule, Seed, Split,
 };
-use weft_gen::FlowTrainer;
+use weft_gen::{FlowTrainer, Trainer as _};
 use weft_net::Device;
 use weft_zoo::{Filter, Zoo};
 

@@ -19,12 +19,12 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use weft_core::{Condition, Dataset, FieldSpec, Monitor, Schema, Seed};
-use weft_gen::{Artifact, CodeFlow, CodeSet, FlowTrainer, HyperTrainer, RefinerTrainer, TrainingSet};
+use weft_core::{Condition, Dataset, FieldSpec, Schema};
+use weft_gen::{Artifact, CodeFlow, CodeSet, FlowTrainer, HyperTrainer, RefinerTrainer, Trainer, TrainingSet};
 use weft_net::{Device, PopulationLoss};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Points of a loss curve.
 const POINTS: u64 = 100;
 
@@ -100,10 +100,7 @@ fn train_flow(
     Schema::fit(&settings.conditions, &codes.conditions)?.encode(condition)?;
     let job = Job::new(session, folder, "flow", ("velocity MSE", config.steps));
     job.run(
-        |saved| match saved {
-            Some(saved) => FlowTrainer::resume(settings, codes, seed, device, saved),
-            None => FlowTrainer::new(settings, codes, seed, device),
-        },
+        || FlowTrainer::new(settings, codes, seed, device),
         |trainer: FlowTrainer| {
             let flops = trainer.flops();
             Ok((save(trainer.finish(session.config.sampler.to_sampler())?)?, flops))
@@ -119,18 +116,11 @@ fn train_refiners(session: &Session, folder: &Path, learnt: &Learnt, plans: &[Re
     let mut trainings = Vec::with_capacity(plans.len());
     for plan in plans {
         let proposal = models.proposal(plan.proposal)?;
-        let prepare = |seed: Seed| {
-            let (config, proposal) = (plan.config.to_refiner(), (proposal.as_ref(), condition));
-            RefinerTrainer::new(config, proposal, set.clone(), loss_of(dataset, set, device)?, seed, device)
-        };
         let refiner = Job::new(session, folder, &plan.file, ("cross-entropy with anchor, nats", plan.config.steps));
         trainings.push(refiner.run(
-            |saved| {
-                let mut trainer = prepare(seed.fork(&plan.file))?;
-                if let Some(saved) = saved {
-                    trainer.restore(saved)?;
-                }
-                Ok(trainer)
+            || {
+                let (config, proposal, seed) = (plan.config.to_refiner(), (proposal.as_ref(), condition), seed.fork(&plan.file));
+                RefinerTrainer::new(config, proposal, set.clone(), loss_of(dataset, set, device)?, seed, device)
             },
             |trainer: RefinerTrainer| {
                 let flops = trainer.flops();
@@ -147,11 +137,7 @@ fn train_hyper(session: &Session, folder: &Path, learnt: &Learnt) -> Result<Opti
     let dataset = session.dataset(Stage::Train)?;
     let job = Job::new(session, folder, "hyper", ("cross-entropy and code MSE, weighted", config.steps));
     let trained = job.run(
-        |saved| {
-            let mut trainer = HyperTrainer::new(config.to_hyper(), set.clone(), loss_of(dataset, set, device)?, seed, device)?;
-            saved.map_or(Ok(()), |saved| trainer.restore(saved))?;
-            Ok(trainer)
-        },
+        || HyperTrainer::new(config.to_hyper(), set.clone(), loss_of(dataset, set, device)?, seed, device),
         |trainer: HyperTrainer| {
             let flops = trainer.flops();
             Ok((trainer.finish()?.save(), flops))
@@ -171,11 +157,12 @@ fn loss_of(dataset: &Dataset, set: &TrainingSet, device: &Device) -> weft_gen::R
 
 /// Refuses, before anything is trained, what is not defined for the tasks that networks turn out to have.
 fn check_tasks(session: &Session, learnt: &Learnt, plans: &[RefinerPlan]) -> Result<()> {
-    match learnt.set.tasks {
-        Some(_) if session.config.evaluate.ablation && !plans.is_empty() => Err(Error::ManyTasks { stage: "evaluate.ablation" }),
-        Some(_) => Ok(plans.iter().try_for_each(|plan| plan.config.to_refiner().check(true))?),
-        None => Ok(()),
+    let many_tasks = learnt.set.tasks.is_some();
+    if many_tasks && session.config.evaluate.ablation && !plans.is_empty() {
+        return Err(Error::ManyTasks { stage: "evaluate.ablation" });
     }
+    plans.iter().try_for_each(|plan| plan.config.to_refiner().check(many_tasks))?;
+    Ok(session.config.hyper.iter().try_for_each(|hyper| hyper.to_hyper().check(many_tasks))?)
 }
 
 /// The fields that the flow is conditioned on. Checkpoints from elsewhere may lack those that are the default, such as
@@ -195,55 +182,6 @@ fn conditions(session: &Session, set: &CodeSet) -> Vec<FieldSpec> {
     fields
 }
 
-/// Something that is trained step by step and can be saved between any two.
-trait Trainer: Sized {
-    fn step(&self) -> u64;
-    fn advance(&mut self, until: u64, monitor: &Monitor) -> weft_gen::Result<f64>;
-    fn save(&self) -> weft_gen::Result<Artifact>;
-}
-
-impl Trainer for FlowTrainer {
-    fn step(&self) -> u64 {
-        self.step()
-    }
-
-    fn advance(&mut self, until: u64, monitor: &Monitor) -> weft_gen::Result<f64> {
-        self.advance(until, monitor)
-    }
-
-    fn save(&self) -> weft_gen::Result<Artifact> {
-        self.save()
-    }
-}
-
-impl Trainer for HyperTrainer {
-    fn step(&self) -> u64 {
-        self.step()
-    }
-
-    fn advance(&mut self, until: u64, monitor: &Monitor) -> weft_gen::Result<f64> {
-        self.advance(until, monitor)
-    }
-
-    fn save(&self) -> weft_gen::Result<Artifact> {
-        self.save()
-    }
-}
-
-impl Trainer for RefinerTrainer {
-    fn step(&self) -> u64 {
-        self.step()
-    }
-
-    fn advance(&mut self, until: u64, monitor: &Monitor) -> weft_gen::Result<f64> {
-        self.advance(until, monitor)
-    }
-
-    fn save(&self) -> weft_gen::Result<Artifact> {
-        self.save()
-    }
-}
-
 /// One model to train, or to go on training.
 struct Job<'a> {
     session: &'a Session<'a>,
@@ -261,7 +199,7 @@ impl<'a> Job<'a> {
     /// Trains and writes the model, unless it is there; returns what its training took.
     fn run<T: Trainer>(
         &self,
-        prepare: impl FnOnce(Option<&Artifact>) -> weft_gen::Result<T>,
+        prepare: impl FnOnce() -> weft_gen::Result<T>,
         finish: impl FnOnce(T) -> weft_gen::Result<(Artifact, f64)>,
     ) -> Result<ModelTraining> {
         let path = |ending: &str| self.folder.join(format!("{}{ending}", self.file));
@@ -280,8 +218,10 @@ impl<'a> Job<'a> {
         monitor.start(&format!("train {}", self.file), self.steps, "steps");
         let since = Instant::now();
         let before = training.secs;
-        let mut trainer = prepare(saved.as_ref())?;
-        drop(saved);
+        let mut trainer = prepare()?;
+        if let Some(saved) = saved {
+            trainer.restore(&saved)?;
+        }
         self.advance(&mut trainer, &mut training, &state, (before, since))?;
         let (artifact, flops) = finish(trainer)?;
         training.flops = flops;

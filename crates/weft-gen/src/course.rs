@@ -1,0 +1,111 @@
+//! What all trainers share: an optimizer on its way through the steps, its saved state, and the loop around it.
+
+use crate::{Artifact, Error, Result};
+use candle_core::{Device, Tensor};
+use weft_core::{Digest, Monitor, Schedule, Seed};
+use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Precision, ResidualMlp};
+
+/// A network's parameters on their way through training, and what a saved state of it must agree with.
+#[derive(Debug)]
+pub struct Course {
+    pub(crate) optimizer: FlatOptimizer,
+    steps: u64,
+    learning_rate: f64,
+    fingerprint: String,
+}
+
+impl Course {
+    /// The start of so many steps at this peak learning rate, in single precision; the first device alone runs what is not divided.
+    pub(crate) fn new(
+        network: &ResidualMlp,
+        settings: FlatOptimizerConfig,
+        (steps, learning_rate, fingerprint): (u64, f64, String),
+        seed: Seed,
+        devices: &[Device],
+    ) -> Result<Self> {
+        let optimizer = FlatOptimizer::new(settings, &network.initial(seed.fork("network")), devices, Precision::Single)?;
+        Ok(Self { optimizer, steps, learning_rate, fingerprint })
+    }
+
+    /// Moves the parameters by their gradient, at the rate of a cosine schedule.
+    pub(crate) fn update(&mut self, warmup_steps: u64) -> Result<()> {
+        let schedule = Schedule::Cosine { warmup_steps };
+        Ok(self.optimizer.update(self.learning_rate * schedule.factor(self.optimizer.step, self.steps))?)
+    }
+
+    /// Takes a step down the gradient of a loss, and returns that loss.
+    pub(crate) fn descend(&mut self, loss: &Tensor) -> Result<f64> {
+        let step = self.optimizer.step;
+        loss.backward()?;
+        self.update(100.min(self.steps / 10))?;
+        // Read last: a GPU then works on the whole step while this waits.
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        if value.is_finite() { Ok(value) } else { Err(Error::Diverged { step }) }
+    }
+}
+
+/// Something that is trained step by step, and can be saved between any two.
+///
+/// A step draws from the seed and its own number alone, so training that is restored goes on bit for bit.
+pub trait Trainer {
+    /// How far training is.
+    fn course(&self) -> &Course;
+
+    /// The same, to go on.
+    fn course_mut(&mut self) -> &mut Course;
+
+    /// Trains up to step `until` (at most the configured steps) and returns the mean loss of these steps.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the monitor asks for a stop, after a whole step; [`Error::Diverged`].
+    fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64>;
+
+    /// Steps taken.
+    fn step(&self) -> u64 {
+        self.course().optimizer.step
+    }
+
+    /// The whole state of training, to be saved; all else follows from the settings, the training set and the seed.
+    ///
+    /// # Errors
+    /// If it cannot be read from the device.
+    fn save(&self) -> Result<Artifact> {
+        let course = self.course();
+        Ok(Artifact::default().with_optimizer(&course.optimizer)?.with_text("fingerprint", &course.fingerprint))
+    }
+
+    /// Continues from a saved state.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] for a state that lacks something, or is not of these settings, this training set and this seed.
+    fn restore(&mut self, saved: &Artifact) -> Result<()> {
+        let course = self.course_mut();
+        saved.check_fingerprint(&course.fingerprint)?;
+        saved.restore_optimizer(&mut course.optimizer)
+    }
+}
+
+/// [`Trainer::advance`] of a trainer whose steps return their loss.
+pub(crate) fn advance<T: Trainer>(
+    trainer: &mut T,
+    until: u64,
+    monitor: &Monitor<'_>,
+    mut take_step: impl FnMut(&mut T) -> Result<f64>,
+) -> Result<f64> {
+    let (mut total, mut count) = (0.0, 0u32);
+    while trainer.step() < until.min(trainer.course().steps) {
+        if monitor.should_stop() {
+            return Err(Error::Interrupted);
+        }
+        total += take_step(trainer)?;
+        count += 1;
+        monitor.progress(trainer.step());
+    }
+    Ok(total / f64::from(count.max(1)))
+}
+
+/// What tells settings and numbers from others.
+pub(crate) fn fingerprint(settings: &str, numbers: &[&[f32]]) -> String {
+    let bytes: Vec<Vec<u8>> = numbers.iter().map(|numbers| numbers.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    Digest::of_parts(std::iter::once(settings.as_bytes()).chain(bytes.iter().map(Vec::as_slice))).to_string()
+}

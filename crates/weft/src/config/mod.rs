@@ -173,7 +173,7 @@ impl RunConfig {
         self.canonicalize.check()?;
         self.codec.check()?;
         self.generator.check()?;
-        self.sampler.check()?;
+        self.sampler.check(&self.generator)?;
         self.sample.check(&self.generator)?;
         self.refiner.as_ref().map_or(Ok(()), RefinerConfig::check)?;
         self.hyper.as_ref().map_or(Ok(()), HyperConfig::check)?;

@@ -130,7 +130,7 @@ fn runs_are_counted_or_follow_from_tasks() {
     let tasks = "[zoo.train]\nlicence = \"MIT\"\ntasks.subsets = { held-out-pairs = 3 }\n";
     let text = RUN.replace("[zoo.train]\nruns = 4\nheld-out-runs = 2\n", tasks);
     let config = parse(&text).unwrap();
-    let expected = SubsetsConfig { held_out_pairs: 3, per_task: 1, held_out_containing: vec![] };
+    let expected = SubsetsConfig { held_out_pairs: 3, per_task: 1, held_out_containing: vec![], held_out_singles: 0 };
     assert_eq!(config.zoo.tasks(), Some(&TasksConfig::Subsets(expected)));
     assert_eq!(parse(&config.to_toml()).unwrap(), config);
     let check = |text: &str, from: &str, to: &str, expected: &str| {
@@ -148,7 +148,7 @@ fn runs_are_counted_or_follow_from_tasks() {
         &text,
         "held-out-pairs = 3",
         "held-out-pairs = 0",
-        "run.toml:12:19: `zoo.train.tasks.subsets.held-out-pairs` must be 2 or more, or `held-out-containing` given: they are the yardstick, and one has no standard error, got 0",
+        "run.toml:12:19: `zoo.train.tasks.subsets.held-out-pairs` must be 2 or more, or `held-out-singles` or `held-out-containing` given: they are the yardstick, and one has no standard error, got 0",
     );
     check(
         &text,

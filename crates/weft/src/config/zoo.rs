@@ -8,6 +8,7 @@ use weft_core::{ClassSet, HeldOutTasks};
 /// Where the networks come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "a run has one")]
 pub enum ZooConfig {
     /// They are trained here.
     Train(TrainZooConfig),
@@ -54,6 +55,9 @@ pub struct SubsetsConfig {
     pub held_out_pairs: usize,
     /// Runs of each task.
     pub per_task: usize,
+    /// Single sets that are held out while their complements are trained: an easier question, which others ask.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub held_out_singles: usize,
     /// All sets with each of these classes, and their complements, are held out as well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub held_out_containing: Vec<u32>,
@@ -61,7 +65,7 @@ pub struct SubsetsConfig {
 
 impl Default for SubsetsConfig {
     fn default() -> Self {
-        Self { held_out_pairs: 10, per_task: 1, held_out_containing: Vec::new() }
+        Self { held_out_pairs: 10, per_task: 1, held_out_containing: Vec::new(), held_out_singles: 0 }
     }
 }
 
@@ -70,15 +74,20 @@ impl SubsetsConfig {
     pub(crate) fn held_out(&self) -> weft_core::Result<HeldOutTasks> {
         let classes = &self.held_out_containing;
         let containing = (!classes.is_empty()).then(|| ClassSet::new(classes.iter().copied())).transpose()?;
-        Ok(HeldOutTasks { pairs: self.held_out_pairs, containing })
+        Ok(HeldOutTasks { pairs: self.held_out_pairs, singles: self.held_out_singles, containing })
     }
 
     fn check(&self) -> Result<(), (&'static str, String)> {
         require("zoo.train.tasks.subsets.per-task", "1 or more", self.per_task >= 1, self.per_task)?;
-        let is_held_out = self.held_out_pairs >= 2 || !self.held_out_containing.is_empty();
-        let expected = "2 or more, or `held-out-containing` given: they are the yardstick, and one has no standard error";
+        let is_held_out = self.held_out_pairs + self.held_out_singles >= 2 || !self.held_out_containing.is_empty();
+        let expected = "2 or more, or `held-out-singles` or `held-out-containing` given: they are the yardstick, and one has no standard error";
         require("zoo.train.tasks.subsets.held-out-pairs", expected, is_held_out, self.held_out_pairs)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 fn fifty() -> usize {

@@ -75,7 +75,7 @@ mod tests {
     use weft_core::{Activation, Digest};
 
     fn subsets(per_task: usize) -> SubsetsConfig {
-        SubsetsConfig { held_out_pairs: 1, per_task, held_out_containing: Vec::new() }
+        SubsetsConfig { held_out_pairs: 1, per_task, ..SubsetsConfig::default() }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `[zoo.train]` or `[zoo.existing]`: where the networks come from.
 
-use super::{RecipeConfig, require};
+use super::{GridConfig, RecipeConfig, require};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use weft_core::{ClassSet, HeldOutTasks};
@@ -20,15 +20,18 @@ pub enum ZooConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TrainZooConfig {
-    /// Training runs whose networks everything is fitted on; not with `tasks`.
+    /// Training runs whose networks everything is fitted on; not with `tasks` or `grid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runs: Option<usize>,
-    /// Runs that are held out: the yardstick of accuracy and novelty; not with `tasks`.
+    /// Runs that are held out: the yardstick of accuracy and novelty; not with `tasks` or `grid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_runs: Option<usize>,
     /// Many tasks instead of the data's own: each run has one, and whole tasks are held out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<TasksConfig>,
+    /// Many recipes instead of one: each run has one, and whole combinations are held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grid: Option<GridConfig>,
     /// Runs that are trained in one batch; the zoo grows by whole batches.
     #[serde(default = "fifty")]
     pub runs_at_once: usize,
@@ -119,12 +122,19 @@ impl ZooConfig {
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let Self::Train(train) = self else { return Ok(()) };
         for (key, given) in [("zoo.train.runs", train.runs), ("zoo.train.held-out-runs", train.held_out_runs)] {
-            let reason = match (&train.tasks, given) {
-                (Some(_), Some(_)) => "follows from `zoo.train.tasks`; leave it out",
-                (None, None) => "is missing: say how many, or name tasks in `[zoo.train.tasks]`",
+            let reason = match (&train.tasks, &train.grid, given) {
+                (Some(_), _, Some(_)) => "follows from `zoo.train.tasks`; leave it out",
+                (_, Some(_), Some(_)) => "follows from `zoo.train.grid`; leave it out",
+                (None, None, None) => {
+                    "is missing: say how many, or name tasks in `[zoo.train.tasks]` or recipes in `[zoo.train.grid]`"
+                }
                 _ => continue,
             };
             return Err((key, reason.to_owned()));
+        }
+        if let Some(grid) = &train.grid {
+            grid.check(&train.recipe)?;
+            require("zoo.train.grid", "of networks with one task: leave `zoo.train.tasks` out", train.tasks.is_none(), "both")?;
         }
         if let Some(TasksConfig::Subsets(subsets)) = &train.tasks {
             subsets.check()?;

@@ -7,6 +7,7 @@ pub use crate::structure::{InterpolationPath, ZooStructure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 pub use weft_eval::conditional::{Comparison, ConditionVerdict, TaskEvaluation, TaskRow, TaskRowKind};
+pub use weft_eval::recipes::{RecipeEvaluation, RecipeRow};
 pub use weft_eval::{Estimate, Evaluation, Finding, Parity, Row, RowKind, ThresholdCurve, Units, Verdict};
 
 /// Everything that the page shows.
@@ -21,6 +22,8 @@ pub struct Report {
     pub evaluation: Evaluation,
     /// What was found of tasks that were held out, where networks have tasks of their own; `evaluation` is empty then.
     pub tasks: Option<TaskReport>,
+    /// How samples follow recipes that were held out, where networks were trained by many.
+    pub recipes: Option<RecipeEvaluation>,
     /// Sampled networks' first-layer weights beside their nearest training networks'.
     pub filters: Vec<FilterPair>,
     /// What alignment changed.

@@ -22,6 +22,7 @@ mod novelty;
 mod page;
 mod plot;
 mod png;
+mod recipes;
 mod rows;
 mod structure;
 mod tables;

@@ -2,7 +2,7 @@
 
 use super::data::Report;
 use super::html::{count, each, escape, plural};
-use super::{break_even, closing, conditional, filters, method, novelty, rows, structure, tables, verdict};
+use super::{break_even, closing, conditional, filters, method, novelty, recipes, rows, structure, tables, verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -16,6 +16,7 @@ pub fn page(report: &Report) -> String {
     } else {
         vec![
             verdict::verdict(report),
+            recipes::recipes(report),
             novelty::scatter(report),
             novelty::curves(report),
             filters::filters(report),

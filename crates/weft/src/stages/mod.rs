@@ -8,6 +8,7 @@ mod encode;
 mod evaluate;
 mod export;
 mod models;
+mod recipes;
 mod report;
 mod runs;
 mod sample;

@@ -162,6 +162,12 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// Labelled examples do not fit each other, or the networks that they are for.
+    #[error("labelled examples: {reason}")]
+    Examples {
+        /// How not.
+        reason: String,
+    },
     /// A digest is not 64 hexadecimal digits.
     #[error("`{0}` is not a digest (64 hexadecimal digits)")]
     Digest(String),

@@ -15,6 +15,8 @@
 //! It is deterministic, like those: every sample of one condition is the same network. What is not determined by the condition is for the
 //! [`flow`](crate::flow) and its [`refine`](crate::refine)r.
 //!
+//! A run may have several conditions, such as several draws of [`examples`](crate::examples); each is of the run's one task and code.
+//!
 //! Held-out tasks reach it in sampling alone: it learns from [`RunTasks`] of training runs and from the training part of the data.
 
 use crate::decoder::{decode_shift, decode_tensor};
@@ -172,7 +174,9 @@ impl HyperTrainer {
         let codes = self.network.forward(&encoded, &encoded, self.course.optimizer.parameters())?;
         let mut loss = Tensor::zeros((), codes.dtype(), codes.device())?;
         if config.code_weight > 0.0 {
-            let targets: Vec<f32> = runs.iter().flat_map(|&run| &self.targets[run * k..(run + 1) * k]).copied().collect();
+            // Several conditions may be of one run.
+            let of_runs = runs.iter().map(|&run| run % self.data.finals.len());
+            let targets: Vec<f32> = of_runs.flat_map(|run| &self.targets[run * k..(run + 1) * k]).copied().collect();
             let apart = (&codes - Tensor::from_vec(targets, (n, k), codes.device())?)?.sqr()?.mean_all()?;
             loss = (loss + (apart * config.code_weight)?)?;
         }

@@ -4,6 +4,7 @@
 //!   baselines that a claim of novelty has to beat, and proposals for the refiner like any other.
 //! - [`flow`]: conditional flow matching on codes, with the samplers of [`sampler`].
 //! - [`RidgeGenerator`]: a linear map from conditions to codes, the baseline of conditional ones.
+//! - [`examples`]: conditions made of labelled examples.
 //! - [`refine`]: the function-aware refiner, usable behind every generator.
 //! - [`hyper`]: the hyper-decoder, from a condition to a network in one pass.
 //! - [`workload`]: pieces of training to measure a machine by.
@@ -16,6 +17,7 @@ mod artifact;
 mod course;
 mod decoder;
 mod error;
+pub mod examples;
 pub mod flow;
 pub mod hyper;
 pub mod refine;
@@ -29,6 +31,7 @@ pub mod workload;
 pub use artifact::Artifact;
 pub use course::{Course, Trainer};
 pub use error::{Error, Result};
+pub use examples::ExampleEncoder;
 pub use flow::{CodeFlow, Flow, FlowConfig, FlowTrainer};
 pub use hyper::{HyperConfig, HyperDecoder, HyperTrainer};
 pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};

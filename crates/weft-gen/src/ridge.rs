@@ -22,7 +22,8 @@ impl RidgeGenerator {
     /// Fits the map to the conditions and codes of all training checkpoints; the penalty is the one that does best on an eighth of the
     /// conditions, drawn by the seed and left out whole: what the map is for are conditions that it did not see.
     ///
-    /// Checkpoints are of one condition if all that they say is the same, numbers aside. Where that makes one of all, each is left out alone.
+    /// Checkpoints are of one condition if all that they say is the same, numbers aside, or as the set groups them. Where that makes one of
+    /// all, each is left out alone.
     /// Errors are those of normalized weights, to which codes add by their variance: alike, the many that conditions say nothing of would
     /// drown the others, and the largest penalty would win.
     ///
@@ -37,7 +38,7 @@ impl RidgeGenerator {
             let got = format!("{f} numbers of {n} checkpoints");
             return Err(Error::Setting { setting: "conditions", expected: "a field or more, of two checkpoints or more", got });
         }
-        let [left_out, kept] = leave_out(&conditions, seed);
+        let [left_out, kept] = leave_out(&conditions, set.groups.as_deref().map(Vec::as_slice), seed);
         let rows = |chosen: &[u32]| -> (Vec<f32>, Vec<f32>) {
             let features = chosen.iter().flat_map(|&i| encoded[i as usize].iter().copied()).collect();
             (features, chosen.iter().flat_map(|&i| set.codes[i as usize * k..(i as usize + 1) * k].iter().copied()).collect())
@@ -62,11 +63,12 @@ impl RidgeGenerator {
 }
 
 /// Checkpoints that are left out and those that are kept, of two or more.
-fn leave_out(conditions: &[Condition], seed: Seed) -> [Vec<u32>; 2] {
+fn leave_out(conditions: &[Condition], known: Option<&[u32]>, seed: Seed) -> [Vec<u32>; 2] {
     let mut groups: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for (i, condition) in conditions.iter().enumerate() {
-        let known: Vec<_> = condition.iter().filter(|(_, value)| !matches!(value, Value::Scalar(_))).collect();
-        groups.entry(format!("{known:?}")).or_default().push(i as u32);
+        let said = || condition.iter().filter(|(_, value)| !matches!(value, Value::Scalar(_))).collect::<Vec<_>>();
+        let group = known.map_or_else(|| format!("{:?}", said()), |groups| groups[i].to_string());
+        groups.entry(group).or_default().push(i as u32);
     }
     let mut groups: Vec<Vec<u32>> = groups.into_values().collect();
     if let [all] = &groups[..] {
@@ -102,16 +104,26 @@ mod tests {
         let condition = |i: usize| Condition::unknown().with("step", i as f64).with("word", Value::Category(class(i).to_string()));
         let conditions: Vec<Condition> = (0..80).map(condition).collect();
         for seed in 0..20 {
-            let [left_out, kept] = leave_out(&conditions, Seed::new(seed));
+            let [left_out, kept] = leave_out(&conditions, None, Seed::new(seed));
             assert_eq!((left_out.len(), kept.len()), (10, 70));
             assert!(left_out.iter().all(|&a| kept.iter().all(|&b| class(a as usize) != class(b as usize))), "seed {seed}");
         }
     }
 
     #[test]
+    fn groups_that_are_known_are_left_out_whole() {
+        let vector = |i: usize| Condition::unknown().with("examples", Value::Vector(vec![i as f32]));
+        let conditions: Vec<Condition> = (0..80).map(vector).collect();
+        let groups: Vec<u32> = (0..80).map(|i| i % 16).collect();
+        let [left_out, kept] = leave_out(&conditions, Some(&groups), Seed::new(1));
+        assert_eq!((left_out.len(), kept.len()), (10, 70));
+        assert!(left_out.iter().all(|&a| kept.iter().all(|&b| groups[a as usize] != groups[b as usize])));
+    }
+
+    #[test]
     fn each_is_alone_where_numbers_are_all_that_is_said() {
         let conditions: Vec<Condition> = (0..17).map(|i| Condition::unknown().with("step", f64::from(i % 2))).collect();
         let order = Seed::new(3).permutation(17);
-        assert_eq!(leave_out(&conditions, Seed::new(3)), [order[..2].to_vec(), order[2..].to_vec()]);
+        assert_eq!(leave_out(&conditions, None, Seed::new(3)), [order[..2].to_vec(), order[2..].to_vec()]);
     }
 }

@@ -1,6 +1,6 @@
 //! What generators are fitted on: training runs alone.
 
-use crate::{Error, Result, course};
+use crate::{Error, ExampleEncoder, Result, course};
 use std::sync::Arc;
 use weft_codec::Codec;
 use weft_core::{Architecture, Condition, FieldSpec, Population, Schema, Task};
@@ -22,6 +22,8 @@ pub struct TrainingSet {
     pub final_codes: Arc<Vec<f32>>,
     /// Conditions of all snapshots, `[N]`.
     pub conditions: Arc<Vec<Condition>>,
+    /// Which snapshots are of one task, by a number for each, `[N]`, where their conditions alone do not tell.
+    pub groups: Option<Arc<Vec<u32>>>,
     /// Tasks of the runs, where they have their own.
     pub tasks: Option<Arc<RunTasks>>,
 }
@@ -29,24 +31,25 @@ pub struct TrainingSet {
 /// The tasks of training runs, with the conditions that name them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunTasks {
-    /// The fields that networks are conditioned on, fitted on all training snapshots; `task` is one of them.
+    /// The fields that networks are conditioned on, fitted on all training snapshots; `task` or `examples` is one of them.
     pub schema: Schema,
-    /// The condition of each run's last snapshot, `[n]`, of the schema's fields.
+    /// The condition of each run's last snapshot, of the schema's fields: `[n]`, or `[draws · n]` where each has several, all runs
+    /// after each other and then again.
     pub conditions: Vec<Condition>,
-    /// The task of each run, `[n]`.
+    /// The task that each condition is of.
     pub tasks: Vec<Task>,
     encoded: Vec<f32>,
 }
 
 impl RunTasks {
-    /// The encoded condition of a run's last snapshot.
+    /// A condition, encoded.
     ///
     /// # Panics
-    /// If there is no such run.
+    /// If there is no such condition.
     #[must_use]
-    pub fn encoded(&self, run: usize) -> &[f32] {
+    pub fn encoded(&self, condition: usize) -> &[f32] {
         let len = self.schema.encoded_len();
-        &self.encoded[run * len..(run + 1) * len]
+        &self.encoded[condition * len..(condition + 1) * len]
     }
 
     /// What a saved state of training must agree with.
@@ -89,25 +92,44 @@ impl TrainingSet {
             codes: Arc::new(codes),
             final_codes: Arc::new(final_codes),
             conditions: Arc::new(conditions),
+            groups: None,
             tasks: None,
         })
     }
 
-    /// Says that each run has a task of its own: the conditions and tasks of the last snapshots, and the fields of conditions.
+    /// Says several conditions of each snapshot, such as several draws of examples: those of all, `[N]`, and then again, `[draws · N]`.
+    /// `groups`, `[N]`, numbers the snapshots that are of one task, of which conditions do not tell.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is not one of each a run, or no field `task` that tells tasks apart; conditions that do not fit their
-    /// fields' types.
+    /// [`Error::Setting`] if they are not so many.
+    pub fn with_draws(mut self, conditions: Vec<Condition>, groups: &[u32]) -> Result<Self> {
+        let (count, draws) = (self.conditions.len(), conditions.len() / self.conditions.len().max(1));
+        if draws == 0 || draws * count != conditions.len() || groups.len() != count {
+            let got = format!("{} conditions and {} groups for {count} snapshots", conditions.len(), groups.len());
+            return Err(Error::Setting { setting: "conditions", expected: "as many for each snapshot, and a group", got });
+        }
+        self.codes = Arc::new(self.codes.repeat(draws));
+        self.groups = Some(Arc::new(groups.repeat(draws)));
+        self.conditions = Arc::new(conditions);
+        Ok(self)
+    }
+
+    /// Says that each run has a task of its own: the conditions and tasks of the last snapshots, and the fields of conditions. Of several
+    /// conditions a run, those of all runs come first, and then again.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if there is not one of each a run, or as many, or no field `task` or `examples` that tells tasks apart;
+    /// conditions that do not fit their fields' types.
     pub fn with_tasks(mut self, fields: &[FieldSpec], conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
         let count = self.finals.len();
-        if conditions.len() != count || tasks.len() != count {
+        if conditions.is_empty() || !conditions.len().is_multiple_of(count.max(1)) || tasks.len() != conditions.len() {
             let got = format!("{} conditions and {} tasks for {count} runs", conditions.len(), tasks.len());
             return Err(Error::Setting { setting: "tasks", expected: "one, and a condition, for each run", got });
         }
         let schema = Schema::fit(fields, &self.conditions)?;
-        if schema.field(Task::LABEL).is_err() {
+        if [Task::LABEL, ExampleEncoder::FIELD].iter().all(|name| schema.field(name).is_err()) {
             let names: Vec<_> = schema.fields.iter().map(|field| field.name.as_str()).collect();
-            let expected = "fields of which `task` is one, for networks of many tasks";
+            let expected = "fields of which `task` is one, or `examples`, for networks of many tasks";
             return Err(Error::Setting { setting: "conditions", expected, got: names.join(", ") });
         }
         let conditions: Vec<_> = conditions.iter().map(|condition| condition.restricted_to(&schema)).collect();

@@ -6,6 +6,7 @@ mod support;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use std::error::Error as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use support::{architecture, runs};
@@ -365,18 +366,17 @@ fn idx_files_that_lie() {
     }
 }
 
+/// An array of an npz file, as `NumPy` writes it, whatever the data.
+fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let length = (header.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\x00", length.as_slice(), header.as_bytes(), data].concat()
+}
+
 #[test]
 fn npz_files_that_lie() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data.npz");
-    let npy = |descr: &str, shape: &str, data: &[u8]| {
-        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
-        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-        bytes.extend((header.len() as u16).to_le_bytes());
-        bytes.extend(header.as_bytes());
-        bytes.extend(data);
-        bytes
-    };
     let check = |name: &str, array: Vec<u8>, expected: &str| {
         let arrays = [
             ("x_train", npy("|u1", "(20, 2)", &[3; 40])),
@@ -412,4 +412,43 @@ fn npz_files_that_lie() {
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert!(matches!(weft_zoo::data::npz(&path, "test"), Err(Error::Data { .. })));
     assert!(matches!(weft_zoo::data::npz(&dir.path().join("absent.npz"), "test"), Err(Error::DataMissing { .. })));
+}
+
+#[test]
+fn handfuls_of_examples_are_whole_finite_and_labelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("few.npz");
+    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let check = |x: Vec<u8>, y: Vec<u8>, expected: &str| {
+        let mut writer = npyz::npz::NpzWriter::create(&path).unwrap();
+        for (key, array) in [("x", x), ("y", y)] {
+            writer.zip_writer().start_file(format!("{key}.npy"), <_>::default()).unwrap();
+            writer.zip_writer().write_all(&array).unwrap();
+        }
+        drop(writer);
+        let error = weft_zoo::data::examples(&path).unwrap_err();
+        let all = format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
+        assert!(all.contains(expected), "{all}");
+    };
+    let (x, y) = (|| npy("<f4", "(2, 1, 3)", &floats(&[0.5; 6])), || npy("|u1", "(2,)", &[0, 1]));
+    check(x(), npy("|u1", "(3,)", &[0, 1, 1]), "`x` has shape [2, 1, 3], `y` [3]");
+    check(x(), npy("<f4", "(2,)", &floats(&[0.5, 1.0])), "`y` has the value 0.5, which is not a class");
+    check(
+        npy("<f4", "(2, 3)", &floats(&[0.5, 1.0, 2.0, 3.0, f32::INFINITY, 0.0])),
+        y(),
+        "example 1 has a value that is not finite",
+    );
+    check(npy("<f4", "(0, 3)", &[]), npy("|u1", "(0,)", &[]), "has shape");
+    check(npy("<f4", "(2, 3)", &[0; 23]), y(), "ends after 23 of 24 bytes");
+    check(npy("|O", "(2, 3)", &[0; 24]), y(), "`|O`");
+    let mut writer = npyz::npz::NpzWriter::create(&path).unwrap();
+    for (key, array) in [("x", npy("|u1", "(2, 3)", &[0, 51, 255, 0, 0, 255])), ("y", y())] {
+        writer.zip_writer().start_file(format!("{key}.npy"), <_>::default()).unwrap();
+        writer.zip_writer().write_all(&array).unwrap();
+    }
+    drop(writer);
+    let examples = weft_zoo::data::examples(&path).unwrap();
+    assert_eq!((examples.num_features(), examples.labels()), (3, &[0, 1][..]));
+    assert!(examples.inputs().iter().zip([0.0, 0.2, 1.0, 0.0, 0.0, 1.0]).all(|(a, b)| (a - b).abs() < 1e-6), "bytes are scaled");
+    assert!(matches!(weft_zoo::data::examples(&dir.path().join("absent.npz")), Err(Error::DataMissing { .. })));
 }

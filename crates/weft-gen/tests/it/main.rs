@@ -1,6 +1,7 @@
 //! Generators on tiny networks: one binary, a module a subject.
 
 mod conditions;
+mod examples;
 mod flow;
 mod golden;
 mod hostile;

@@ -8,7 +8,7 @@ mod npz;
 
 pub use digits::digits;
 pub use idx::idx_folder;
-pub use npz::npz;
+pub use npz::{examples, npz};
 
 use crate::{Error, Result};
 use division::{hold_out, shuffled};

@@ -7,7 +7,7 @@ use npyz::npz::NpzArchive;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
-use weft_core::{Dataset, Inputs};
+use weft_core::{Dataset, ExampleSet, Inputs};
 
 const WHAT: &str = "an npz archive of `x_train`, `y_train`, `x_test` and `y_test` (or `x`, `y`, `x_test`, `y_test`)";
 
@@ -21,13 +21,7 @@ const WHAT: &str = "an npz archive of `x_train`, `y_train`, `x_test` and `y_test
 /// [`Error::DataMissing`] if there is no such file; [`Error::Data`] if an array is missing, cut short, of a type
 /// that is not read, not finite, or without fitting labels.
 pub fn npz(path: &Path, name: &str) -> Result<Dataset> {
-    if !path.is_file() {
-        let hint = "give the path of a `.npz` file, such as `mnist1d.npz`".to_owned();
-        return Err(Error::DataMissing { dataset: name.to_owned(), wanted: WHAT.to_owned(), path: path.to_owned(), hint });
-    }
-    let file = BufReader::new(File::open(path).map_err(Error::io("open", path))?);
-    let archive = NpzArchive::new(file).map_err(|e| fail(path, e.to_string()))?;
-    let mut arrays = Arrays { archive, path };
+    let mut arrays = Arrays::open(path, name)?;
     let suffix = if arrays.has("x_train") { "_train" } else { "" };
     let (train, test) = (arrays.examples(suffix)?, arrays.examples("_test")?);
     let features = |examples: &Examples| examples.header.shape.iter().skip(1).product::<u64>();
@@ -53,6 +47,21 @@ pub fn npz(path: &Path, name: &str) -> Result<Dataset> {
     assemble(name, inputs, reorder(&labels, &order, 1), classes, sizes)
 }
 
+/// Loads a handful of labelled examples: the arrays `x`, `[m, …]`, and `y`, `[m]`.
+///
+/// All axes of an example become one. Unsigned bytes are scaled to `[0, 1]`, other values are taken as they are, as in [`npz`].
+///
+/// # Errors
+/// [`Error::DataMissing`] if there is no such file; [`Error::Data`] if an array is missing, cut short or of a type that is not read;
+/// [`Error::Domain`] if a value is not finite or there is no example.
+pub fn examples(path: &Path) -> Result<ExampleSet> {
+    let mut arrays = Arrays::open(path, "examples")?;
+    let Examples { header, bytes, labels } = arrays.examples("")?;
+    let scale = if header.element == Element::U8 { 1.0 / 255.0 } else { 1.0 };
+    let inputs = header.element.values(&bytes).iter().map(|&v| v as f32 * scale).collect();
+    ExampleSet::new(inputs, labels).map_err(|source| Error::Domain { origin: format!("`{}`", path.display()), source })
+}
+
 fn fail(path: &Path, reason: String) -> Error {
     Error::Data { path: path.to_owned(), expected: WHAT, reason }
 }
@@ -69,7 +78,17 @@ struct Arrays<'a> {
     path: &'a Path,
 }
 
-impl Arrays<'_> {
+impl<'a> Arrays<'a> {
+    fn open(path: &'a Path, name: &str) -> Result<Self> {
+        if !path.is_file() {
+            let hint = "give the path of a `.npz` file, such as `mnist1d.npz`".to_owned();
+            return Err(Error::DataMissing { dataset: name.to_owned(), wanted: WHAT.to_owned(), path: path.to_owned(), hint });
+        }
+        let file = BufReader::new(File::open(path).map_err(Error::io("open", path))?);
+        let archive = NpzArchive::new(file).map_err(|e| fail(path, e.to_string()))?;
+        Ok(Self { archive, path })
+    }
+
     fn has(&self, name: &str) -> bool {
         self.archive.array_names().any(|n| n == name)
     }

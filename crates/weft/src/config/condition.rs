@@ -5,8 +5,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use weft_core::{Condition, FieldSpec, FieldType};
+use weft_gen::ExampleEncoder;
 
-/// A field that a generator is conditioned on: `"step"`, a number, or `{ classes = "task" }`.
+/// A field that a generator is conditioned on: `"step"`, a number, `{ classes = "task" }`, or `{ examples = 16 }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldConfig {
     /// The field's name.
@@ -16,8 +17,7 @@ pub struct FieldConfig {
 }
 
 /// The type of a field, as run files name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldKindName {
     /// A number.
     Scalar,
@@ -29,6 +29,28 @@ pub enum FieldKindName {
     Vector,
     /// Words of a language.
     Text,
+    /// Labelled examples of the network's task, so many of each output; the field's name is `examples`.
+    Examples(usize),
+}
+
+impl FieldKindName {
+    /// Examples of each output that show a task, if that is what the field is.
+    #[must_use]
+    pub fn examples(self) -> Option<usize> {
+        if let Self::Examples(per_output) = self { Some(per_output) } else { None }
+    }
+}
+
+/// The key of a field's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Key {
+    Scalar,
+    Category,
+    Classes,
+    Vector,
+    Text,
+    Examples,
 }
 
 impl FieldConfig {
@@ -45,7 +67,7 @@ impl FieldConfig {
             FieldKindName::Scalar => return FieldSpec::scalar(&self.name),
             FieldKindName::Category => FieldType::Category,
             FieldKindName::Classes => FieldType::Classes { num_classes },
-            FieldKindName::Vector => FieldType::Vector,
+            FieldKindName::Vector | FieldKindName::Examples(_) => FieldType::Vector,
             FieldKindName::Text => FieldType::Text,
         };
         FieldSpec::new(&self.name, kind)
@@ -54,10 +76,15 @@ impl FieldConfig {
 
 impl Serialize for FieldConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.kind {
-            FieldKindName::Scalar => serializer.serialize_str(&self.name),
-            kind => serializer.collect_map([(kind, &self.name)]),
-        }
+        let key = match self.kind {
+            FieldKindName::Scalar => return serializer.serialize_str(&self.name),
+            FieldKindName::Examples(per_output) => return serializer.collect_map([(Key::Examples, per_output)]),
+            FieldKindName::Category => Key::Category,
+            FieldKindName::Classes => Key::Classes,
+            FieldKindName::Vector => Key::Vector,
+            FieldKindName::Text => Key::Text,
+        };
+        serializer.collect_map([(key, &self.name)])
     }
 }
 
@@ -76,8 +103,17 @@ impl<'de> Deserialize<'de> for FieldConfig {
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<FieldConfig, M::Error> {
-                let (kind, name) = map.next_entry()?.ok_or_else(|| M::Error::custom("a condition needs a type and a name"))?;
-                match map.next_key::<FieldKindName>()? {
+                let key = map.next_key::<Key>()?.ok_or_else(|| M::Error::custom("a condition needs a type and a name"))?;
+                let kind = match key {
+                    Key::Scalar => FieldKindName::Scalar,
+                    Key::Category => FieldKindName::Category,
+                    Key::Classes => FieldKindName::Classes,
+                    Key::Vector => FieldKindName::Vector,
+                    Key::Text => FieldKindName::Text,
+                    Key::Examples => FieldKindName::Examples(map.next_value()?),
+                };
+                let name = if key == Key::Examples { ExampleEncoder::FIELD.to_owned() } else { map.next_value()? };
+                match map.next_key::<Key>()? {
                     None => Ok(FieldConfig { name, kind }),
                     Some(_) => Err(M::Error::custom("a condition has one type and one name; write another table for another one")),
                 }
@@ -111,6 +147,11 @@ impl From<&str> for Asked {
 }
 
 impl Asked {
+    /// The text, if it is one.
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        if let Form::Text(text) = &self.0 { Some(text) } else { None }
+    }
+
     /// The value as [`FieldSpec::read`] wants it.
     fn text(&self, field: &FieldSpec) -> String {
         let between = if matches!(field.kind, FieldType::Classes { .. }) { "+" } else { "," };

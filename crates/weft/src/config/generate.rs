@@ -43,7 +43,8 @@ pub struct FlowConfig {
     /// Largest norm of the gradient.
     pub clip_norm: f64,
     /// Fields of the condition: numbers by name, such as `validation-accuracy`, `step` or `learning-rate`, and others by type and
-    /// name, as `{ classes = "task" }`, `{ category = "optimizer" }`, `{ text = "phrase" }` or `{ vector = "place" }`.
+    /// name, as `{ classes = "task" }`, `{ category = "optimizer" }`, `{ text = "phrase" }` or `{ vector = "place" }`; or
+    /// `{ examples = 16 }`, so many labelled examples of each output of the network's task.
     pub conditions: Vec<FieldConfig>,
     /// How often each field is dropped in training, so that it may be unknown in sampling.
     pub condition_dropout: f64,
@@ -111,6 +112,8 @@ impl GeneratorConfig {
         let distinct = names().collect::<BTreeSet<_>>();
         let ok = distinct.len() == flow.conditions.len() && !distinct.contains("");
         require("generator.flow.conditions", "fields of different names", ok, format!("`{twice}` again or empty"))?;
+        let shown = flow.conditions.iter().find_map(|field| field.kind.examples()).unwrap_or(1);
+        require("generator.flow.conditions", "1 to 4096 examples of each output", (1..=4_096).contains(&shown), shown)?;
         require("generator.flow.checkpoint-steps", "1 or more", flow.checkpoint_steps >= 1, flow.checkpoint_steps)
     }
 

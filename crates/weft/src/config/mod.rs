@@ -186,15 +186,23 @@ impl RunConfig {
 
     /// Checks what networks of many tasks leave undefined, and what needs them.
     fn check_tasks(&self) -> Result<(), (&'static str, String)> {
-        let task = FieldConfig { name: Task::LABEL.to_owned(), kind: FieldKindName::Classes };
+        let names_task = |field: &FieldConfig| {
+            field.kind.examples().is_some() || (field.name == Task::LABEL && field.kind == FieldKindName::Classes)
+        };
         if self.zoo.tasks().is_none() {
-            let trained = matches!(self.zoo, ZooConfig::Train(_)) && self.hyper.is_some();
+            let is_trained = matches!(self.zoo, ZooConfig::Train(_));
+            if is_trained && self.generator.conditions().iter().any(|field| field.kind.examples().is_some()) {
+                let reason =
+                    "has `examples`, which show tasks, and the networks of this zoo have one; name many in `zoo.train.tasks`";
+                return Err(("generator.flow.conditions", reason.to_owned()));
+            }
+            let trained = is_trained && self.hyper.is_some();
             let reason = "makes networks for tasks, and those of this zoo have one; name many in `zoo.train.tasks`";
             return if trained { Err(("hyper", reason.to_owned())) } else { Ok(()) };
         }
-        if (self.refiner.is_some() || self.hyper.is_some()) && !self.generator.conditions().contains(&task) {
-            let reason =
-                "must have `{ classes = \"task\" }`: with `zoo.train.tasks`, refiner and hyper-decoder follow each network's task";
+        if (self.refiner.is_some() || self.hyper.is_some()) && !self.generator.conditions().iter().any(names_task) {
+            let reason = "must have `{ classes = \"task\" }` or `{ examples = 16 }`: with `zoo.train.tasks`, refiner and hyper-decoder follow each \
+                          network's task";
             return Err(("generator.flow.conditions", reason.to_owned()));
         }
         let Some(refiner) = &self.refiner else { return Ok(()) };
@@ -221,6 +229,7 @@ impl RunConfig {
             ("zoo.train", matches!(self.zoo, ZooConfig::Train(_))),
             ("refiner", self.refiner.is_some()),
             ("hyper", self.hyper.is_some()),
+            ("generator.flow.conditions", self.generator.conditions().iter().any(|field| field.kind.examples().is_some())),
             ("canonicalize.by", self.canonicalize.by == By::Activations),
             ("canonicalize.align", self.canonicalize.align == Align::Consistent),
             ("generator.flow.residual-noise", self.generator.flow().residual_noise),

@@ -218,6 +218,25 @@ fn what_tasks_leave_undefined_has_a_place() {
 }
 
 #[test]
+fn examples_are_a_condition_of_networks_of_many_tasks() {
+    let tasks = "[zoo.train]\ntasks.subsets = {}\n";
+    let conditions = "[generator.flow]\nconditions = [{ examples = 16 }]\n[hyper]\n";
+    let text = RUN.replace("[zoo.train]\nruns = 4\nheld-out-runs = 2\n", tasks) + conditions;
+    let config = parse(&text).unwrap();
+    let field = FieldConfig { name: "examples".to_owned(), kind: FieldKindName::Examples(16) };
+    assert_eq!(config.generator.conditions(), [field]);
+    assert_eq!(parse(&config.to_toml()).unwrap(), config);
+    let refused = |old: &str, new: &str, expected: &str| {
+        let error = refusal(parse(&text.replace(old, new)));
+        assert!(error.contains(expected), "{error}");
+    };
+    refused("examples = 16", "examples = 0", "must be 1 to 4096 examples of each output, got 0");
+    refused("examples = 16", "examples = \"few\"", "invalid type: string \"few\", expected usize");
+    let single = refusal(parse(&(RUN.to_owned() + "[generator.flow]\nconditions = [{ examples = 16 }]\n")));
+    assert!(single.contains("show tasks, and the networks of this zoo have one"), "{single}");
+}
+
+#[test]
 fn conditions_have_types_and_values_that_fit_them() {
     let fields = r#"generator.flow.conditions=["step", { classes = "task" }, { text = "phrase" }, { category = "optimizer" }, { vector = "place" }]"#;
     let asked = [
@@ -263,7 +282,7 @@ fn conditions_have_types_and_values_that_fit_them() {
     let flow = "[generator.flow]\nconditions = [\"step\", { clases = \"task\" }]\n\n[zoo.train]";
     assert_eq!(
         refusal(parse(&RUN.replace("[zoo.train]", flow))),
-        "run.toml:11:25: unknown key `clases`\nhint: did you mean `classes`? keys here: `scalar`, `category`, `classes`, `vector`, `text`"
+        "run.toml:11:25: unknown key `clases`\nhint: did you mean `classes`? keys here: `scalar`, `category`, `classes`, `vector`, `text`, `examples`"
     );
 }
 
@@ -307,6 +326,7 @@ fn a_resolved_config_parses_to_itself() {
         include_str!("../../../../configs/h4-mnist-zoo-cnn.toml"),
         include_str!("../../../../configs/h5-mnist-tasks.toml"),
         include_str!("../../../../configs/recipes.toml"),
+        include_str!("../../../../configs/few-examples.toml"),
     ];
     for text in texts {
         let config = parse(text).unwrap();

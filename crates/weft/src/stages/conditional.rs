@@ -6,6 +6,7 @@
 //!   tasks.json              rows, comparisons, verdicts and costs
 //! ```
 
+use super::examples::Shown;
 use super::models::{self, Learnt, Models};
 use super::sample::Samples;
 use super::{Done, Session, canonicalize, data, read_json, sample, tasks_of, train, write_json};
@@ -17,7 +18,7 @@ use crate::{Error, GeneratorName, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-use weft_core::{Architecture, ClassSet, Condition, Dataset, Digest, Part, Population, Recipe, Seed, Split, Task, Value};
+use weft_core::{Architecture, ClassSet, Condition, Dataset, Digest, Part, Population, Recipe, Seed, Split, Task};
 use weft_eval::conditional::{TaskMeasurements, TaskRowKind, evaluate_tasks};
 use weft_gen::{Generator, RidgeGenerator};
 use weft_net::RunResult;
@@ -40,6 +41,7 @@ struct Bench<'a> {
     /// What each task says of each test example, `[task][example]`.
     labels: Vec<Vec<u32>>,
     architecture: Arc<Architecture>,
+    shown: Option<Shown>,
 }
 
 /// Judges a run whose zoo has tasks.
@@ -66,7 +68,8 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
         None => (bench.held_out(&zoo.load(&held_out, Purpose::Evaluate)?, &tasks_of(&held_out)?)?, 0.0),
     };
     rows.push(trained);
-    let Learnt { set, condition } = models::learn_from(session, done)?;
+    let Learnt { set, condition, shown } = models::learn_from(session, done)?;
+    let bench = Bench { shown, ..bench };
     // What the run file asks for in general, without the task.
     let others = condition.iter().filter(|(field, _)| *field != Task::LABEL);
     let condition = others.fold(Condition::unknown(), |condition, (field, value)| condition.with(field, value.clone()));
@@ -149,16 +152,12 @@ impl<'a> Bench<'a> {
     fn new(session: &'a Session<'a>, dataset: &'a Dataset, tasks: Vec<Task>, architecture: Arc<Architecture>) -> Self {
         let classes = dataset.labels(Part::Test);
         let labels = tasks.iter().map(|task| classes.iter().map(|&class| task.output(class)).collect()).collect();
-        Self { session, dataset, tasks, labels, architecture }
+        Self { session, dataset, tasks, labels, architecture, shown: None }
     }
 
     /// The condition that asks for a task.
     fn ask(&self, base: &Condition, task: &Task) -> Result<Condition> {
-        let fields = self.session.fields();
-        if !models::names_tasks(&fields) {
-            return Ok(base.clone());
-        }
-        Ok(base.clone().with(Task::LABEL, Value::Classes(task.name().parse()?)))
+        models::ask(self.session, self.shown.as_ref(), base, (task, 0))
     }
 
     /// What networks say of each test example, `[n][example]`.

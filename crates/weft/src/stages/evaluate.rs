@@ -118,7 +118,7 @@ fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Complete
         device: &session.device,
     };
     let context = Context::new(input, &options, session.monitor)?;
-    let Learnt { set, condition } = models::learn_from(session, done)?;
+    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
     let table = Table {
         session,
         done,

@@ -6,6 +6,7 @@ mod conditional;
 mod data;
 mod encode;
 mod evaluate;
+mod examples;
 mod export;
 mod models;
 mod recipes;
@@ -57,8 +58,12 @@ pub(crate) struct Done(Vec<(Stage, Completed)>);
 impl Done {
     /// A stage that ran before this one.
     pub(crate) fn of(&self, stage: Stage) -> &Completed {
-        let found = self.0.iter().find(|(done, _)| *done == stage);
-        &found.expect("stages run in order").1
+        self.find(stage).expect("stages run in order")
+    }
+
+    /// A stage, if it ran already.
+    pub(crate) fn find(&self, stage: Stage) -> Option<&Completed> {
+        self.0.iter().find(|(done, _)| *done == stage).map(|(_, completed)| completed)
     }
 }
 

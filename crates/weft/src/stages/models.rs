@@ -4,6 +4,7 @@
 //! that the flow's own part can be told), and, for the ablation, its settings changed one at a time. Networks of many tasks may have a
 //! hyper-decoder beside them.
 
+use super::examples::{self, DRAWS, Shown, without_tasks};
 use super::{Done, Session, canonicalize, encode, tasks_of};
 use crate::config::{BaselinesConfig, RefinerConfig, RunConfig, condition_of};
 use crate::run::Stage;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_core::{ClassSet, Condition, FieldSpec, FieldType, Monitor, Record, Schema, Split, Task, Value};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
-use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Refined, Refiner, TrainingSet};
+use weft_gen::{Artifact, ExampleEncoder, Flow, Generator, HyperDecoder, Refined, Refiner, TrainingSet};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Training networks of all snapshots in canonical form, as the generators see them.
@@ -23,6 +24,8 @@ pub(super) struct Learnt {
     pub(super) set: TrainingSet,
     /// What is asked for where the run file does not say.
     pub(super) condition: Condition,
+    /// What shows tasks by examples, where that is a condition.
+    pub(super) shown: Option<Shown>,
 }
 
 /// Loads the training runs' networks; held-out runs cannot be reached this way.
@@ -52,37 +55,67 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
         raw_finals,
         conditions,
     )?;
+    let shown = Shown::of(session, done, canonical.architecture())?;
+    let runs = |entries: &'_ [Entry]| entries.iter().map(|entry| entry.record().run.clone()).collect::<Vec<_>>();
+    if let Some(shown) = &shown {
+        let of_all = tasks_of(all.iter().map(Entry::record), canonical.architecture(), num_classes)?.ok_or_else(without_tasks)?;
+        let numbers: BTreeMap<&str, u32> = of_all.iter().map(Task::name).zip(0..).collect();
+        let groups: Vec<u32> = of_all.iter().map(|task| numbers[task.name()]).collect();
+        let conditions = shown.of_runs(session, &set.conditions, (&of_all, &runs(&all)));
+        set = set.with_draws(conditions, &groups)?;
+    }
     // A flow alone need not know tasks.
     let config = session.config;
     let follows_tasks = names_tasks(&fields) || config.refiner.is_some() || config.hyper.is_some();
-    if let Some(tasks) = tasks.filter(|_| follows_tasks) {
-        let conditions = finals.iter().map(|entry| entry.record().condition(&fields)).collect::<weft_core::Result<Vec<_>>>()?;
+    if let Some(mut tasks) = tasks.filter(|_| follows_tasks) {
+        let mut conditions = finals.iter().map(|entry| entry.record().condition(&fields)).collect::<weft_core::Result<Vec<_>>>()?;
+        if let Some(shown) = &shown {
+            conditions = shown.of_runs(session, &conditions, (&tasks, &runs(&finals)));
+            tasks = vec![tasks; DRAWS].concat();
+        }
         set = set.with_tasks(&fields, &conditions, tasks)?;
     }
-    Ok(Learnt { set, condition })
+    Ok(Learnt { set, condition, shown })
 }
 
-/// Whether conditions have a field that names tasks.
+/// Whether conditions have a field that names or shows tasks.
 pub(super) fn names_tasks(fields: &[FieldSpec]) -> bool {
-    fields.iter().any(|field| field.name == Task::LABEL && matches!(field.kind, FieldType::Classes { .. }))
+    let names = |field: &FieldSpec| field.name == Task::LABEL && matches!(field.kind, FieldType::Classes { .. });
+    fields.iter().any(|field| names(field) || field.name == ExampleEncoder::FIELD)
 }
 
-/// What samples are asked for: of networks of many tasks the condition of each held-out task, in the order of the tasks' names, else the
-/// one condition.
+/// The condition that asks for a task on behalf of a set of samples: as the generator is told tasks, by name, by examples or both.
+pub(super) fn ask(session: &Session, shown: Option<&Shown>, base: &Condition, (task, set): (&Task, usize)) -> Result<Condition> {
+    let fields = session.fields();
+    let mut condition = base.clone();
+    if fields.iter().any(|field| field.name == Task::LABEL && matches!(field.kind, FieldType::Classes { .. })) {
+        condition = condition.with(Task::LABEL, Value::Classes(task.name().parse()?));
+    }
+    Ok(shown.map_or(condition.clone(), |shown| shown.show(&condition, task, examples::seed_of(session, task, set))))
+}
+
+/// What a set of samples is asked for: of networks of many tasks the condition of each held-out task, in the order of the tasks' names,
+/// else the one condition.
 ///
 /// Of held-out runs, their tasks' names are read and nothing else.
-pub(super) fn asked_conditions(session: &Session, done: &Done, learnt: &Learnt) -> Result<Vec<(Option<String>, Condition)>> {
+pub(super) fn asked_conditions(
+    session: &Session,
+    done: &Done,
+    learnt: &Learnt,
+    set: usize,
+) -> Result<Vec<(Option<String>, Condition)>> {
     let alone = || vec![(None, learnt.condition.clone())];
-    let fields = session.fields();
-    let Some(field) = fields.iter().find(|field| field.name == Task::LABEL && learnt.set.tasks.is_some()) else {
+    if learnt.set.tasks.is_none() || !names_tasks(&session.fields()) {
         return Ok(alone());
-    };
+    }
+    let num_classes = session.dataset(Stage::Sample)?.num_classes();
     let zoo = Zoo::open(&canonicalize::zoo_of(done.of(Stage::Canonicalize)))?;
     let held_out = zoo.records(&Filter { split: Some(Split::Test), ..Filter::default() })?;
     let label = |entry: &Entry| entry.record().labels.get(Task::LABEL)?.parse::<ClassSet>().ok();
     let names: BTreeSet<String> = held_out.iter().filter_map(label).map(|classes| classes.to_string()).collect();
     let of_task = |name: String| {
-        let condition = learnt.condition.clone().with(Task::LABEL, field.read(&name)?);
+        let task = Task::is_one_of(&name.parse()?, num_classes)?;
+        let condition = ask(session, learnt.shown.as_ref(), &learnt.condition, (&task, set))?;
         Ok((Some(name), condition))
     };
     if names.is_empty() { Ok(alone()) } else { names.into_iter().map(of_task).collect() }

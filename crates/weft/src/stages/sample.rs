@@ -13,7 +13,7 @@
 //! [`Generator::sample`] gives for its condition and the set's seed forked by the task's name.
 
 use super::models::{self, Learnt, Models};
-use super::{Done, Session, canonicalize, export, read_json, streamed, write_json};
+use super::{Done, Session, canonicalize, examples, export, read_json, streamed, write_json};
 use crate::cache::{Completed, Running, StageKey};
 use crate::config::condition_of;
 use crate::run::Stage;
@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use weft_canon::Group;
 use weft_canon::distance::{Quotient, QuotientOptions};
-use weft_core::{Architecture, Condition, Digest, Population, Seed, Split};
-use weft_gen::Generator;
+use weft_core::{Architecture, Condition, Digest, ExampleSet, Population, Seed, Split, Value};
+use weft_gen::{ExampleEncoder, Generator};
 use weft_zoo::{Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
@@ -94,13 +94,14 @@ pub(super) fn key(session: &Session, done: &Done, version: u32) -> StageKey {
 fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed> {
     let config = &session.config.sample;
     let learnt = models::learn_from(session, done)?;
-    let asked = models::asked_conditions(session, done, &learnt)?;
+    let asked = |set| models::asked_conditions(session, done, &learnt, set);
+    let first = asked(0)?;
     let models = Models::new(session, &done.of(Stage::Train).folder, learnt.set.clone());
     let flow = models.flow()?;
-    asked.iter().try_for_each(|(_, condition)| models::check_condition(session.monitor, flow.schema(), condition))?;
+    first.iter().try_for_each(|(_, condition)| models::check_condition(session.monitor, flow.schema(), condition))?;
     let (own, names) = (models.own()?, models::own_names(session.config));
     let files: Vec<String> = names.iter().map(|name| format!("{}.safetensors", name.name())).collect();
-    let each = config.seeds * asked.len() * config.count;
+    let each = config.seeds * first.len() * config.count;
     session.monitor.start("sample", (own.len() * each) as u64, "networks");
     let (mut samplings, mut sampled) = (Vec::new(), 0);
     for (generator, file) in own.iter().zip(&files) {
@@ -108,7 +109,7 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
         let since = Instant::now();
         for i in 0..config.seeds {
             let mut set = Population::zeros(learnt.set.architecture().clone(), 0);
-            for (task, condition) in &asked {
+            for (task, condition) in &asked(i)? {
                 session.check_stop(Stage::Sample)?;
                 let seed = task.as_ref().map_or(seed_of(session, i), |task| seed_of(session, i).fork(task));
                 set.extend(&draw(session, generator.as_ref(), config.count, condition, seed)?)?;
@@ -122,11 +123,11 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
             sample_secs: since.elapsed().as_secs_f64() / each as f64,
             flops: generator.flops_per_sample(),
             file: file.clone(),
-            tasks: asked.iter().filter_map(|(task, _)| task.clone()).collect(),
+            tasks: first.iter().filter_map(|(task, _)| task.clone()).collect(),
         });
         let shape = |set: &Population| vec![set.len(), set.dim()];
         let tensors: Vec<_> = sets.iter().enumerate().map(|(i, set)| (format!("seed-{i}"), shape(set), set.data())).collect();
-        let described = match &asked[..] {
+        let described = match &first[..] {
             [(None, condition)] => describe(condition),
             _ => BTreeMap::new(),
         };
@@ -172,14 +173,25 @@ pub(super) fn sets(session: &Session, generator: &dyn Generator, condition: &Con
 }
 
 /// Samples networks beside those of the run and writes a file each.
-pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest) -> Result<Vec<PathBuf>> {
+///
+/// `shown` are the examples of the condition, if it has some.
+pub(crate) fn on_demand(
+    session: &Session,
+    done: &Done,
+    request: &SampleRequest,
+    shown: Option<&ExampleSet>,
+) -> Result<Vec<PathBuf>> {
     if session.data.is_none() {
         return streamed::on_demand(session, done, request);
     }
-    let Learnt { set, condition } = models::learn_from(session, done)?;
+    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
     let architecture = set.architecture().clone();
     let models = Models::new(session, &done.of(Stage::Train).folder, set);
-    let condition = asked_of(session, &condition, request)?;
+    let mut condition = asked_of(session, &condition, request)?;
+    if let Some(shown) = shown {
+        let vector = examples::encoder_of(done.of(Stage::Train))?.encode(shown)?;
+        condition = condition.with(ExampleEncoder::FIELD, Value::Vector(vector));
+    }
     models::check_condition(session.monitor, models.flow()?.schema(), &condition)?;
     let best = if session.config.refiner.is_some() { GeneratorName::Refined } else { GeneratorName::Flow };
     let generator = models.generator(request.generator.unwrap_or(best))?;

@@ -5,12 +5,13 @@
 //!   flow.safetensors        what samples
 //!   refiner*.safetensors    one file a refiner
 //!   hyper.safetensors       the hyper-decoder, if there is one
+//!   examples.safetensors    what encodes examples, where they are a condition
 //!   *.state.safetensors     training in progress: killed at any moment, it resumes from here bit for bit
 //!   training.json           losses and times
 //! ```
 
 use super::models::{self, Learnt, Models, RefinerPlan, Role};
-use super::{Done, Session, read_json, streamed, write_json};
+use super::{Done, Session, examples, read_json, streamed, write_json};
 use crate::cache::{Completed, Running};
 use crate::config::{FlowConfig, ZooConfig};
 use crate::report::data::TrainingCurve;
@@ -58,6 +59,8 @@ pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
         .setting("condition", &config.sample.condition)
         .setting("refiners", &plans.iter().map(|plan| (&plan.file, &plan.config)).collect::<std::collections::BTreeMap<_, _>>());
     let key = config.hyper.iter().fold(key, |key, hyper| key.setting("hyper", hyper));
+    let shows = config.generator.conditions().iter().any(|field| field.kind.examples().is_some());
+    let key = if shows { key.setting("example draws", &examples::DRAWS) } else { key };
     session.unless_fresh(key, |running| train(session, done, &plans, running))
 }
 
@@ -66,6 +69,7 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
         session.monitor.note("train: goes on where it stopped");
     }
     let folder = running.folder().to_owned();
+    let mut files = Vec::new();
     let trainings = if session.data.is_none() {
         let (codes, condition) = streamed::learn_from(session, done)?;
         vec![train_flow(session, &folder, (codes, &condition), &|flow| Ok(flow.save()))?]
@@ -76,6 +80,10 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
         let plans: Vec<RefinerPlan> =
             plans.iter().filter(|plan| learnt.set.tasks.is_none() || plan.role == Role::Chosen).cloned().collect();
         let (set, condition) = (&learnt.set, &learnt.condition);
+        if let Some(shown) = &learnt.shown {
+            models::write_artifact(&folder.join(examples::FILE), &shown.encoder.save())?;
+            files.push(examples::FILE.to_owned());
+        }
         let flow = train_flow(session, &folder, (set.code_set(), condition), &|flow| Ok(flow.decoded_by(set)?.save()))?;
         let mut trainings = vec![flow];
         trainings.extend(train_refiners(session, &folder, &learnt, &plans)?);
@@ -83,7 +91,7 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
         trainings
     };
     write_json(&folder.join("training.json"), &trainings)?;
-    let files: Vec<String> = trainings.iter().map(|t| format!("{}.safetensors", t.file)).collect();
+    files.extend(trainings.iter().map(|t| format!("{}.safetensors", t.file)));
     running.complete(&files.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -109,7 +117,7 @@ fn train_flow(
 }
 
 fn train_refiners(session: &Session, folder: &Path, learnt: &Learnt, plans: &[RefinerPlan]) -> Result<Vec<ModelTraining>> {
-    let Learnt { set, condition } = learnt;
+    let Learnt { set, condition, .. } = learnt;
     let (device, seed) = (&session.device, session.seed.fork("generator"));
     let models = Models::new(session, folder, set.clone());
     let dataset = session.dataset(Stage::Train)?;

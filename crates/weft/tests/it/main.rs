@@ -1,6 +1,7 @@
 //! Whole runs on tiny real networks: one binary, a module a concern.
 
 mod conditions;
+mod examples;
 mod interrupted;
 mod refused;
 mod run;

@@ -11,7 +11,7 @@ use weft_core::{Digest, HeldOutTasks, Part, Split, Task};
 use weft_zoo::{Filter, Purpose, Zoo};
 
 /// Two runs of every task that tells some of five classes from the others; the data are files.
-fn config(output: &Path, data: &Path, more: &[&str]) -> RunConfig {
+pub(crate) fn config(output: &Path, data: &Path, more: &[&str]) -> RunConfig {
     let text = format!(
         r#"
 [run]
@@ -76,7 +76,7 @@ fn points(folder: &Path) -> std::io::Result<()> {
 }
 
 /// A folder with these data.
-fn with_points() -> tempfile::TempDir {
+pub(crate) fn with_points() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
     points(dir.path()).expect("the data are written");
     dir
@@ -196,7 +196,7 @@ fn a_generator_learns_from_tasks_and_never_from_those_held_out() {
 }
 
 /// An error with all that caused it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 

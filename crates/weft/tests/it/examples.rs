@@ -1,0 +1,124 @@
+//! Conditions made of examples: a run over many tasks, and networks for a task that is shown.
+
+use crate::tasks::{chain, config, with_points};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use weft::config::{HyperConfig, RefinerConfig, RunConfig};
+use weft::{GeneratorName, Monitor, SampleRequest, Stage};
+use weft_core::{Dataset, Part, Population, Seed, Task};
+use weft_gen::examples::draw_examples;
+
+/// Generators that are shown eight examples of each output.
+fn shown(output: &Path, data: &Path) -> RunConfig {
+    let more = ["generator.flow.conditions=[{ examples = 8 }]", "sample.condition={}"];
+    let mut config = config(output, data, &more);
+    config.refiner = Some(RefinerConfig {
+        hinge: false,
+        steps: 300,
+        learning_rate: 3e-3,
+        width: 48,
+        blocks: 1,
+        batch_networks: 26,
+        batch_examples: 20,
+        pool: 520,
+        ..RefinerConfig::default()
+    });
+    config.hyper = Some(HyperConfig {
+        code_weight: 0.01,
+        steps: 300,
+        learning_rate: 3e-3,
+        width: 48,
+        blocks: 1,
+        batch_networks: 26,
+        batch_examples: 20,
+        ..HyperConfig::default()
+    });
+    config.baselines.refined.clear();
+    config
+}
+
+/// Writes arrays as they are, without a check.
+pub(crate) fn write_npz(path: &Path, (inputs, features): (&[f32], u64), labels: &[u8]) {
+    let mut writer = npyz::npz::NpzWriter::create(path).expect("a new file");
+    let mut add = |name: &str, descr: &str, shape: &[u64], bytes: &[u8]| {
+        let axes: Vec<String> = shape.iter().map(|axis| format!("{axis},")).collect();
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}\n", axes.concat());
+        let length = (header.len() as u16).to_le_bytes();
+        let array = [b"\x93NUMPY\x01\x00", length.as_slice(), header.as_bytes(), bytes].concat();
+        writer.zip_writer().start_file(format!("{name}.npy"), <_>::default()).expect("a new entry");
+        std::io::Write::write_all(writer.zip_writer(), &array).expect("room on the disk");
+    };
+    let bytes: Vec<u8> = inputs.iter().flat_map(|v| v.to_le_bytes()).collect();
+    add("x", "<f4", &[inputs.len() as u64 / features, features], &bytes);
+    add("y", "|u1", &[labels.len() as u64], labels);
+}
+
+/// Training examples of a task, in a file.
+pub(crate) fn examples_of(data: &Dataset, task: &Task, path: &Path) -> PathBuf {
+    let chosen = draw_examples(task, data.labels(Part::Train), 8, Seed::new(77));
+    let inputs: Vec<f32> = chosen.iter().flat_map(|&i| data.gather(i as usize..i as usize + 1)).collect();
+    let labels: Vec<u8> = chosen.iter().map(|&i| task.output(data.label(i as usize)) as u8).collect();
+    write_npz(path, (&inputs, data.num_features() as u64), &labels);
+    path.to_owned()
+}
+
+/// The mean accuracy of networks in files at a task, on validation examples.
+pub(crate) fn accuracy(files: &[PathBuf], data: &Dataset, task: &Task, zoo: &Path) -> f64 {
+    let architecture = weft_zoo::Zoo::open(zoo).expect("the run's zoo").architecture().clone();
+    let rows = files.iter().flat_map(|file| weft_zoo::read_checkpoint(file, &architecture).expect("a checkpoint"));
+    let networks = Population::new(architecture.clone(), rows.collect()).expect("rows of the architecture");
+    let tasks = vec![task.clone(); files.len()];
+    let cpu = weft_net::Device::cpu();
+    let found = weft_net::accuracies(&networks, (data, &tasks[..]), Part::Validation, &cpu).expect("a task each");
+    found.iter().sum::<f64>() / found.len() as f64
+}
+
+#[test]
+fn held_out_tasks_are_shown_by_examples_and_judged() {
+    let dir = with_points();
+    let config = shown(&dir.path().join("run"), dir.path());
+    let outcome = weft::run(&config, Stage::Export, &Monitor::silent()).unwrap();
+    let evaluation = outcome.report.unwrap().tasks.expect("a task zoo is judged by tasks").evaluation;
+    let row = |name: &str| evaluation.rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no row `{name}`"));
+    for name in ["flow + refiner", "hyper-decoder"] {
+        let (own, other) = (row(name).accuracy.mean, row(&format!("{name}, told another task")).accuracy.mean);
+        assert!(own > 0.85 && other < 0.75, "{name}: {own} told its task, {other} told another");
+        assert!((row(&format!("{name}, told no task")).accuracy.mean - 0.5).abs() < 0.05);
+    }
+    assert!(row("ridge").accuracy.mean > 0.5 && row("nearest task").accuracy.mean > 0.65);
+    // Each seed shows other examples, and what is told what is shown says something else of it.
+    let samples = weft_zoo::read_tensors(&dir.path().join("run/samples/hyper.safetensors"));
+    assert_eq!(samples.unwrap().tensors.len(), 1);
+    let flow = weft_zoo::read_tensors(&dir.path().join("run/generator/flow.safetensors")).unwrap();
+    assert_eq!(flow.metadata["fields"], "examples");
+    assert_eq!(flow.metadata["field.examples"], "vector 20", "two outputs, five classes, mean and deviation");
+
+    let data = weft_zoo::data::idx_folder(dir.path(), "points", 60).unwrap();
+    let task = Task::is_one_of(&"0+3".parse().unwrap(), 5).unwrap();
+    let file = examples_of(&data, &task, &dir.path().join("few.npz"));
+    let request = |examples: &Path, folder: &str| SampleRequest {
+        count: 3,
+        seed: 1,
+        condition: BTreeMap::from([("examples".to_owned(), examples.to_str().unwrap().into())]),
+        generator: Some(GeneratorName::Hyper),
+        folder: dir.path().join(folder),
+    };
+    let files = weft::sample(&config, &request(&file, "asked"), &Monitor::silent()).unwrap();
+    let reached = accuracy(&files, &data, &task, &dir.path().join("run/zoo"));
+    assert!(reached > 0.85, "shown 0+3: {reached}");
+
+    let refused = |inputs: &[f32], features: u64, labels: &[u8], reason: &str| {
+        let path = dir.path().join("refused.npz");
+        write_npz(&path, (inputs, features), labels);
+        let error = weft::sample(&config, &request(&path, "refused"), &Monitor::silent()).unwrap_err();
+        assert!(chain(&error).contains(reason), "{}", chain(&error));
+        assert!(!dir.path().join("refused").exists());
+    };
+    refused(&[0.0; 10], 5, &[0, 1], "they have 5 values each, and networks read 6");
+    refused(&[0.0; 12], 6, &[0, 2], "label 2 of example 1 is not below 2");
+    refused(&[0.0; 12], 6, &[1, 1], "none has the label 0");
+    refused(&[f32::NAN; 12], 6, &[0, 1], "not finite");
+    refused(&[0.0; 12], 6, &[0, 1, 1], "`x` has shape [2, 6], `y` [3]");
+    let absent = weft::sample(&config, &request(Path::new("absent.npz"), "refused"), &Monitor::silent()).unwrap_err();
+    assert_eq!(absent.kind(), weft::Kind::Missing);
+}

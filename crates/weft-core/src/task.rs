@@ -14,6 +14,8 @@ pub struct Task {
 impl Task {
     /// The label of a record that names its task.
     pub const LABEL: &'static str = "task";
+    /// The label of a record that describes its task in words.
+    pub const TEXT: &'static str = "description";
 
     /// A task by the output of each class.
     ///

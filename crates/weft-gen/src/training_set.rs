@@ -31,7 +31,7 @@ pub struct TrainingSet {
 /// The tasks of training runs, with the conditions that name them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunTasks {
-    /// The fields that networks are conditioned on, fitted on all training snapshots; `task` or `examples` is one of them.
+    /// The fields that networks are conditioned on, fitted on all training snapshots; `task`, `description` or `examples` is one of them.
     pub schema: Schema,
     /// The condition of each run's last snapshot, of the schema's fields: `[n]`, or `[draws · n]` where each has several, all runs
     /// after each other and then again.
@@ -118,7 +118,7 @@ impl TrainingSet {
     /// conditions a run, those of all runs come first, and then again.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is not one of each a run, or as many, or no field `task` or `examples` that tells tasks apart;
+    /// [`Error::Setting`] if there is not one of each a run, or as many, or no field `task`, `description` or `examples` that tells tasks apart;
     /// conditions that do not fit their fields' types.
     pub fn with_tasks(mut self, fields: &[FieldSpec], conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
         let count = self.finals.len();
@@ -127,9 +127,9 @@ impl TrainingSet {
             return Err(Error::Setting { setting: "tasks", expected: "one, and a condition, for each run", got });
         }
         let schema = Schema::fit(fields, &self.conditions)?;
-        if [Task::LABEL, ExampleEncoder::FIELD].iter().all(|name| schema.field(name).is_err()) {
+        if [Task::LABEL, Task::TEXT, ExampleEncoder::FIELD].iter().all(|name| schema.field(name).is_err()) {
             let names: Vec<_> = schema.fields.iter().map(|field| field.name.as_str()).collect();
-            let expected = "fields of which `task` is one, or `examples`, for networks of many tasks";
+            let expected = "fields of which `task` is one, `description` or `examples`, for networks of many tasks";
             return Err(Error::Setting { setting: "conditions", expected, got: names.join(", ") });
         }
         let conditions: Vec<_> = conditions.iter().map(|condition| condition.restricted_to(&schema)).collect();

@@ -137,6 +137,9 @@ pub enum Error {
         /// The stage.
         stage: &'static str,
     },
+    /// Tasks are to be described in words, and no one says how classes are called.
+    #[error("tasks are told by `description`, and the run file does not name the classes")]
+    WithoutNames,
     /// A network names no task in a zoo whose networks do.
     #[error("run `{run}` names no task, and others of its zoo do")]
     WithoutTask {

@@ -28,6 +28,7 @@ mod run;
 mod samples;
 mod stages;
 pub mod structure;
+pub mod text;
 pub mod zoos;
 
 pub use error::{Error, Kind, Result};

@@ -21,6 +21,7 @@ mod memory;
 mod overrides;
 mod recipe;
 mod refiner;
+mod text;
 mod zoo;
 
 pub(crate) use condition::condition_of;
@@ -39,6 +40,7 @@ pub use recipe::{
     SnapshotsConfig,
 };
 pub use refiner::RefinerConfig;
+pub use text::{BertConfig, TextConfig};
 pub use zoo::{ExistingZooConfig, SubsetsConfig, TasksConfig, TrainZooConfig, ZooConfig};
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +74,9 @@ pub struct RunConfig {
     /// What learns the distribution of codes.
     #[serde(default)]
     pub generator: GeneratorConfig,
+    /// How texts of conditions become numbers.
+    #[serde(default, skip_serializing_if = "TextConfig::is_default")]
+    pub text: TextConfig,
     /// How the flow's differential equation is solved.
     #[serde(default)]
     pub sampler: SamplerConfig,
@@ -186,9 +191,17 @@ impl RunConfig {
 
     /// Checks what networks of many tasks leave undefined, and what needs them.
     fn check_tasks(&self) -> Result<(), (&'static str, String)> {
+        let describes = |field: &FieldConfig| field.name == Task::TEXT && field.kind == FieldKindName::Text;
         let names_task = |field: &FieldConfig| {
-            field.kind.examples().is_some() || (field.name == Task::LABEL && field.kind == FieldKindName::Classes)
+            field.kind.examples().is_some()
+                || describes(field)
+                || (field.name == Task::LABEL && field.kind == FieldKindName::Classes)
         };
+        if let Some(TasksConfig::Subsets(subsets)) = self.zoo.tasks() {
+            let expected = "the names of all classes, where `description` is a condition";
+            let is_named = !subsets.names.is_empty() || !self.generator.conditions().iter().any(describes);
+            require("zoo.train.tasks.subsets.names", expected, is_named, "none")?;
+        }
         if self.zoo.tasks().is_none() {
             let is_trained = matches!(self.zoo, ZooConfig::Train(_));
             if is_trained && self.generator.conditions().iter().any(|field| field.kind.examples().is_some()) {

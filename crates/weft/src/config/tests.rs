@@ -130,7 +130,7 @@ fn runs_are_counted_or_follow_from_tasks() {
     let tasks = "[zoo.train]\nlicence = \"MIT\"\ntasks.subsets = { held-out-pairs = 3 }\n";
     let text = RUN.replace("[zoo.train]\nruns = 4\nheld-out-runs = 2\n", tasks);
     let config = parse(&text).unwrap();
-    let expected = SubsetsConfig { held_out_pairs: 3, per_task: 1, held_out_containing: vec![], held_out_singles: 0 };
+    let expected = SubsetsConfig { held_out_pairs: 3, per_task: 1, ..SubsetsConfig::default() };
     assert_eq!(config.zoo.tasks(), Some(&TasksConfig::Subsets(expected)));
     assert_eq!(parse(&config.to_toml()).unwrap(), config);
     let check = |text: &str, from: &str, to: &str, expected: &str| {
@@ -326,6 +326,7 @@ fn a_resolved_config_parses_to_itself() {
         include_str!("../../../../configs/h4-mnist-zoo-cnn.toml"),
         include_str!("../../../../configs/h5-mnist-tasks.toml"),
         include_str!("../../../../configs/recipes.toml"),
+        include_str!("../../../../configs/h5-mnist-tasks-text.toml"),
         include_str!("../../../../configs/few-examples.toml"),
     ];
     for text in texts {

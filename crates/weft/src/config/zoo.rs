@@ -3,7 +3,7 @@
 use super::{GridConfig, RecipeConfig, require};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use weft_core::{ClassSet, HeldOutTasks};
+use weft_core::{ClassSet, HeldOutTasks, Task};
 
 /// Where the networks come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,9 @@ pub struct SubsetsConfig {
     /// Single sets that are held out while their complements are trained: an easier question, which others ask.
     #[serde(skip_serializing_if = "is_zero")]
     pub held_out_singles: usize,
+    /// Names of the data's classes, in their order: records then describe their tasks in words, `description = "zero, three or seven"`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// All sets with each of these classes, and their complements, are held out as well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub held_out_containing: Vec<u32>,
@@ -68,11 +71,19 @@ pub struct SubsetsConfig {
 
 impl Default for SubsetsConfig {
     fn default() -> Self {
-        Self { held_out_pairs: 10, per_task: 1, held_out_containing: Vec::new(), held_out_singles: 0 }
+        Self { held_out_pairs: 10, per_task: 1, held_out_containing: Vec::new(), held_out_singles: 0, names: Vec::new() }
     }
 }
 
 impl SubsetsConfig {
+    /// A task in words, such as `zero, three or seven`; none if the classes have no names.
+    pub(crate) fn describe(&self, task: &Task) -> Option<String> {
+        let inside = (0..task.num_classes() as u32).filter(|&class| task.output(class) == 1);
+        let names: Vec<&str> = inside.map(|class| self.names.get(class as usize).map(String::as_str)).collect::<Option<_>>()?;
+        let (last, others) = names.split_last()?;
+        Some(if others.is_empty() { (*last).to_owned() } else { format!("{} or {last}", others.join(", ")) })
+    }
+
     /// The domain's form of what is held out.
     pub(crate) fn held_out(&self) -> weft_core::Result<HeldOutTasks> {
         let classes = &self.held_out_containing;
@@ -110,6 +121,12 @@ pub struct ExistingZooConfig {
 }
 
 impl ZooConfig {
+    /// A task in words, where the run file names the classes.
+    pub(crate) fn describe(&self, task: &Task) -> Option<String> {
+        let TasksConfig::Subsets(subsets) = self.tasks()?;
+        subsets.describe(task)
+    }
+
     /// The tasks that runs are trained on, if these are not the data's own.
     #[must_use]
     pub fn tasks(&self) -> Option<&TasksConfig> {

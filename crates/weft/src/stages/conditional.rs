@@ -18,7 +18,9 @@ use crate::{Error, GeneratorName, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-use weft_core::{Architecture, ClassSet, Condition, Dataset, Digest, Part, Population, Recipe, Seed, Split, Task};
+use weft_core::{
+    Architecture, ClassSet, Condition, Dataset, Digest, FieldType, Part, Population, Recipe, Seed, Split, Task, Value,
+};
 use weft_eval::conditional::{TaskMeasurements, TaskRowKind, evaluate_tasks};
 use weft_gen::{Generator, RidgeGenerator};
 use weft_net::RunResult;
@@ -71,7 +73,7 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     let Learnt { set, condition, shown } = models::learn_from(session, done)?;
     let bench = Bench { shown, ..bench };
     // What the run file asks for in general, without the task.
-    let others = condition.iter().filter(|(field, _)| *field != Task::LABEL);
+    let others = condition.iter().filter(|(field, _)| *field != Task::LABEL && *field != Task::TEXT);
     let condition = others.fold(Condition::unknown(), |condition, (field, value)| condition.with(field, value.clone()));
     let models = Models::new(session, &done.of(Stage::Train).folder, set.clone());
     let samples = sample::samples_of(done.of(Stage::Sample), zoo.architecture(), session.config.sample.seeds)?;
@@ -228,7 +230,8 @@ impl<'a> Bench<'a> {
     fn generator(&self, generator: &dyn Generator, samples: &Samples, base: &Condition) -> Result<Vec<TaskMeasurements>> {
         let (session, count, name) = (self.session, self.session.config.sample.count, generator.name());
         session.monitor.start(&format!("measure {name}"), samples.sets.len() as u64, "sets");
-        let (mut told, mut other, mut nothing) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut told, mut other, mut nothing, mut random) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let reads_texts = session.fields().iter().any(|field| field.name == Task::TEXT && field.kind == FieldType::Text);
         let mut differ = vec![0.0; self.tasks.len()];
         // Samples lie task by task; those of a generator that knows no tasks serve them all.
         let block = |task: &Task| samples.sampling.tasks.iter().position(|name| name == task.name()).unwrap_or(0) * count;
@@ -243,6 +246,9 @@ impl<'a> Bench<'a> {
             let seed = sample::seed_of(session, set).fork("no task");
             let of_none = self.predictions(&sample::draw(session, generator, count, base, seed)?)?;
             nothing.push((0..said.len()).map(|t| of(t, &of_none)).collect());
+            if reads_texts {
+                random.push((0..said.len()).map(|t| self.of_random_text(generator, base, (t, set))).collect::<Result<_>>()?);
+            }
             session.monitor.progress(set as u64 + 1);
         }
         session.monitor.finish();
@@ -252,7 +258,18 @@ impl<'a> Bench<'a> {
             of: Some(name.to_owned()),
             ..row(&format!("{name}, {what}"), TaskRowKind::Control, accuracy)
         };
-        Ok(vec![own, control("told another task", other), control("told no task", nothing)])
+        let random = reads_texts.then(|| control("told a random text", random));
+        Ok([own, control("told another task", other), control("told no task", nothing)].into_iter().chain(random).collect())
+    }
+
+    /// Accuracies at a task of samples that are told random letters, in words as long as those of its text.
+    fn of_random_text(&self, generator: &dyn Generator, base: &Condition, (task, set): (usize, usize)) -> Result<Vec<f64>> {
+        let (session, name) = (self.session, self.tasks[task].name());
+        let seed = sample::seed_of(session, set).fork("random text").fork(name);
+        let text = session.config.zoo.describe(&self.tasks[task]).ok_or(Error::WithoutNames)?;
+        let told = base.clone().with(Task::TEXT, Value::Text(random_text(&text, seed.fork("letters"))));
+        let networks = sample::draw(session, generator, session.config.sample.count, &session.encode_texts(told)?, seed)?;
+        Ok(self.predictions(&networks)?.iter().map(|said| self.accuracy(task, said)).collect())
     }
 
     /// A held-out task that is neither this one nor its complement: the one half way round.
@@ -343,6 +360,13 @@ fn row(name: &str, kind: TaskRowKind, accuracy: Vec<Vec<Vec<f64>>>) -> TaskMeasu
     TaskMeasurements { name: name.to_owned(), kind, accuracy, ..TaskMeasurements::default() }
 }
 
+/// A text with other letters.
+fn random_text(text: &str, seed: Seed) -> String {
+    let letters = seed.indices(text.len(), 26);
+    let replace = |(c, letter): (char, &u32)| if c.is_alphanumeric() { char::from(b'a' + *letter as u8) } else { c };
+    text.chars().zip(&letters).map(replace).collect()
+}
+
 /// The networks that differ least in so many classes of two outputs each, at most [`NEAREST`], and whether they do once their outputs are exchanged.
 fn nearest_of(differ: impl Iterator<Item = usize>, classes: usize) -> Vec<(usize, bool)> {
     let nearer: Vec<(usize, bool)> = differ.map(|count| (count.min(classes - count), classes - count < count)).collect();
@@ -387,6 +411,13 @@ mod tests {
     fn a_task_and_its_complement_are_one_cluster() {
         let clusters: BTreeSet<String> = ["0+3", "1+2", "0", "1+2+3"].iter().map(|t| cluster(&task(t), 4).unwrap()).collect();
         assert_eq!(clusters.len(), 2);
+    }
+
+    #[test]
+    fn random_texts_keep_the_words_lengths() {
+        let text = random_text("zero, three or 7", Seed::new(1));
+        assert_eq!(text.split(' ').map(str::len).collect::<Vec<_>>(), [5, 5, 2, 1]);
+        assert!(text != random_text("zero, three or 7", Seed::new(2)) && text.as_bytes()[4] == b',');
     }
 
     #[test]

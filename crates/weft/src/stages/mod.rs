@@ -25,15 +25,16 @@ pub(crate) use runs::tasks_of;
 pub(crate) use sample::on_demand;
 
 use crate::cache::{self, Completed, Running, StageKey, State};
-use crate::config::RunConfig;
+use crate::config::{FieldKindName, RunConfig};
 use crate::report::Report;
 use crate::run::{Stage, StageOutcome};
+use crate::text::TextEncoder;
 use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use weft_core::products::Place;
-use weft_core::{Dataset, Digest, FieldSpec, Monitor, Population, Record, Seed};
+use weft_core::{Condition, Dataset, Digest, FieldSpec, FieldType, Monitor, Population, Record, Seed, Value};
 use weft_eval::Estimate;
 use weft_net::Device;
 use weft_zoo::Zoo;
@@ -49,6 +50,8 @@ pub(crate) struct Session<'a> {
     /// The examples with their digest; without them, networks are not held but read in pieces.
     pub(crate) data: Option<(Dataset, Digest)>,
     pub(crate) seed: Seed,
+    /// What encodes texts, where it is a trained encoder.
+    text: Option<TextEncoder>,
 }
 
 /// The stages that are complete, for those that come after them.
@@ -77,10 +80,12 @@ impl<'a> Session<'a> {
             let digest = dataset.digest();
             (dataset, digest)
         });
+        let has_text = config.generator.conditions().iter().any(|field| field.kind == FieldKindName::Text);
+        let text = config.text.folder().filter(|_| has_text).map(|folder| TextEncoder::open(&folder)).transpose()?;
         let output = config.run.output.clone();
         std::fs::create_dir_all(&output).map_err(Error::io("create", &output))?;
         weft_zoo::write_atomic(&output.join("run.toml"), config.to_toml().as_bytes())?;
-        Ok(Self { config, monitor, output, device, place, data, seed: Seed::new(config.run.seed) })
+        Ok(Self { config, monitor, output, device, place, data, seed: Seed::new(config.run.seed), text })
     }
 
     /// The examples, for a stage that does nothing without.
@@ -88,10 +93,32 @@ impl<'a> Session<'a> {
         self.data.as_ref().map(|(dataset, _)| dataset).ok_or(Error::RunWithoutData { stage: stage.name() })
     }
 
-    /// The fields that the generator is to be conditioned on.
+    /// The fields that the generator is to be conditioned on, as people and records say them.
     pub(crate) fn fields(&self) -> Vec<FieldSpec> {
         let num_classes = self.data.as_ref().map(|(dataset, _)| dataset.num_classes());
         self.config.generator.conditions().iter().map(|field| field.to_field(num_classes)).collect()
+    }
+
+    /// The same fields as the generator learns them: texts of a trained encoder are vectors.
+    pub(crate) fn learnt_fields(&self) -> Vec<FieldSpec> {
+        let mut fields = self.fields();
+        let texts = fields.iter_mut().filter(|field| self.text.is_some() && field.kind == FieldType::Text);
+        texts.for_each(|field| field.kind = FieldType::Vector);
+        fields
+    }
+
+    /// A condition as the generator learns it: its texts encoded, if that takes a trained encoder.
+    pub(crate) fn encode_texts(&self, condition: Condition) -> Result<Condition> {
+        let Some(encoder) = &self.text else { return Ok(condition) };
+        condition.clone().iter().try_fold(condition, |condition, (field, value)| match value {
+            Value::Text(text) => Ok(condition.with(field, Value::Vector(encoder.encode(text)?))),
+            _ => Ok(condition),
+        })
+    }
+
+    /// What a checkpoint's record says of the fields, as the generator learns it.
+    pub(crate) fn condition_of(&self, record: &Record) -> Result<Condition> {
+        self.encode_texts(record.condition(&self.fields())?)
     }
 
     /// Completes a stage; whether it was already is said with it.

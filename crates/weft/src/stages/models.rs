@@ -45,8 +45,8 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
     let tasks = tasks_of(finals.iter().map(Entry::record), canonical.architecture(), num_classes)?;
     let raw_finals = raw.load(&raw_finals, Purpose::Fit)?.select(&order);
     let fields = session.fields();
-    let conditions = all.iter().map(|entry| entry.record().condition(&fields)).collect::<weft_core::Result<_>>()?;
-    let condition = default_condition(session.config, &fields, &finals)?;
+    let conditions = all.iter().map(|entry| session.condition_of(entry.record())).collect::<Result<_>>()?;
+    let condition = session.encode_texts(default_condition(session.config, &fields, &finals)?)?;
     let codec = Arc::new(encode::codec_of(session, done.of(Stage::Encode))?);
     let mut set = TrainingSet::new(
         codec,
@@ -68,28 +68,33 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
     let config = session.config;
     let follows_tasks = names_tasks(&fields) || config.refiner.is_some() || config.hyper.is_some();
     if let Some(mut tasks) = tasks.filter(|_| follows_tasks) {
-        let mut conditions = finals.iter().map(|entry| entry.record().condition(&fields)).collect::<weft_core::Result<Vec<_>>>()?;
+        let mut conditions = finals.iter().map(|entry| session.condition_of(entry.record())).collect::<Result<Vec<_>>>()?;
         if let Some(shown) = &shown {
             conditions = shown.of_runs(session, &conditions, (&tasks, &runs(&finals)));
             tasks = vec![tasks; DRAWS].concat();
         }
-        set = set.with_tasks(&fields, &conditions, tasks)?;
+        set = set.with_tasks(&session.learnt_fields(), &conditions, tasks)?;
     }
     Ok(Learnt { set, condition, shown })
 }
 
-/// Whether conditions have a field that names or shows tasks.
+/// Whether conditions have a field that names, describes or shows tasks.
 pub(super) fn names_tasks(fields: &[FieldSpec]) -> bool {
     let names = |field: &FieldSpec| field.name == Task::LABEL && matches!(field.kind, FieldType::Classes { .. });
-    fields.iter().any(|field| names(field) || field.name == ExampleEncoder::FIELD)
+    let tells = |field: &FieldSpec| field.name == ExampleEncoder::FIELD || field.name == Task::TEXT;
+    fields.iter().any(|field| names(field) || tells(field))
 }
 
-/// The condition that asks for a task on behalf of a set of samples: as the generator is told tasks, by name, by examples or both.
+/// The condition that asks for a task on behalf of a set of samples: as the generator is told tasks, by name, by a text, by examples or all.
 pub(super) fn ask(session: &Session, shown: Option<&Shown>, base: &Condition, (task, set): (&Task, usize)) -> Result<Condition> {
     let fields = session.fields();
     let mut condition = base.clone();
     if fields.iter().any(|field| field.name == Task::LABEL && matches!(field.kind, FieldType::Classes { .. })) {
         condition = condition.with(Task::LABEL, Value::Classes(task.name().parse()?));
+    }
+    if fields.iter().any(|field| field.name == Task::TEXT && field.kind == FieldType::Text) {
+        let text = session.config.zoo.describe(task).ok_or(Error::WithoutNames)?;
+        condition = session.encode_texts(condition.with(Task::TEXT, Value::Text(text)))?;
     }
     Ok(shown.map_or(condition.clone(), |shown| shown.show(&condition, task, examples::seed_of(session, task, set))))
 }

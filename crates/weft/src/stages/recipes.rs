@@ -22,7 +22,7 @@ use weft_zoo::{Entry, Filter, Purpose, Zoo};
 /// What is measured of a network.
 const FIGURES: [&str; 3] = ["norm", "accuracy", "sharpness"];
 /// Noise, relative to each weight, whose cost in validation loss is the sharpness.
-const NOISE: f64 = 0.1;
+const NOISE: f64 = 0.3;
 /// What a condition says of a recipe.
 const FIELDS: [&str; 6] = ["learning-rate", "weight-decay", "batch-size", "steps", "epochs", "optimizer"];
 

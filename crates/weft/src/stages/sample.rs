@@ -146,6 +146,7 @@ pub(super) fn describe(condition: &Condition) -> BTreeMap<String, String> {
 /// The run's condition with what a request says otherwise.
 pub(super) fn asked_of(session: &Session, condition: &Condition, request: &SampleRequest) -> Result<Condition> {
     let asked = condition_of(&request.condition, &session.fields())?;
+    let asked = session.encode_texts(asked)?;
     Ok(asked.iter().fold(condition.clone(), |condition, (field, value)| condition.with(field, value.clone())))
 }
 

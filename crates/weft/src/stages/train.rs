@@ -61,6 +61,7 @@ pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
     let key = config.hyper.iter().fold(key, |key, hyper| key.setting("hyper", hyper));
     let shows = config.generator.conditions().iter().any(|field| field.kind.examples().is_some());
     let key = if shows { key.setting("example draws", &examples::DRAWS) } else { key };
+    let key = session.text.iter().fold(key, |key, encoder| key.input("text encoder", encoder.digest()));
     session.unless_fresh(key, |running| train(session, done, &plans, running))
 }
 
@@ -178,7 +179,7 @@ fn check_tasks(session: &Session, learnt: &Learnt, plans: &[RefinerPlan]) -> Res
 fn conditions(session: &Session, set: &CodeSet) -> Vec<FieldSpec> {
     let default = FlowConfig::default().conditions;
     let is_imported = matches!(session.config.zoo, ZooConfig::Existing(_));
-    let mut fields = session.fields();
+    let mut fields = session.learnt_fields();
     fields.retain(|FieldSpec { name: field, .. }| {
         let is_known = set.conditions.iter().any(|condition| condition.get(field).is_some());
         let is_kept = is_known || !is_imported || !default.iter().any(|default| &default.name == field);

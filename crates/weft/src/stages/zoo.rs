@@ -136,8 +136,10 @@ impl Job<'_> {
 
     fn records(&self, run: &PlannedRun, result: &RunResult, train_secs: f64) -> Result<Vec<Record>> {
         let task = run.task.iter().map(|task| (Task::LABEL.to_owned(), task.name().to_owned()));
+        let text = run.task.iter().filter_map(|task| self.session.config.zoo.describe(task));
+        let text = text.map(|text| (Task::TEXT.to_owned(), text));
         let recipe = run.recipe.iter().map(|(name, _)| (runs::RECIPE.to_owned(), name.clone()));
-        let labels: BTreeMap<String, String> = task.chain(recipe).collect();
+        let labels: BTreeMap<String, String> = task.chain(text).chain(recipe).collect();
         let recipe = self.recipe_of(run)?;
         let last = result.snapshots.len() - 1;
         let record = |(i, snapshot): (usize, &weft_net::Snapshot)| Record {

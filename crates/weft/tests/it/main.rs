@@ -7,6 +7,7 @@ mod refused;
 mod run;
 mod streamed;
 mod tasks;
+mod text;
 
 use std::path::Path;
 use weft::config::RunConfig;

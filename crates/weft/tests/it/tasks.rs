@@ -8,7 +8,7 @@ use weft::report::data::TaskRowKind;
 use weft::zoos::{self, Selection};
 use weft::{Event, GeneratorName, Kind, Monitor, SampleRequest, Stage};
 use weft_core::{Digest, HeldOutTasks, Part, Split, Task};
-use weft_zoo::{Filter, Purpose, Zoo};
+use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Two runs of every task that tells some of five classes from the others; the data are files.
 pub(crate) fn config(output: &Path, data: &Path, more: &[&str]) -> RunConfig {
@@ -380,4 +380,33 @@ fn held_out_tasks_are_judged_beside_networks_trained_for_them() {
     assert_eq!(found.num_sampled, 8);
     let error = weft::structure::measure(&request(Some("digits")), &Monitor::silent()).unwrap_err();
     assert!(error.hint().unwrap().contains("leave `--data` out"), "{error}");
+}
+
+/// A task in words is a condition like its set of classes, by hashes and by a trained encoder.
+#[test]
+fn tasks_are_told_in_words() {
+    let dir = with_points();
+    let names = "zoo.train.tasks.subsets.names = [\"red\", \"green\", \"blue\", \"black\", \"white\"]";
+    let fields = "generator.flow.conditions = [{ text = \"description\" }]";
+    let settings = [names, fields, "sample.condition = {}"].map(|setting| setting.replace(" = ", "="));
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let config = function_aware(config(&dir.path().join("run"), dir.path(), &settings));
+    let outcome = weft::run(&config, Stage::Export, &Monitor::silent()).unwrap();
+    let evaluation = outcome.report.unwrap().tasks.expect("a task zoo").evaluation;
+    let zoo = Zoo::open(&dir.path().join("run/zoo")).unwrap();
+    let label = |task: &str| {
+        let of_task = |entry: &Entry| entry.record().labels.get("task").is_some_and(|label| label == task);
+        let record = zoo.records(&Filter::default()).unwrap().into_iter().find(of_task).unwrap();
+        record.record().labels["description"].clone()
+    };
+    assert_eq!(["3", "1+4", "0+2+3"].map(label), ["black", "green or white", "red, blue or black"]);
+    let accuracy = |name: &str| evaluation.rows.iter().find(|row| row.name == name).unwrap().accuracy.mean;
+    let [told, other, random] =
+        ["", ", told another task", ", told a random text"].map(|what| accuracy(&format!("hyper-decoder{what}")));
+    assert!(told > 0.75 && other < told - 0.1 && random < told - 0.1, "{told}, {other} and {random}");
+    let verdict = evaluation.verdicts.iter().find(|verdict| verdict.generator == "hyper-decoder").unwrap();
+    let controls = evaluation.comparisons.iter().filter(|c| c.ours == "hyper-decoder" && c.with.contains(", told ")).count();
+    assert!(verdict.uses_condition && controls == 3, "{verdict:?}, {controls} controls");
+    let refused = |more: &str| RunConfig::parse(&config.to_toml(), "run.toml", &[more.to_owned()]).unwrap_err().to_string();
+    assert!(refused("zoo.train.tasks.subsets.names=[]").contains("the names of all classes, where `description` is a condition"));
 }

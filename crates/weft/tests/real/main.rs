@@ -3,6 +3,7 @@
 
 mod data;
 mod run;
+mod text;
 
 use std::path::PathBuf;
 

@@ -117,12 +117,12 @@ pub(in crate::stages) fn learn_from(session: &Session, done: &Done) -> Result<(C
     let final_codes: Vec<f32> = rows.filter(|(_, entry)| is_final(entry)).flat_map(|(code, _)| code.to_vec()).collect();
     let finals: Vec<Entry> = entries.iter().filter(|e| is_final(e)).cloned().collect();
     let fields = session.fields();
-    let conditions = entries.iter().map(|entry| entry.record().condition(&fields)).collect::<weft_core::Result<_>>()?;
+    let conditions = entries.iter().map(|entry| session.condition_of(entry.record())).collect::<crate::Result<_>>()?;
     let set = CodeSet {
         code_len: span.rank(),
         codes: Arc::new(span.codes().to_vec()),
         final_codes: Arc::new(final_codes),
         conditions: Arc::new(conditions),
     };
-    Ok((set, models::default_condition(session.config, &fields, &finals)?))
+    Ok((set, session.encode_texts(models::default_condition(session.config, &fields, &finals)?)?))
 }

@@ -4,7 +4,7 @@ use crate::tasks::{chain, config, with_points};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use weft::config::{HyperConfig, RefinerConfig, RunConfig};
-use weft::{GeneratorName, Monitor, SampleRequest, Stage};
+use weft::{GeneratorName, GuideRequest, Monitor, SampleOptions, SampleRequest, Stage};
 use weft_core::{Dataset, Part, Population, Seed, Task};
 use weft_gen::examples::draw_examples;
 
@@ -106,6 +106,21 @@ fn held_out_tasks_are_shown_by_examples_and_judged() {
     let files = weft::sample(&config, &request(&file, "asked"), &Monitor::silent()).unwrap();
     let reached = accuracy(&files, &data, &task, &dir.path().join("run/zoo"));
     assert!(reached > 0.85, "shown 0+3: {reached}");
+
+    let guide = |examples: PathBuf, steps| SampleOptions { guide: Some(GuideRequest { examples, scale: 1.0, steps }) };
+    let of_flow =
+        |folder: &str| SampleRequest { generator: Some(GeneratorName::Flow), condition: BTreeMap::new(), ..request(&file, folder) };
+    let files = weft::sample_with(&config, &of_flow("guided"), &guide(file.clone(), Some(12)), &Monitor::silent()).unwrap();
+    let metadata = weft_zoo::read_metadata(&files[0]).unwrap();
+    assert_eq!(metadata["generator"], "flow, guided");
+    assert!(metadata["guide"].starts_with("scale 1, 16 examples, "), "{}", metadata["guide"]);
+    let free = weft::sample(&config, &of_flow("free"), &Monitor::silent()).unwrap();
+    let [steered, free] = [files, free].map(|files| accuracy(&files, &data, &task, &dir.path().join("run/zoo")));
+    assert!(steered > 0.8 && steered > free + 0.2, "{steered} of guided samples, {free} of others");
+    let error = weft::sample_with(&config, &request(&file, "refused"), &guide(file.clone(), None), &Monitor::silent()).unwrap_err();
+    assert_eq!(error.to_string(), "what examples guide must be the flow, refined or not, got hyper");
+    let error = weft::sample_with(&config, &of_flow("refused"), &guide(file.clone(), Some(0)), &Monitor::silent()).unwrap_err();
+    assert_eq!(error.to_string(), "the number of guided steps must be 1 or more, got 0");
 
     let refused = |inputs: &[f32], features: u64, labels: &[u8], reason: &str| {
         let path = dir.path().join("refused.npz");

@@ -79,11 +79,14 @@ impl Task {
 
 /// Which binary tasks over a data set's classes are never trained on.
 ///
-/// A set of classes and its complement are a pair: one function with the outputs exchanged. Pairs are never parted.
+/// A set of classes and its complement are a pair: one function with the outputs exchanged. Pairs are not parted, but for
+/// [`HeldOutTasks::singles`], which whoever exchanges the outputs of the complement's network has solved.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HeldOutTasks {
     /// Pairs that are chosen by the digest of their names.
     pub pairs: usize,
+    /// Single sets that are held out while their complements are not, of the pairs that come next by these digests.
+    pub singles: usize,
     /// All sets that contain each of these classes, and their complements, are held out as well.
     pub containing: Option<ClassSet>,
 }
@@ -96,7 +99,8 @@ impl HeldOutTasks {
     ///
     /// A pair is named by its set with class 0, a bar and the complement, as in `0+3|1+2`. Of all pairs, those are held out whose
     /// names have the lowest BLAKE3 digests. So what is held out depends on the number of classes and of pairs alone: not on a seed or an
-    /// order, and a larger number of pairs holds out the same and more.
+    /// order, and a larger number of pairs holds out the same and more. Of a pair that is parted, the set is held out whose own name has the
+    /// lower digest.
     ///
     /// # Errors
     /// [`Error::HeldOut`] if there are too few or too many classes, or no task or none to train on would be left;
@@ -109,23 +113,27 @@ impl HeldOutTasks {
         let whole = (1u32 << num_classes) - 1;
         let set = |mask: u32| ClassSet::new((0..num_classes as u32).filter(|class| mask >> class & 1 == 1));
         let pairs = (1..whole).step_by(2).map(|mask| Ok((set(mask)?, set(whole ^ mask)?))).collect::<Result<Vec<_>>>()?;
-        let mut by_digest: Vec<_> =
-            pairs.iter().map(|(a, b)| (*Digest::of_bytes(format!("{a}|{b}").as_bytes()).as_bytes(), a)).collect();
+        let digest = |name: &str| *Digest::of_bytes(name.as_bytes()).as_bytes();
+        let mut by_digest: Vec<_> = pairs.iter().map(|pair| (digest(&format!("{}|{}", pair.0, pair.1)), pair)).collect();
         by_digest.sort();
-        let mut held_out: BTreeSet<&ClassSet> = by_digest.into_iter().take(self.pairs).map(|(_, set)| set).collect();
+        let mut by_digest = by_digest.into_iter().map(|(_, pair)| pair);
+        let mut held_out: BTreeSet<&ClassSet> = by_digest.by_ref().take(self.pairs).map(|(a, _)| a).collect();
+        let lower = |(a, b): &'_ (ClassSet, ClassSet)| digest(&a.to_string()) < digest(&b.to_string());
+        let singles: BTreeSet<&ClassSet> =
+            by_digest.take(self.singles).map(|pair| if lower(pair) { &pair.0 } else { &pair.1 }).collect();
         if let Some(containing) = &self.containing {
             containing.check(num_classes)?;
             let contains = |set: &ClassSet| containing.classes().iter().all(|&class| set.contains(class));
             held_out.extend(pairs.iter().filter(|(a, b)| contains(a) || contains(b)).map(|(a, _)| a));
         }
-        match held_out.len() {
+        match held_out.len() + singles.len() {
             0 => return refuse("no task is held out".to_owned()),
             count if count >= pairs.len() => {
                 return refuse(format!("all {} pairs of tasks are, and none is left to train on", pairs.len()));
             }
             _ => {}
         }
-        let of = |(a, b): &(ClassSet, ClassSet)| [a, b].map(|set| (set.clone(), held_out.contains(a)));
+        let of = |(a, b): &(ClassSet, ClassSet)| [a, b].map(|set| (set.clone(), held_out.contains(a) || singles.contains(set)));
         let mut sets: Vec<_> = pairs.iter().flat_map(of).collect();
         sets.sort();
         Ok(sets)
@@ -153,7 +161,7 @@ mod tests {
     #[test]
     fn ten_classes_have_1022_tasks_of_which_the_same_20_are_held_out() {
         let held_out = |pairs: usize| {
-            let sets = HeldOutTasks { pairs, containing: None }.divide(10).unwrap();
+            let sets = HeldOutTasks { pairs, ..HeldOutTasks::default() }.divide(10).unwrap();
             assert_eq!(sets.len(), 1_022);
             sets.into_iter().filter(|(_, held_out)| *held_out).map(|(set, _)| set.to_string()).collect::<Vec<_>>()
         };
@@ -180,12 +188,28 @@ mod tests {
     ];
 
     #[test]
+    fn singles_have_their_complements_in_training() {
+        let held_out = |pairs: usize, singles: usize| {
+            let division = HeldOutTasks { pairs, singles, containing: None }.divide(10).unwrap();
+            division.into_iter().filter(|(_, held_out)| *held_out).map(|(set, _)| set).collect::<BTreeSet<_>>()
+        };
+        let twenty = held_out(0, 20);
+        assert_eq!(twenty.len(), 20);
+        let complement = |set: &ClassSet| ClassSet::new((0..10).filter(|&class| !set.contains(class))).unwrap();
+        assert!(twenty.iter().all(|set| !twenty.contains(&complement(set))));
+        assert!(twenty.iter().any(|set| set.contains(0)) && twenty.iter().any(|set| !set.contains(0)));
+        assert!(held_out(0, 19).is_subset(&twenty));
+        let (pairs, both) = (held_out(10, 0), held_out(10, 20));
+        assert_eq!((both.len(), both.intersection(&pairs).count()), (40, 20));
+    }
+
+    #[test]
     fn sets_with_certain_classes_are_held_out_with_their_complements() {
-        let division = HeldOutTasks { pairs: 0, containing: Some(set("3+7")) }.divide(10).unwrap();
+        let division = HeldOutTasks { containing: Some(set("3+7")), ..HeldOutTasks::default() }.divide(10).unwrap();
         let (held_out, trained): (Vec<_>, Vec<_>) = division.into_iter().partition(|(_, held_out)| *held_out);
         assert_eq!((held_out.len(), trained.len()), (510, 512));
         assert!(trained.iter().all(|(set, _)| set.contains(3) != set.contains(7)));
-        let both = HeldOutTasks { pairs: 10, containing: Some(set("3+7")) }.divide(10).unwrap();
+        let both = HeldOutTasks { pairs: 10, containing: Some(set("3+7")), singles: 0 }.divide(10).unwrap();
         assert!(both.iter().filter(|(_, held_out)| *held_out).count() > 510);
     }
 
@@ -193,7 +217,7 @@ mod tests {
     fn divisions_that_leave_nothing_are_refused() {
         let check = |pairs, containing: &str, num_classes, expected: &str| {
             let containing = (!containing.is_empty()).then(|| set(containing));
-            let error = HeldOutTasks { pairs, containing }.divide(num_classes).unwrap_err().to_string();
+            let error = HeldOutTasks { pairs, containing, singles: 0 }.divide(num_classes).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
         check(0, "", 10, "no task is held out");
@@ -202,6 +226,6 @@ mod tests {
         check(1, "10", 10, "class 10 is not below 10");
         check(1, "", 1, "the data have 1");
         check(1, "", 17, "the data have 17");
-        assert_eq!(HeldOutTasks { pairs: 1, containing: None }.divide(16).unwrap().len(), 65_534);
+        assert_eq!(HeldOutTasks { pairs: 1, ..HeldOutTasks::default() }.divide(16).unwrap().len(), 65_534);
     }
 }

@@ -27,6 +27,7 @@ mod mistakes;
 mod null;
 mod options;
 mod project;
+pub mod recipes;
 mod row;
 mod stats;
 pub mod structure;

@@ -10,7 +10,7 @@ const GROUPS: usize = 10;
 ///
 /// # References
 /// Efron & Stein 1981; Kott 2001 for groups.
-pub(super) fn jackknife(n: usize, figure: impl Fn(&[usize]) -> f64) -> Estimate {
+pub(crate) fn jackknife(n: usize, figure: impl Fn(&[usize]) -> f64) -> Estimate {
     let all: Vec<usize> = (0..n).collect();
     let groups = GROUPS.min(n);
     let left_out: Vec<f64> =

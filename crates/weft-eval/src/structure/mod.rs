@@ -13,13 +13,13 @@ mod sharpness;
 mod spectrum;
 
 pub use paths::{InterpolationPath, paths};
-pub use sharpness::{SharpnessPoint, sharpness};
+pub use sharpness::{SharpnessPoint, loss_increases, sharpness};
 pub use spectrum::{Dimension, TensorSpectrum};
 
 use crate::figures::Estimate;
 use crate::stats::median;
 use crate::{Error, Result};
-use jackknife::jackknife;
+pub(crate) use jackknife::jackknife;
 use serde::{Deserialize, Serialize};
 use spectrum::Gram;
 use weft_core::{Dataset, Part, Population, Seed};

@@ -6,6 +6,7 @@ use crate::figures::Estimate;
 use crate::stats::mean_estimate;
 use serde::{Deserialize, Serialize};
 use weft_core::{Population, Seed};
+use weft_net::Scores;
 
 /// Relative sizes of the noise.
 const SCALES: [f64; 4] = [0.01, 0.03, 0.1, 0.3];
@@ -35,20 +36,35 @@ pub fn sharpness(networks: &Population, trial: Trial<'_>, seed: Seed) -> Result<
     let before = trial.scores(networks)?;
     let mut points = Vec::with_capacity(SCALES.len());
     for (s, scale) in SCALES.into_iter().enumerate() {
-        let (mut loss, mut accuracy) = (Vec::with_capacity(before.len()), Vec::with_capacity(before.len()));
-        for (i, (row, before)) in networks.rows().zip(&before).enumerate() {
-            let seed = seed.index(s as u64).index(i as u64);
-            let noisy = (0..DRAWS).flat_map(|draw| {
-                let noise = seed.index(draw as u64).normals(row.len());
-                row.iter().zip(noise).map(|(&w, noise)| w * (1.0 + scale as f32 * noise)).collect::<Vec<_>>()
-            });
-            let noisy = Population::new(networks.architecture().clone(), noisy.collect())?;
-            let after = trial.scores(&noisy)?;
-            loss.push(after.iter().map(|a| a.loss - before.loss).sum::<f64>() / DRAWS as f64);
-            accuracy.push(after.iter().map(|a| before.accuracy - a.accuracy).sum::<f64>() / DRAWS as f64);
-        }
+        let [loss, accuracy] = cost_of_noise(networks, &before, trial, scale, seed.index(s as u64))?;
         let (loss_increase, accuracy_decrease) = (mean_estimate(&[&loss]), mean_estimate(&[&accuracy]));
         points.push(SharpnessPoint { scale, loss_increase, accuracy_decrease });
     }
     Ok(points)
+}
+
+/// By how much noise of one size, relative to each weight, increases each network's validation loss, in nats: see [`sharpness`].
+///
+/// # Errors
+/// As [`sharpness`].
+pub fn loss_increases(networks: &Population, trial: Trial<'_>, scale: f64, seed: Seed) -> Result<Vec<f64>> {
+    let [loss, _] = cost_of_noise(networks, &trial.scores(networks)?, trial, scale, seed)?;
+    Ok(loss)
+}
+
+/// The increase of loss and the decrease of accuracy of each network, means over draws.
+fn cost_of_noise(networks: &Population, before: &[Scores], trial: Trial<'_>, scale: f64, seed: Seed) -> Result<[Vec<f64>; 2]> {
+    let (mut loss, mut accuracy) = (Vec::with_capacity(before.len()), Vec::with_capacity(before.len()));
+    for (i, (row, before)) in networks.rows().zip(before).enumerate() {
+        let seed = seed.index(i as u64);
+        let noisy = (0..DRAWS).flat_map(|draw| {
+            let noise = seed.index(draw as u64).normals(row.len());
+            row.iter().zip(noise).map(|(&w, noise)| w * (1.0 + scale as f32 * noise)).collect::<Vec<_>>()
+        });
+        let noisy = Population::new(networks.architecture().clone(), noisy.collect())?;
+        let after = trial.scores(&noisy)?;
+        loss.push(after.iter().map(|a| a.loss - before.loss).sum::<f64>() / DRAWS as f64);
+        accuracy.push(after.iter().map(|a| before.accuracy - a.accuracy).sum::<f64>() / DRAWS as f64);
+    }
+    Ok([loss, accuracy])
 }

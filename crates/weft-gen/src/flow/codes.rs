@@ -1,8 +1,11 @@
 //! A trained flow in the space of codes.
 
 use super::{Spread, TIME_FREQUENCIES, embed_time, precondition};
+use crate::error::require;
 use crate::{Artifact, Result, SamplerConfig, first_and_others, schema};
 use candle_core::Tensor;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use weft_core::{Condition, Schema, Seed};
 use weft_net::Device;
 use weft_ops::tensor::{Parameters, Precision, ResidualMlp, ResidualMlpConfig};
@@ -17,6 +20,8 @@ pub struct CodeFlow {
     /// Whether what decodes its codes is to add what the codec drops.
     pub(super) residual_noise: bool,
     pub(crate) sampler: SamplerConfig,
+    /// Guidance by single fields: their places in an encoded condition, and scales that are not 1.
+    pub(super) guidance: Vec<(Range<usize>, f64)>,
     pub(crate) device: Device,
 }
 
@@ -60,7 +65,31 @@ impl CodeFlow {
         let theta = saved.vector("theta", network.num_parameters())?;
         let spread = Spread { mean: saved.vector("code-mean", k)?, std: saved.vector("code-std", k)? };
         let residual_noise = saved.tensors.get("residual-std").is_some_and(|(_, v)| !v.is_empty());
-        Ok(Self { network, theta, schema, spread, residual_noise, sampler, device: device.clone() })
+        let device = device.clone();
+        Ok(Self { network, theta, schema, spread, residual_noise, sampler, guidance: Vec::new(), device })
+    }
+
+    /// Guides by single fields beside the whole condition, each by its own scale: 1 follows a field, more exaggerates it, 0 ignores it.
+    ///
+    /// `v = v(∅) + s·(v(c) − v(∅)) + Σ (s_f − 1)·(v(c) − v(c without f))`, so that with one field, its scale and that of the whole do the
+    /// same (after Liu et al. 2022, *Compositional Visual Generation with Composable Diffusion Models*, equation 11). Each scale that is
+    /// not 1 costs one more evaluation.
+    ///
+    /// # Errors
+    /// [`weft_core::Error::UnknownField`] for a field that the flow was not trained on; [`Error::Setting`] for a scale that is not finite.
+    pub fn guided_by(mut self, scales: &BTreeMap<String, f64>) -> Result<Self> {
+        self.guidance.clear();
+        for (name, &scale) in scales {
+            require("guidance", "a number for each field", scale.is_finite(), scale)?;
+            self.schema.field(name)?;
+            let before = self.schema.fields.iter().take_while(|field| &field.name != name).count();
+            let widths: Vec<usize> = self.schema.widths().collect();
+            let start = widths[..before].iter().sum();
+            if (scale - 1.0).abs() > 1e-12 {
+                self.guidance.push((start..start + widths[before], scale));
+            }
+        }
+        Ok(self)
     }
 
     /// Floating-point operations of one code.
@@ -68,8 +97,8 @@ impl CodeFlow {
     pub fn flops_per_code(&self) -> f64 {
         // Guidance runs the network twice, wherever there is a condition to be guided by.
         let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && !self.schema.fields.is_empty();
-        let passes = if guided { 2.0 } else { 1.0 };
-        passes * self.sampler.evaluations() as f64 * self.network.flops_per_row()
+        let passes = 1 + usize::from(guided) + self.guidance.len();
+        passes as f64 * self.sampler.evaluations() as f64 * self.network.flops_per_row()
     }
 
     /// Samples codes, `[n, k]`.
@@ -131,13 +160,29 @@ impl CodeFlow {
             Ok(((x_t * f64::from(skip))? + (learned * f64::from(scale))?)?)
         };
         let unknown = vec![0.0; encoded.len()];
+        let without = self.without_fields(encoded, len);
         work(&|x_t, t| {
             let conditional = run(x_t, t, encoded)?;
-            if !guided {
-                return Ok(conditional);
+            let mut velocity = conditional.clone();
+            if guided {
+                let free = run(x_t, t, &unknown)?;
+                velocity = (&free + ((&conditional - &free)? * self.sampler.guidance_scale)?)?;
             }
-            let free = run(x_t, t, &unknown)?;
-            Ok((&free + ((conditional - &free)? * self.sampler.guidance_scale)?)?)
+            for (without, scale) in &without {
+                let beside = (&conditional - run(x_t, t, without)?)?;
+                velocity = (velocity + (beside * (scale - 1.0))?)?;
+            }
+            Ok(velocity)
         })
+    }
+
+    /// Encoded conditions, `len` numbers each, without each field that guides by itself and that some of them know, with its scale.
+    fn without_fields(&self, encoded: &[f32], len: usize) -> Vec<(Vec<f32>, f64)> {
+        let without = |(place, scale): &(Range<usize>, f64)| {
+            let mut rows = encoded.to_vec();
+            rows.chunks_exact_mut(len).for_each(|row| row[place.clone()].fill(0.0));
+            (rows != encoded).then_some((rows, *scale))
+        };
+        self.guidance.iter().filter_map(without).collect()
     }
 }

@@ -154,6 +154,7 @@ impl FlowTrainer {
             spread: self.spread,
             residual_noise: self.config.residual_noise,
             sampler,
+            guidance: Vec::new(),
             device: self.device,
         })
     }

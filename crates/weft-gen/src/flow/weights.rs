@@ -3,6 +3,7 @@
 use super::CodeFlow;
 use crate::{Artifact, Generator, Result, SamplerConfig, TrainingSet};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use weft_codec::Codec;
 use weft_core::{Architecture, Condition, Population, Schema, Seed};
@@ -53,6 +54,15 @@ impl Flow {
     pub fn with_sampler(mut self, sampler: SamplerConfig) -> Self {
         self.codes.sampler = sampler;
         self
+    }
+
+    /// The same flow guided by single fields, as [`CodeFlow::guided_by`] has it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn guided_by(mut self, scales: &BTreeMap<String, f64>) -> Result<Self> {
+        self.codes = self.codes.guided_by(scales)?;
+        Ok(self)
     }
 
     /// What sampling needs, to be saved.

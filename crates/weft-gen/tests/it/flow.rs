@@ -167,6 +167,26 @@ fn guidance_extrapolates_from_unknown_to_known() {
 }
 
 #[test]
+fn fields_guide_by_themselves() {
+    let flow = clusters();
+    let by = |field: &str, scale: f64| flow.clone().guided_by(&[(field.to_owned(), scale)].into());
+    let at = |flow: &Flow| draw(flow, &side(1.0));
+    // Of one field, its own scale and that of the whole condition are the same, rounding aside.
+    for scale in [0.0, 0.5, 3.0] {
+        let (own, whole) = (at(&by("side", scale).expect("its field")), at(&flow.clone().with_sampler(heun(32, scale))));
+        let apart = own.data().iter().zip(whole.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-3, "{apart} at {scale}");
+    }
+    let guided = by("side", 3.0).expect("its field");
+    assert_eq!(at(&by("side", 1.0).expect("its field")), at(&flow));
+    assert_eq!(draw(&guided, &Condition::unknown()), draw(&flow, &Condition::unknown()));
+    assert!(guided.flops_per_sample() > 1.9 * flow.flops_per_sample() - 1e4, "one more evaluation a step");
+    let error = by("sides", 2.0).expect_err("a misspelled field").to_string();
+    assert!(error.contains("`sides`") && error.contains("`side`"), "{error}");
+    assert!(by("side", f64::NAN).is_err());
+}
+
+#[test]
 fn conditions_that_it_was_not_trained_on_are_errors() {
     let flow = train(flow_trainer(), 1).finish(heun(4, 1.0)).expect("a codec");
     let names: Vec<&str> = flow.schema().fields.iter().map(|f| f.name.as_str()).collect();

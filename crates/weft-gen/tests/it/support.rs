@@ -141,7 +141,7 @@ pub(crate) fn four_classes() -> Dataset {
 
 /// All binary tasks over [`four_classes`], those that are trained on and the pair that is held out.
 pub(crate) fn binary_tasks() -> [Vec<Task>; 2] {
-    let division = HeldOutTasks { pairs: 1, containing: None }.divide(4).expect("four classes have seven pairs");
+    let division = HeldOutTasks { pairs: 1, ..HeldOutTasks::default() }.divide(4).expect("four classes have seven pairs");
     let (held_out, trained): (Vec<_>, Vec<_>) = division.into_iter().partition(|(_, held_out)| *held_out);
     [trained, held_out].map(|sets| sets.iter().map(|(set, _)| Task::is_one_of(set, 4).expect("a proper subset")).collect())
 }

@@ -132,7 +132,7 @@ impl GeneratorConfig {
 }
 
 /// How the flow's differential equation is solved.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SamplerConfig {
     /// Euler's method: one velocity a step.
@@ -144,18 +144,21 @@ pub enum SamplerConfig {
 }
 
 /// `[sampler.euler]`, `[sampler.heun]` or `[sampler.rk4]`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct StepsConfig {
     /// Steps from noise to data.
     pub steps: usize,
     /// 1 follows the condition; more exaggerates it; 0 ignores it.
     pub guidance_scale: f64,
+    /// The same for single fields of the condition, beside the whole.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub guidance: BTreeMap<String, f64>,
 }
 
 impl Default for StepsConfig {
     fn default() -> Self {
-        Self { steps: 25, guidance_scale: 1.0 }
+        Self { steps: 25, guidance_scale: 1.0, guidance: BTreeMap::new() }
     }
 }
 
@@ -168,15 +171,15 @@ impl Default for SamplerConfig {
 impl SamplerConfig {
     /// Steps and guidance, whatever the method.
     #[must_use]
-    pub fn steps(&self) -> StepsConfig {
-        match *self {
+    pub fn steps(&self) -> &StepsConfig {
+        match self {
             Self::Euler(s) | Self::Heun(s) | Self::Rk4(s) => s,
         }
     }
 
     /// The generator crate's form of it.
-    pub(crate) fn to_sampler(self) -> weft_gen::SamplerConfig {
-        let StepsConfig { steps, guidance_scale } = self.steps();
+    pub(crate) fn to_sampler(&self) -> weft_gen::SamplerConfig {
+        let &StepsConfig { steps, guidance_scale, .. } = self.steps();
         let sampler = match self {
             Self::Euler(_) => weft_gen::Sampler::Euler,
             Self::Heun(_) => weft_gen::Sampler::Heun,
@@ -185,10 +188,16 @@ impl SamplerConfig {
         weft_gen::SamplerConfig { sampler, steps, guidance_scale }
     }
 
-    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        let StepsConfig { steps, guidance_scale } = self.steps();
-        require("sampler.steps", "1 or more", steps >= 1, steps)?;
-        require("sampler.guidance-scale", "a number", guidance_scale.is_finite(), guidance_scale)
+    pub(super) fn check(&self, generator: &GeneratorConfig) -> Result<(), (&'static str, String)> {
+        let StepsConfig { steps, guidance_scale, guidance } = self.steps();
+        require("sampler.steps", "1 or more", *steps >= 1, steps)?;
+        require("sampler.guidance-scale", "a number", guidance_scale.is_finite(), guidance_scale)?;
+        let known = generator.conditions();
+        guidance.iter().try_for_each(|(field, scale)| {
+            require("sampler.guidance", "a number for each field", scale.is_finite(), scale)?;
+            let is_known = known.iter().any(|known| &known.name == field);
+            require("sampler.guidance", "scales of fields that the generator is trained on", is_known, field)
+        })
     }
 }
 

@@ -15,6 +15,7 @@ mod diagnose;
 mod encode;
 mod evaluate;
 mod generate;
+mod grid;
 mod hyper;
 mod memory;
 mod overrides;
@@ -30,6 +31,7 @@ pub use diagnose::ConfigError;
 pub use encode::{Align, By, CanonicalizeConfig, CodecConfig, IdentityConfig, NormalizeConfig, PcaConfig, RankConfig};
 pub use evaluate::{BaselineName, BaselinesConfig, EvaluateConfig, ExportConfig};
 pub use generate::{FlowConfig, GeneratorConfig, SampleConfig, SamplerConfig, StepsConfig};
+pub use grid::GridConfig;
 pub use hyper::HyperConfig;
 pub use memory::MemoryConfig;
 pub use recipe::{
@@ -173,7 +175,7 @@ impl RunConfig {
         self.canonicalize.check()?;
         self.codec.check()?;
         self.generator.check()?;
-        self.sampler.check()?;
+        self.sampler.check(&self.generator)?;
         self.sample.check(&self.generator)?;
         self.refiner.as_ref().map_or(Ok(()), RefinerConfig::check)?;
         self.hyper.as_ref().map_or(Ok(()), HyperConfig::check)?;

@@ -130,7 +130,7 @@ fn runs_are_counted_or_follow_from_tasks() {
     let tasks = "[zoo.train]\nlicence = \"MIT\"\ntasks.subsets = { held-out-pairs = 3 }\n";
     let text = RUN.replace("[zoo.train]\nruns = 4\nheld-out-runs = 2\n", tasks);
     let config = parse(&text).unwrap();
-    let expected = SubsetsConfig { held_out_pairs: 3, per_task: 1, held_out_containing: vec![] };
+    let expected = SubsetsConfig { held_out_pairs: 3, per_task: 1, held_out_containing: vec![], held_out_singles: 0 };
     assert_eq!(config.zoo.tasks(), Some(&TasksConfig::Subsets(expected)));
     assert_eq!(parse(&config.to_toml()).unwrap(), config);
     let check = |text: &str, from: &str, to: &str, expected: &str| {
@@ -141,14 +141,14 @@ fn runs_are_counted_or_follow_from_tasks() {
         RUN,
         "held-out-runs = 2\n",
         "",
-        "run.toml:10:6: `zoo.train.held-out-runs` is missing: say how many, or name tasks in `[zoo.train.tasks]`",
+        "run.toml:10:6: `zoo.train.held-out-runs` is missing: say how many, or name tasks in `[zoo.train.tasks]` or recipes in `[zoo.train.grid]`",
     );
     check(&text, "licence = \"MIT\"", "runs = 5", "run.toml:11:1: `zoo.train.runs` follows from `zoo.train.tasks`; leave it out");
     check(
         &text,
         "held-out-pairs = 3",
         "held-out-pairs = 0",
-        "run.toml:12:19: `zoo.train.tasks.subsets.held-out-pairs` must be 2 or more, or `held-out-containing` given: they are the yardstick, and one has no standard error, got 0",
+        "run.toml:12:19: `zoo.train.tasks.subsets.held-out-pairs` must be 2 or more, or `held-out-singles` or `held-out-containing` given: they are the yardstick, and one has no standard error, got 0",
     );
     check(
         &text,
@@ -164,6 +164,31 @@ fn runs_are_counted_or_follow_from_tasks() {
     );
     let containing = text.replace("held-out-pairs = 3", "held-out-pairs = 0, held-out-containing = [7, 3]");
     assert!(parse(&containing).is_ok());
+}
+
+#[test]
+fn recipes_are_all_combinations_of_what_is_listed() {
+    let grid = "[zoo.train]\ngrid = { held-out = 3, learning-rate = [0.1, 0.01], weight-decay = [0.0, 0.001], steps = [10, 20] }\n";
+    let text = RUN.replace("[zoo.train]\nruns = 4\nheld-out-runs = 2\n", grid);
+    let config = parse(&text).unwrap();
+    assert_eq!(parse(&config.to_toml()).unwrap(), config);
+    let ZooConfig::Train(TrainZooConfig { grid: Some(grid), recipe, .. }) = &config.zoo else { panic!("a grid") };
+    let recipes = grid.recipes(recipe);
+    assert_eq!(recipes.len(), 8);
+    assert_eq!(recipes[1].0, "lr 0.1, wd 0, steps 20");
+    assert_eq!((recipes[1].1.learning_rate, recipes[1].1.duration), (0.1, DurationConfig::Steps(20)));
+    assert_eq!(recipes[1].1.optimizer, recipe.optimizer);
+    let refused = |from: &str, to: &str, expected: &str| {
+        assert!(text.contains(from), "{from}");
+        let error = refusal(parse(&text.replace(from, to)));
+        assert!(error.contains(expected), "{error}");
+    };
+    refused("held-out = 3", "held-out = 7", "`zoo.train.grid.held-out` must be 3 or more");
+    refused("held-out = 3", "held-out = 1", "`zoo.train.grid.held-out` must be 3 or more");
+    refused("[10, 20]", "[10, 10]", "combinations of different names, got `lr 0.01, wd 0, steps 10` twice");
+    refused("[zoo.train]\n", "[zoo.train]\nruns = 3\n", "`zoo.train.runs` follows from `zoo.train.grid`; leave it out");
+    refused("[zoo.train]\n", "[zoo.train]\ntasks.subsets = {}\n", "leave `zoo.train.tasks` out");
+    refused("learning-rate = [0.1, 0.01], weight-decay = [0.0, 0.001], ", "", "of 4 to 4096 combinations, got 2 combinations");
 }
 
 #[test]
@@ -301,6 +326,7 @@ fn a_resolved_config_parses_to_itself() {
         include_str!("../../../../configs/h4-mnist-zoo-cnn.toml"),
         include_str!("../../../../configs/h5-mnist-tasks.toml"),
         include_str!("../../../../configs/few-examples.toml"),
+        include_str!("../../../../configs/recipes.toml"),
     ];
     for text in texts {
         let config = parse(text).unwrap();

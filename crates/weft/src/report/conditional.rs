@@ -100,34 +100,3 @@ fn tasks(report: &Report) -> String {
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     html::table("Test accuracy of each held-out task", &heads(&columns), &format!("<tbody>{body}</tbody>"))
 }
-
-/// What sampling saves.
-pub(crate) fn costs(report: &Report) -> String {
-    let Some(TaskReport { costs, .. }) = &report.tasks else { return String::new() };
-    let body = each(costs.sample_secs.iter(), |(generator, &secs)| {
-        let after =
-            |zoo| costs.break_even(generator, zoo).map_or_else(|| html::MISSING.to_owned(), |n| html::count(n.ceil() as usize));
-        format!(
-            "<tr><th scope=\"row\">{}</th>{}</tr>",
-            escape(generator),
-            cells(&[
-                html::duration(secs),
-                html::optional(costs.fit_secs.get(generator).copied(), html::duration),
-                after(false),
-                after(true),
-            ])
-        )
-    });
-    let zoo = costs.zoo_secs.map_or_else(String::new, |secs| format!("; the zoo took {}", html::duration(secs)));
-    let content = format!(
-        "<p>Training one network for a task takes {} within a population{zoo}. Break-even is the number \
-         of networks after which sampling has taken less time than training each.</p>\n{}",
-        html::duration(costs.train_secs),
-        html::table(
-            "Sampling, and when it pays",
-            &heads(&["Generator", "Sampling, a network", "Fitting", "Break-even", "with the zoo"]),
-            &format!("<tbody>{body}</tbody>")
-        )
-    );
-    section("costs", "Costs", &content)
-}

@@ -7,6 +7,7 @@ pub use crate::structure::{InterpolationPath, ZooStructure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 pub use weft_eval::conditional::{Comparison, ConditionVerdict, TaskEvaluation, TaskRow, TaskRowKind};
+pub use weft_eval::recipes::{RecipeEvaluation, RecipeRow};
 pub use weft_eval::{Estimate, Evaluation, Finding, Parity, Row, RowKind, ThresholdCurve, Units, Verdict};
 
 /// Everything that the page shows.
@@ -21,6 +22,8 @@ pub struct Report {
     pub evaluation: Evaluation,
     /// What was found of tasks that were held out, where networks have tasks of their own; `evaluation` is empty then.
     pub tasks: Option<TaskReport>,
+    /// How samples follow recipes that were held out, where networks were trained by many.
+    pub recipes: Option<RecipeEvaluation>,
     /// Sampled networks' first-layer weights beside their nearest training networks'.
     pub filters: Vec<FilterPair>,
     /// What alignment changed.
@@ -221,14 +224,22 @@ pub struct TaskCosts {
     pub train_secs: f64,
     /// Sampling of one network, for each generator.
     pub sample_secs: BTreeMap<String, f64>,
+    /// How far networks trained for the held-out tasks are on their way: fractions of their steps, increasing, with the mean test accuracy there.
+    pub progress: Vec<(f64, f64)>,
 }
 
 impl TaskCosts {
-    /// After how many networks sampling has taken less time than training each, fitting counted, and with `zoo` the zoo too; none if
-    /// never.
+    /// The seconds of training that a network takes to an accuracy, on the mean over tasks; none if it is never seen to have it.
     #[must_use]
-    pub fn break_even(&self, generator: &str, zoo: bool) -> Option<f64> {
-        let saved = self.train_secs - self.sample_secs.get(generator)?;
+    pub fn secs_to(&self, accuracy: f64) -> Option<f64> {
+        self.progress.iter().find(|(_, reached)| *reached >= accuracy).map(|(fraction, _)| fraction * self.train_secs)
+    }
+
+    /// After how many networks sampling has taken less time than so many seconds of training for each, fitting counted, and with `zoo` the
+    /// zoo too; none if never.
+    #[must_use]
+    pub fn break_even(&self, generator: &str, train_secs: f64, zoo: bool) -> Option<f64> {
+        let saved = train_secs - self.sample_secs.get(generator)?;
         let spent = self.fit_secs.get(generator)? + if zoo { self.zoo_secs? } else { 0.0 };
         (saved > 0.0).then(|| spent / saved)
     }

@@ -2,7 +2,7 @@
 
 use super::data::Report;
 use super::html::{count, each, escape, plural};
-use super::{closing, conditional, filters, method, novelty, rows, structure, tables, verdict};
+use super::{break_even, closing, conditional, filters, method, novelty, recipes, rows, structure, tables, verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -16,6 +16,7 @@ pub fn page(report: &Report) -> String {
     } else {
         vec![
             verdict::verdict(report),
+            recipes::recipes(report),
             novelty::scatter(report),
             novelty::curves(report),
             filters::filters(report),
@@ -29,7 +30,7 @@ pub fn page(report: &Report) -> String {
         method::canonicalization(report),
         structure::structure(report),
         method::codec(report),
-        if report.tasks.is_some() { conditional::costs(report) } else { closing::costs(report) },
+        if report.tasks.is_some() { break_even::costs(report) } else { closing::costs(report) },
         if report.tasks.is_some() { String::new() } else { closing::limits(report) },
         closing::provenance(report),
     ];

@@ -6,6 +6,7 @@ use crate::structure::{Dimension, SharpnessPoint, Structure, TensorSpectrum};
 /// A report in which every part is present.
 pub(crate) fn sample() -> Report {
     Report {
+        recipes: None,
         tasks: None,
         title: "Sample report with invented figures".to_owned(),
         zoo: ZooFacts {

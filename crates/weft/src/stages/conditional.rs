@@ -26,6 +26,8 @@ use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Networks trained anew for each held-out task: the yardstick of accuracy and of how much networks of one task differ.
 const TRAINED: usize = 4;
+/// Places on their way where these are measured.
+const STOPS: usize = 16;
 /// Networks of many classes that are trained for the row of one network for all tasks.
 const MULTI_TASK: usize = 3;
 /// Training networks of the nearest tasks that count, at most.
@@ -92,7 +94,9 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     let output = Digest::of_bytes(
         &serde_json::to_vec(&evaluation).map_err(|e| Error::Damaged { path: path.clone(), reason: e.to_string() })?,
     );
+    let progress = recipe.as_ref().map_or_else(|| Ok(Vec::new()), |recipe| bench.progress(recipe))?;
     let costs = TaskCosts {
+        progress,
         zoo_secs: matches!(session.config.zoo, ZooConfig::Train(_)).then(|| done.of(Stage::Zoo).wall_secs),
         fit_secs: fit_secs(session, done)?,
         train_secs,
@@ -188,6 +192,27 @@ impl<'a> Bench<'a> {
         Ok((trained, secs))
     }
 
+    /// How good the first network of each task is on its way: fractions of the steps with the mean test accuracy over tasks.
+    ///
+    /// These runs are those of [`Bench::trained`] once more, with snapshots, whose scoring would count as training there.
+    fn progress(&self, recipe: &Recipe) -> Result<Vec<(f64, f64)>> {
+        let session = self.session;
+        let steps = recipe.num_steps(self.dataset.range(Part::Train).len());
+        let recipe = Recipe { snapshot_steps: Recipe::log_spaced((steps / 200).max(1), steps, STOPS), ..recipe.clone() };
+        let seed = session.seed.fork("evaluate").fork("trained");
+        let seeds: Vec<Seed> = self.tasks.iter().map(|task| seed.fork(task.name()).index(0)).collect();
+        let labelled = (self.dataset, &self.tasks[..]);
+        let runs = weft_net::train(&self.architecture, labelled, &recipe, &seeds, &session.device, session.monitor)?;
+        let mut progress = Vec::new();
+        for stop in 0..runs.first().map_or(0, |run| run.snapshots.len()) {
+            let rows = runs.iter().flat_map(|run| run.snapshots[stop].row.iter().copied()).collect();
+            let said = self.predictions(&Population::new(self.architecture.clone(), rows)?)?;
+            let accuracy = said.iter().enumerate().map(|(t, said)| self.accuracy(t, said)).sum::<f64>() / said.len() as f64;
+            progress.push((runs[0].snapshots[stop].step as f64 / steps as f64, accuracy));
+        }
+        Ok(progress)
+    }
+
     /// The zoo's own networks for the held-out tasks, where nothing is known of how they were trained.
     fn held_out(&self, networks: &Population, tasks: &[Task]) -> Result<TaskMeasurements> {
         let said = self.predictions(networks)?;
@@ -238,16 +263,20 @@ impl<'a> Bench<'a> {
         (0..n).map(|step| (task + n / 2 + step) % n).find(differs).unwrap_or(task)
     }
 
-    /// Training networks of the tasks that differ in the fewest classes.
+    /// Training networks of the tasks that differ in the fewest classes, the two outputs exchanged where that is nearer.
     fn nearest(&self, networks: &Population, tasks: &[Task]) -> Result<TaskMeasurements> {
         let classes = self.dataset.num_classes() as u32;
         let differ = |a: &Task, b: &Task| (0..classes).filter(|&class| a.output(class) != b.output(class)).count();
         let mut accuracy = Vec::with_capacity(self.tasks.len());
         for (t, task) in self.tasks.iter().enumerate() {
-            let least = tasks.iter().map(|other| differ(task, other)).min().unwrap_or(0);
-            let nearest: Vec<usize> = (0..tasks.len()).filter(|&i| differ(task, &tasks[i]) == least).take(NEAREST).collect();
-            let said = self.predictions(&networks.select(&nearest))?;
-            accuracy.push(said.iter().map(|s| self.accuracy(t, s)).collect());
+            let places: Vec<(usize, bool)> = nearest_of(tasks.iter().map(|other| differ(task, other)), classes as usize);
+            let chosen: Vec<usize> = places.iter().map(|&(i, _)| i).collect();
+            let said = self.predictions(&networks.select(&chosen))?;
+            let own = |(said, (_, exchanged)): (&Vec<u32>, (usize, bool))| {
+                let accuracy = self.accuracy(t, said);
+                if exchanged { 1.0 - accuracy } else { accuracy }
+            };
+            accuracy.push(said.iter().zip(places).map(own).collect());
         }
         Ok(row("nearest task", TaskRowKind::Baseline, vec![accuracy]))
     }
@@ -314,6 +343,14 @@ fn row(name: &str, kind: TaskRowKind, accuracy: Vec<Vec<Vec<f64>>>) -> TaskMeasu
     TaskMeasurements { name: name.to_owned(), kind, accuracy, ..TaskMeasurements::default() }
 }
 
+/// The networks that differ least in so many classes of two outputs each, at most [`NEAREST`], and whether they do once their outputs are exchanged.
+fn nearest_of(differ: impl Iterator<Item = usize>, classes: usize) -> Vec<(usize, bool)> {
+    let nearer: Vec<(usize, bool)> = differ.map(|count| (count.min(classes - count), classes - count < count)).collect();
+    let least = nearer.iter().map(|(count, _)| *count).min();
+    let of_least = nearer.iter().enumerate().filter(|(_, (count, _))| Some(*count) == least);
+    of_least.map(|(i, &(_, exchanged))| (i, exchanged)).take(NEAREST).collect()
+}
+
 /// Whether the classes of a task have more than half of the probability.
 fn is_member(logits: &[f32], task: &Task) -> bool {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -350,6 +387,13 @@ mod tests {
     fn a_task_and_its_complement_are_one_cluster() {
         let clusters: BTreeSet<String> = ["0+3", "1+2", "0", "1+2+3"].iter().map(|t| cluster(&task(t), 4).unwrap()).collect();
         assert_eq!(clusters.len(), 2);
+    }
+
+    #[test]
+    fn outputs_are_exchanged_where_that_is_nearer() {
+        assert_eq!(nearest_of([3, 1, 4, 2].into_iter(), 4), [(2, true)]);
+        assert_eq!(nearest_of([3, 1, 2].into_iter(), 4), [(0, true), (1, false)]);
+        assert_eq!(nearest_of([3; 40].into_iter(), 10).len(), NEAREST);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use super::models::{self, Learnt, Models, Proposal, RefinerPlan, Role};
 use super::train::ModelTraining;
-use super::{Done, Session, canonicalize, conditional, sample, tasks_of, train, write_json};
+use super::{Done, Session, canonicalize, conditional, recipes, sample, tasks_of, train, write_json};
 use crate::Result;
 use crate::cache::{Completed, Running};
 use crate::report::data::{AblationRow, FilterPair};
@@ -138,6 +138,7 @@ fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Complete
     write_json(&folder.join("ablation.json"), &ablation)?;
     write_json(&folder.join("filters.json"), &filters)?;
     write_json(&folder.join("samples.json"), &facts)?;
+    recipes::evaluate(session, done)?.iter().try_for_each(|found| write_json(&folder.join("recipes.json"), found))?;
     // Figures hold times; what later stages read is in the facts alone.
     let text = serde_json::to_string(&facts).unwrap_or_default();
     let output = Digest::of_bytes(text.as_bytes());
@@ -254,12 +255,14 @@ impl Table<'_> {
         }
     }
 
-    /// Floating-point operations of one training run; a backward pass takes twice those of a forward pass.
+    /// Floating-point operations of one training run, the mean over runs; a backward pass takes twice those of a forward pass.
     fn run_flops(&self) -> Option<f64> {
-        let recipe = self.networks.entries.iter().find_map(|entry| entry.record().recipe.as_ref())?;
-        let steps = recipe.num_steps(self.session.dataset(Stage::Evaluate).ok()?.range(Part::Train).len());
+        let examples = self.session.dataset(Stage::Evaluate).ok()?.range(Part::Train).len();
+        let finals = self.networks.entries.iter().map(weft_zoo::Entry::record).filter(|record| record.is_final);
+        let recipes: Vec<_> = finals.filter_map(|record| record.recipe.as_ref()).collect();
+        let shown = recipes.iter().map(|recipe| recipe.batch_size as f64 * recipe.num_steps(examples) as f64).sum::<f64>();
         let step = 3.0 * weft_net::forward_flops(self.networks.train.architecture());
-        Some(step * (recipe.batch_size as u64 * steps) as f64)
+        (!recipes.is_empty()).then(|| step * shown / recipes.len() as f64)
     }
 
     /// First-layer weights of a few samples beside their nearest training network's, units matched.

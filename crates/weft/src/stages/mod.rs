@@ -9,6 +9,7 @@ mod evaluate;
 mod examples;
 mod export;
 mod models;
+mod recipes;
 mod report;
 mod runs;
 mod sample;

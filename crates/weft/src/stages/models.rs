@@ -242,7 +242,8 @@ impl<'a> Models<'a> {
         let saved = read_artifact(&self.folder.join("flow.safetensors"))?;
         let sampler = self.session.config.sampler.to_sampler();
         let architecture = self.set.architecture().clone();
-        Ok(Flow::load(&saved, self.set.codec.clone(), architecture, sampler, &self.session.device)?)
+        let flow = Flow::load(&saved, self.set.codec.clone(), architecture, sampler, &self.session.device)?;
+        Ok(flow.guided_by(&self.session.config.sampler.steps().guidance)?)
     }
 
     /// What a refiner stands behind.

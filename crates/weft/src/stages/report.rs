@@ -31,6 +31,7 @@ pub(super) fn write(session: &Session, done: &Done, stages: &[StageOutcome]) -> 
         training: train::trainings(done.of(Stage::Train))?.into_iter().map(|training| training.curve).collect(),
         ablation: if one { read_json(&file("ablation.json"))? } else { Vec::new() },
         costs: if one { costs(session, done, &entries)? } else { Costs { machine: machine(session), ..Costs::default() } },
+        recipes: file("recipes.json").exists().then(|| read_json(&file("recipes.json"))).transpose()?,
         tasks,
         stages: stages.iter().map(stage_time).collect(),
         provenance: provenance(session, done),

@@ -1,8 +1,9 @@
 //! The runs of a zoo that is trained, and the tasks of those that are there.
 
-use crate::config::{SubsetsConfig, TasksConfig, TrainZooConfig};
+use crate::config::{GridConfig, RecipeConfig, SubsetsConfig, TasksConfig, TrainZooConfig};
 use crate::{Error, Result};
-use weft_core::{Architecture, ClassSet, Record, Seed, Split, Task};
+use std::collections::BTreeSet;
+use weft_core::{Architecture, ClassSet, Digest, Record, Seed, Split, Task};
 
 /// A run to train.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,7 +14,12 @@ pub(super) struct PlannedRun {
     pub(super) split: Split,
     /// Its task, in a zoo of many.
     pub(super) task: Option<Task>,
+    /// The name of its recipe, in a zoo of many, and the recipe.
+    pub(super) recipe: Option<(String, RecipeConfig)>,
 }
+
+/// The label of a record that names its recipe in a zoo of many.
+pub(super) const RECIPE: &str = "recipe";
 
 /// The runs of a zoo, in the order of training.
 ///
@@ -23,12 +29,16 @@ pub(super) fn plan(config: &TrainZooConfig, num_classes: usize, seed: Seed) -> R
     if let Some(TasksConfig::Subsets(subsets)) = &config.tasks {
         return of_subsets(subsets, num_classes, seed.fork("tasks"));
     }
+    if let Some(grid) = &config.grid {
+        return Ok(of_grid(grid, &config.recipe, &seed.fork("grid")));
+    }
     let (train, held_out) = (config.runs.unwrap_or(0), config.held_out_runs.unwrap_or(0));
     let run = |number: usize| PlannedRun {
         name: format!("run-{number:05}"),
         seed: seed.index(number as u64),
         split: if number < train { Split::Train } else { Split::Test },
         task: None,
+        recipe: None,
     };
     Ok((0..train + held_out).map(run).collect())
 }
@@ -42,9 +52,30 @@ fn of_subsets(config: &SubsetsConfig, num_classes: usize, seed: Seed) -> Result<
             seed: seed.fork(task.name()).index(number as u64),
             split: if held_out { Split::Test } else { Split::Train },
             task: Some(task.clone()),
+            recipe: None,
         }));
     }
     Ok(runs)
+}
+
+/// Runs of every combination. Those are held out whose names have the lowest digests, so that which they are depends on neither seed nor
+/// order, and more of them hold out the same and more.
+fn of_grid(config: &GridConfig, base: &RecipeConfig, seed: &Seed) -> Vec<PlannedRun> {
+    let recipes = config.recipes(base);
+    let mut by_digest: Vec<_> = recipes.iter().map(|(name, _)| (*Digest::of_bytes(name.as_bytes()).as_bytes(), name)).collect();
+    by_digest.sort();
+    let held_out: BTreeSet<&String> = by_digest.into_iter().take(config.held_out).map(|(_, name)| name).collect();
+    let runs = recipes.iter().flat_map(|(name, recipe)| {
+        let (seed, split) = (seed.fork(name), if held_out.contains(name) { Split::Test } else { Split::Train });
+        (0..config.per_combination).map(move |number| PlannedRun {
+            name: format!("{name}, {number:03}"),
+            seed: seed.index(number as u64),
+            split,
+            task: None,
+            recipe: Some((name.clone(), recipe.clone())),
+        })
+    });
+    runs.collect()
 }
 
 /// The tasks of networks, where their records name one each; none where they do not.
@@ -75,7 +106,7 @@ mod tests {
     use weft_core::{Activation, Digest};
 
     fn subsets(per_task: usize) -> SubsetsConfig {
-        SubsetsConfig { held_out_pairs: 1, per_task, held_out_containing: Vec::new() }
+        SubsetsConfig { held_out_pairs: 1, per_task, ..SubsetsConfig::default() }
     }
 
     #[test]
@@ -89,6 +120,30 @@ mod tests {
         assert_eq!((seeds.len(), names.len()), (42, 42));
         assert_eq!(many.iter().filter(|run| run.split == Split::Test).count(), 6);
         assert!(names.contains("task-0+3-002"));
+    }
+
+    #[test]
+    fn combinations_are_held_out_whole() {
+        let text = "learning-rate = 0.1\nbatch-size = 8\nduration.steps = 9\noptimizer.sgd = {}";
+        let base: RecipeConfig = toml::from_str(text).unwrap();
+        let grid = |held_out, per_combination| GridConfig {
+            held_out,
+            per_combination,
+            learning_rate: vec![0.1, 0.2, 0.3],
+            steps: vec![9, 18],
+            ..GridConfig::default()
+        };
+        let held_out = |runs: &[PlannedRun]| -> BTreeSet<String> {
+            let names = runs.iter().filter(|run| run.split == Split::Test).filter_map(|run| run.recipe.clone());
+            names.map(|(name, _)| name).collect()
+        };
+        let [few, many] = [(3, 2), (4, 3)].map(|(held, each)| of_grid(&grid(held, each), &base, &Seed::new(1)));
+        assert_eq!((few.len(), many.len()), (12, 18));
+        assert_eq!((held_out(&few).len(), held_out(&many).len()), (3, 4));
+        assert!(held_out(&few).is_subset(&held_out(&many)));
+        assert_eq!(few.iter().filter(|run| run.split == Split::Test).count(), 6);
+        let same = |run: &PlannedRun| many.iter().any(|other| other.name == run.name && other.seed == run.seed);
+        assert!(few.iter().all(same));
     }
 
     #[test]

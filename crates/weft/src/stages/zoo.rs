@@ -89,7 +89,9 @@ impl Job<'_> {
         }
         // A block goes in as a whole or not at all; no device is without one.
         let share = missing.len().div_ceil(session.device.all().len());
-        let blocks: Vec<&[&PlannedRun]> = missing.chunks(self.config.runs_at_once.min(share).max(1)).collect();
+        let at_once = self.config.runs_at_once.min(share).max(1);
+        let of_one_recipe = missing.chunk_by(|a, b| a.recipe == b.recipe);
+        let blocks: Vec<&[&PlannedRun]> = of_one_recipe.flat_map(|runs| runs.chunks(at_once)).collect();
         session.monitor.start("train zoo", missing.len() as u64, "networks");
         weft_net::share_out(
             &blocks,
@@ -111,8 +113,14 @@ impl Job<'_> {
         let seeds: Vec<Seed> = block.iter().map(|run| run.seed).collect();
         let tasks: Option<Vec<Task>> = block.iter().map(|run| run.task.clone()).collect();
         let labelled = (self.dataset, tasks.as_deref());
-        let runs = weft_net::train(&self.architecture, labelled, &self.recipe, &seeds, device, monitor)?;
+        let recipe = block.first().map_or_else(|| Ok(self.recipe.clone()), |run| self.recipe_of(run))?;
+        let runs = weft_net::train(&self.architecture, labelled, &recipe, &seeds, device, monitor)?;
         Ok(Trained { runs, secs_each: since.elapsed().as_secs_f64() / block.len() as f64 })
+    }
+
+    fn recipe_of(&self, run: &PlannedRun) -> Result<Recipe> {
+        let examples = self.dataset.range(weft_core::Part::Train).len();
+        Ok(run.recipe.as_ref().map_or_else(|| Ok(self.recipe.clone()), |(_, recipe)| recipe.to_recipe(examples))?)
     }
 
     fn append(&self, zoo: &mut Zoo, block: &[&PlannedRun], trained: &Trained) -> Result<()> {
@@ -120,21 +128,24 @@ impl Job<'_> {
         let mut rows = Vec::with_capacity(trained.runs.iter().map(|r| r.snapshots.len()).sum::<usize>() * dim);
         let mut records = Vec::new();
         for (run, result) in block.iter().zip(&trained.runs) {
-            records.extend(self.records(run, result, trained.secs_each));
+            records.extend(self.records(run, result, trained.secs_each)?);
             result.snapshots.iter().for_each(|snapshot| rows.extend_from_slice(&snapshot.row));
         }
         append(zoo, &Population::new(self.architecture.clone(), rows)?, &records)
     }
 
-    fn records(&self, run: &PlannedRun, result: &RunResult, train_secs: f64) -> Vec<Record> {
-        let labels = run.task.iter().map(|task| (Task::LABEL.to_owned(), task.name().to_owned())).collect::<BTreeMap<_, _>>();
+    fn records(&self, run: &PlannedRun, result: &RunResult, train_secs: f64) -> Result<Vec<Record>> {
+        let task = run.task.iter().map(|task| (Task::LABEL.to_owned(), task.name().to_owned()));
+        let recipe = run.recipe.iter().map(|(name, _)| (runs::RECIPE.to_owned(), name.clone()));
+        let labels: BTreeMap<String, String> = task.chain(recipe).collect();
+        let recipe = self.recipe_of(run)?;
         let last = result.snapshots.len() - 1;
         let record = |(i, snapshot): (usize, &weft_net::Snapshot)| Record {
             step: Some(snapshot.step),
             is_final: i == last,
             split: Some(run.split),
             labels: labels.clone(),
-            recipe: Some(self.recipe.clone()),
+            recipe: Some(recipe.clone()),
             metrics: BTreeMap::from([
                 ("train-loss".to_owned(), snapshot.train_loss),
                 ("train-secs".to_owned(), train_secs),
@@ -148,6 +159,6 @@ impl Job<'_> {
             },
             ..Record::new(Digest::of_weights(&self.architecture, &snapshot.row), run.name.as_str())
         };
-        result.snapshots.iter().enumerate().map(record).collect()
+        Ok(result.snapshots.iter().enumerate().map(record).collect())
     }
 }

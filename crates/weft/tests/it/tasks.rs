@@ -92,7 +92,7 @@ fn every_task_has_its_runs_and_whole_pairs_are_held_out() {
     assert_eq!(zoo.architecture().num_outputs(), 2);
     let entries = zoo.records(&Filter::default()).unwrap();
     let mut runs_of = BTreeMap::<&str, usize>::new();
-    let division: BTreeMap<String, bool> = HeldOutTasks { pairs: 2, containing: None }
+    let division: BTreeMap<String, bool> = HeldOutTasks { pairs: 2, ..HeldOutTasks::default() }
         .divide(5)
         .unwrap()
         .into_iter()
@@ -181,7 +181,7 @@ fn a_generator_learns_from_tasks_and_never_from_those_held_out() {
     let flow = weft_zoo::read_tensors(&dir.path().join("run/generator/flow.safetensors")).unwrap();
     assert_eq!(flow.metadata["field.task"], "classes 5");
     let (_, seen) = &flow.tensors["field.task.seen"];
-    let held_out = HeldOutTasks { pairs: 2, containing: None }.divide(5).unwrap().into_iter().filter(|(_, held)| *held);
+    let held_out = HeldOutTasks { pairs: 2, ..HeldOutTasks::default() }.divide(5).unwrap().into_iter().filter(|(_, held)| *held);
     let held_out: Vec<Vec<f32>> =
         held_out.map(|(set, _)| (0..5).map(|class| f32::from(u8::from(set.contains(class)))).collect()).collect();
     assert_eq!((seen.len(), held_out.len()), (26 * 5, 4));
@@ -235,7 +235,7 @@ fn held_out_tasks_are_sampled_by_every_generator_of_the_run() {
     weft::run(&config, Stage::Sample, &Monitor::silent()).unwrap();
     let samples = dir.path().join("run/samples");
     let sampling: serde_json::Value = serde_json::from_slice(&std::fs::read(samples.join("sampling.json")).unwrap()).unwrap();
-    let division = HeldOutTasks { pairs: 2, containing: None }.divide(5).unwrap();
+    let division = HeldOutTasks { pairs: 2, ..HeldOutTasks::default() }.divide(5).unwrap();
     let held_out: BTreeSet<String> = division.into_iter().filter(|(_, held)| *held).map(|(set, _)| set.to_string()).collect();
     let named = |i: usize, key: &str| sampling[i][key].as_str().unwrap().to_owned();
     assert_eq!([0, 1, 2].map(|i| named(i, "name")), ["flow", "flow + refiner", "hyper-decoder"]);

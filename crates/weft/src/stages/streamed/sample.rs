@@ -99,6 +99,7 @@ impl<'a> Sampler<'a> {
         let saved = models::read_artifact(&done.of(Stage::Train).folder.join("flow.safetensors"))?;
         let sampler = session.config.sampler.to_sampler();
         let flow = CodeFlow::load(&saved, basis.span.rank(), sampler, &session.device)?;
+        let flow = flow.guided_by(&session.config.sampler.steps().guidance)?;
         let metadata = [
             ("synthetic", "true".to_owned()),
             ("generator", "flow".to_owned()),

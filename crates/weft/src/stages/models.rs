@@ -280,7 +280,8 @@ impl<'a> Models<'a> {
         })
     }
 
-    fn refiner(&self, plan: &RefinerPlan) -> Result<Refiner> {
+    /// A trained refiner.
+    pub(super) fn refiner(&self, plan: &RefinerPlan) -> Result<Refiner> {
         let saved = read_artifact(&self.folder.join(format!("{}.safetensors", plan.file)))?;
         Ok(Refiner::load(&saved, self.set.codec.clone(), &self.session.device)?)
     }

@@ -114,6 +114,7 @@ fn of_tasks(reports: &[Value], first: &Value) -> String {
         .filter_map(|(name, secs)| Some(format!("{name} {:.2} ms", 1e3 * secs.as_f64()?)))
         .collect();
     let train = costs_of["train_secs"].as_f64().unwrap_or(f64::NAN);
+    page += &of_few_examples(reports);
     format!(
         "{page}\n{} held-out tasks, {} of them independent; {} runs with a zoo and generators each. In the first, a network trained within a population took \
          {:.1} ms, a sample: {}. {}\n",
@@ -124,6 +125,74 @@ fn of_tasks(reports: &[Value], first: &Value) -> String {
         sampling.join(", "),
         costs(first)
     )
+}
+
+/// The tables of ways from a few examples to a network, where they were measured; times are of the first report.
+fn of_few_examples(reports: &[Value]) -> String {
+    let few = |report: &'_ Value| report["tasks"]["few_examples"].clone();
+    let first = few(&reports[0]);
+    let mut page = String::new();
+    if !first.is_object() {
+        return page;
+    }
+    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let found = |path: &[&str], at: &[usize], key: &dyn Fn(&Value) -> Option<f64>| -> Vec<f64> {
+        let step = |report: &Value| {
+            let mut value = few(report);
+            for (name, &i) in path.iter().zip(at) {
+                value = value[name][i].clone();
+            }
+            key(&value)
+        };
+        reports.iter().filter_map(step).collect()
+    };
+    let _ =
+        writeln!(page, "\n| way | steps | milliseconds | test accuracy, % | standard error over tasks |\n|---|---|---|---|---|");
+    for (w, way) in list(&first["ways"]).enumerate() {
+        for (p, point) in list(&way["points"]).enumerate() {
+            let figures = |key: &dyn Fn(&Value) -> Option<f64>| found(&["ways", "points"], &[w, p], key);
+            let _ = writeln!(
+                page,
+                "| {} | {} | {:.2} | {} | {} |",
+                way["name"].as_str().unwrap_or_default(),
+                point["budget"],
+                mean(figures(&|point| Some(1e3 * point["secs"].as_f64()?))),
+                estimate(&figures(&|point| Some(100.0 * point["accuracy"]["mean"].as_f64()?)), 2),
+                estimate(&figures(&|point| Some(100.0 * point["accuracy"]["se"].as_f64()?)), 2),
+            );
+        }
+    }
+    let _ = writeln!(
+        page,
+        "\n| ours, most steps | milliseconds | beside | milliseconds | difference, points | its standard error over tasks | better by two of them |\n\
+         |---|---|---|---|---|---|---|"
+    );
+    for (c, comparison) in list(&first["comparisons"]).enumerate() {
+        let figures = |key: &dyn Fn(&Value) -> Option<f64>| found(&["comparisons"], &[c], key);
+        let _ = writeln!(
+            page,
+            "| {} | {:.2} | {} | {:.2} | {} | {} | {} of {} |",
+            comparison["ours"].as_str().unwrap_or_default(),
+            mean(figures(&|c| Some(1e3 * c["secs"].as_f64()?))),
+            comparison["with"].as_str().unwrap_or_default(),
+            mean(figures(&|c| Some(1e3 * c["with_secs"].as_f64()?))),
+            estimate(&figures(&|c| Some(100.0 * c["difference"]["mean"].as_f64()?)), 2),
+            estimate(&figures(&|c| Some(100.0 * c["difference"]["se"].as_f64()?)), 2),
+            mean(figures(&|c| c["better"].as_bool().map(|better| f64::from(u8::from(better))))) * reports.len() as f64,
+            reports.len()
+        );
+    }
+    let settings: Vec<String> = list(&first["ways"])
+        .filter_map(|way| Some(format!("{}: {}", way["name"].as_str()?, way["setting"].as_str().filter(|s| !s.is_empty())?)))
+        .collect();
+    let _ = writeln!(
+        page,
+        "\n{} examples of each output, {} draws a task. Times are medians, means over runs. In the first run: {}.",
+        first["per_output"],
+        first["num_sets"],
+        settings.join("; ")
+    );
+    page
 }
 
 fn rows(report: &Value) -> impl Iterator<Item = &Value> {
@@ -196,6 +265,23 @@ mod tests {
         assert!(page.contains("| flow | 85.00 ± 5.00 | 1.00 ± 0.00 | 25.00 ± 0.00 | 2.00 ± 0.00 |"), "{page}");
         assert!(page.contains("| flow | ridge | -2.00 ± 0.00 | 1.00 ± 0.00 | 0 of 2 |"), "{page}");
         assert!(page.contains("2 held-out tasks, 2 of them independent; 2 runs") && page.contains("flow 1.00 ms"), "{page}");
+    }
+
+    #[test]
+    fn a_few_examples_have_tables_of_their_own() {
+        let report = |accuracy: f64, better: bool| {
+            let mean = |mean: f64| serde_json::json!({ "mean": mean, "se": 0.01 });
+            let point = serde_json::json!({ "budget": 4, "secs": 0.002, "accuracy": mean(accuracy) });
+            let way = serde_json::json!({ "name": "flow", "ours": true, "setting": "scale 1", "points": [point] });
+            let comparison = serde_json::json!({ "ours": "flow", "secs": 0.002, "with": "mean", "with_secs": 0.001, "difference": mean(0.1), "better": better });
+            let few = serde_json::json!({ "per_output": 16, "num_sets": 3, "ways": [way], "comparisons": [comparison] });
+            serde_json::json!({ "tasks": { "few_examples": few } }).to_string()
+        };
+        let page = tables(&[report(0.7, true), report(0.8, false)]).unwrap();
+        assert!(page.contains("| flow | 4 | 2.00 | 75.00 ± 5.00 | 1.00 ± 0.00 |"), "{page}");
+        assert!(page.contains("| flow | 2.00 | mean | 1.00 | 10.00 ± 0.00 | 1.00 ± 0.00 | 1 of 2 |"), "{page}");
+        assert!(page.contains("16 examples of each output, 3 draws a task") && page.contains("flow: scale 1."), "{page}");
+        assert!(!tables(&[r#"{"tasks": {}}"#.to_owned()]).unwrap().contains("milliseconds"));
     }
 
     #[test]

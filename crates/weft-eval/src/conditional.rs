@@ -223,6 +223,19 @@ impl Table {
     }
 }
 
+/// The mean over clusters of the mean over a cluster's tasks, with its standard error over clusters.
+///
+/// # Panics
+/// If there are not as many clusters as values; equal names are one cluster.
+#[must_use]
+pub fn over_clusters(values: &[f64], clusters: &[String]) -> Estimate {
+    assert_eq!(values.len(), clusters.len(), "a cluster for each task");
+    let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    clusters.iter().enumerate().for_each(|(task, cluster)| members.entry(cluster).or_default().push(task));
+    let means = by_cluster(values, &members.into_values().collect::<Vec<_>>());
+    Estimate { mean: mean(&means), se: error(&means) }
+}
+
 /// The mean of each cluster's tasks.
 fn by_cluster(values: &[f64], clusters: &[Vec<usize>]) -> Vec<f64> {
     clusters.iter().map(|tasks| mean(&tasks.iter().map(|&task| values[task]).collect::<Vec<_>>())).collect()
@@ -286,6 +299,7 @@ mod tests {
         let found = evaluate_tasks(&names, &clusters, &[row]).unwrap().rows[0].accuracy;
         // Of .5 and .9, whose standard deviation is .4/√2.
         assert!((found.mean - 0.7).abs() < 1e-12 && (found.se - 0.2).abs() < 1e-12, "{found:?}");
+        assert_eq!(over_clusters(&[0.4, 0.6, 0.9], &clusters), found);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!   baselines that a claim of novelty has to beat, and proposals for the refiner like any other.
 //! - [`flow`]: conditional flow matching on codes, with the samplers of [`sampler`].
 //! - [`RidgeGenerator`]: a linear map from conditions to codes, the baseline of conditional ones.
-//! - [`examples`]: conditions made of labelled examples.
+//! - [`examples`]: conditions made of labelled examples. [`guide`]: a flow that is steered by some.
 //! - [`refine`]: the function-aware refiner, usable behind every generator.
 //! - [`hyper`]: the hyper-decoder, from a condition to a network in one pass.
 //! - [`workload`]: pieces of training to measure a machine by.
@@ -19,6 +19,7 @@ mod decoder;
 mod error;
 pub mod examples;
 pub mod flow;
+pub mod guide;
 pub mod hyper;
 pub mod refine;
 mod ridge;
@@ -33,6 +34,7 @@ pub use course::{Course, Trainer};
 pub use error::{Error, Result};
 pub use examples::ExampleEncoder;
 pub use flow::{CodeFlow, Flow, FlowConfig, FlowTrainer};
+pub use guide::{Guide, Guided};
 pub use hyper::{HyperConfig, HyperDecoder, HyperTrainer};
 pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};
 pub use ridge::RidgeGenerator;

@@ -3,7 +3,7 @@
 use crate::labelled::check_inputs;
 use crate::{Labelled, Result};
 use std::ops::Range;
-use weft_core::{Architecture, Dataset, Task};
+use weft_core::{Architecture, Dataset, ExampleSet, Task};
 use weft_ops::kernels::SparseRows;
 
 /// Above this fraction of non-zero values dense products are faster.
@@ -69,6 +69,11 @@ impl Examples {
     #[must_use]
     pub fn unlabelled(inputs: &[f32], num_features: usize) -> Self {
         Self::from_rows(inputs.chunks_exact(num_features).map(<[f32]>::to_vec), num_features)
+    }
+
+    /// Prepares a handful of examples.
+    pub(crate) fn of_set(set: &ExampleSet) -> Self {
+        Self { labels: set.labels().to_vec(), ..Self::unlabelled(set.inputs(), set.num_features()) }
     }
 
     fn from_rows(rows: impl ExactSizeIterator<Item = Vec<f32>>, num_features: usize) -> Self {

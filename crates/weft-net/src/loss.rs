@@ -12,7 +12,7 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
-use weft_core::{Architecture, Dataset, Part, Population, Seed, Task};
+use weft_core::{Architecture, Dataset, ExampleSet, Part, Population, Seed, Task};
 use weft_ops::kernels::cross_entropy_gradient;
 
 /// A population's loss and logits on training data, differentiable in the weights.
@@ -90,6 +90,20 @@ impl PopulationLoss {
     /// If the architecture does not read the examples, or the device's memory does not hold them.
     pub fn of_tasks(architecture: Arc<Architecture>, dataset: &Dataset, device: &Device) -> Result<Self> {
         let examples = Examples::of_inputs(&architecture, dataset, dataset.range(Part::Train))?;
+        Self::over(architecture, (examples, dataset.num_classes()), device)
+    }
+
+    /// The same for a handful of examples, whose labels are the networks' outputs.
+    ///
+    /// # Errors
+    /// If the architecture does not read them or lacks an output, or the device's memory does not hold them.
+    pub fn of_examples(architecture: Arc<Architecture>, examples: &ExampleSet, device: &Device) -> Result<Self> {
+        let outputs = architecture.num_outputs();
+        examples.check(architecture.num_inputs(), outputs)?;
+        Self::over(architecture, (Examples::of_set(examples), outputs), device)
+    }
+
+    fn over(architecture: Arc<Architecture>, (examples, num_classes): (Examples, usize), device: &Device) -> Result<Self> {
         let on_device = if device.is_cpu() {
             None
         } else {
@@ -98,7 +112,6 @@ impl PopulationLoss {
             Some(Tensor::from_vec(examples.to_dense(), shape, device.candle())?)
         };
         let engine = Arc::new(Engine::new(architecture)?);
-        let num_classes = dataset.num_classes();
         Ok(Self { engine, examples: Arc::new(examples), num_classes, device: device.clone(), on_device })
     }
 

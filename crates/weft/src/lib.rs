@@ -33,5 +33,5 @@ pub mod zoos;
 
 pub use error::{Error, Kind, Result};
 pub use run::{Outcome, Stage, StageOutcome, run};
-pub use samples::{GeneratorName, SampleRequest, sample};
+pub use samples::{GeneratorName, GuideRequest, SampleOptions, SampleRequest, sample, sample_with};
 pub use weft_core::{Event, Monitor};

@@ -2,7 +2,7 @@
 
 use crate::config::{Asked, RunConfig, condition_of};
 use crate::stages::{Done, Session, check_generator, on_demand};
-use crate::{Result, Stage};
+use crate::{Error, Result, Stage};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use weft_core::{ExampleSet, Monitor};
@@ -50,6 +50,32 @@ pub struct SampleRequest {
     pub folder: PathBuf,
 }
 
+/// How samples are made, beyond what a run file says.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SampleOptions {
+    /// Examples that steer the flow.
+    pub guide: Option<GuideRequest>,
+}
+
+/// Examples that steer the flow while it samples, by the gradient of their loss.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuideRequest {
+    /// An npz file of inputs `x`, `[m, …]`, and labels `y`, `[m]`.
+    pub examples: PathBuf,
+    /// How much they steer: 1 is Bayes' rule.
+    pub scale: f64,
+    /// Steps from noise to data; those of the run file where it is not said.
+    pub steps: Option<usize>,
+}
+
+/// What a request's files hold.
+pub(crate) struct Files {
+    /// The examples of the condition, if it has some.
+    pub(crate) shown: Option<ExampleSet>,
+    /// Those that steer, with how much and in how many steps.
+    pub(crate) guide: Option<(ExampleSet, GuideRequest)>,
+}
+
 /// Samples networks, one `.safetensors` file each, and returns their paths.
 ///
 /// Stages up to the generator's training run first, if they are out of date.
@@ -57,17 +83,47 @@ pub struct SampleRequest {
 /// # Errors
 /// A condition that the generator was not trained on or of another form, a generator that the run does not have, or a run whose generator cannot be trained.
 pub fn sample(config: &RunConfig, request: &SampleRequest, monitor: &Monitor) -> Result<Vec<PathBuf>> {
+    sample_with(config, request, &SampleOptions::default(), monitor)
+}
+
+/// The same with options.
+///
+/// # Errors
+/// As [`sample`]; examples that cannot be read or do not fit the networks, and a guide of a generator without a flow.
+pub fn sample_with(
+    config: &RunConfig,
+    request: &SampleRequest,
+    options: &SampleOptions,
+    monitor: &Monitor,
+) -> Result<Vec<PathBuf>> {
     // Fields that no generator of this run file can know are refused before a stage runs for them.
     let fields: Vec<_> = config.generator.conditions().iter().map(|field| field.to_field(None)).collect();
     let (request, shown) = &with_examples(config, request)?;
     condition_of(&request.condition, &fields)?;
     request.generator.map_or(Ok(()), |name| check_generator(config, name))?;
+    let guide = options.guide.as_ref().map(|guide| read_guide(config, request, guide)).transpose()?;
+    let files = Files { shown: shown.clone(), guide };
     let session = Session::open(config, monitor)?;
     let mut done = Done::default();
     for stage in Stage::ALL.into_iter().filter(|&stage| stage <= Stage::Train) {
         session.stage(stage, &mut done).map_err(|error| error.during(stage.name()))?;
     }
-    on_demand(&session, &done, request, shown.as_ref())
+    on_demand(&session, &done, request, &files)
+}
+
+/// Examples that steer, refused before a stage runs for them where there is nothing to steer.
+fn read_guide(config: &RunConfig, request: &SampleRequest, guide: &GuideRequest) -> Result<(ExampleSet, GuideRequest)> {
+    let refuse = |what, expected: &str, got: &str| Err(Error::Range { what, expected: expected.to_owned(), got: got.to_owned() });
+    if config.data.is_none() {
+        return Err(Error::RunWithoutData { stage: "guide" });
+    }
+    if request.generator == Some(GeneratorName::Hyper) {
+        return refuse("what examples guide", "the flow, refined or not", GeneratorName::Hyper.name());
+    }
+    if guide.steps == Some(0) {
+        return refuse("the number of guided steps", "1 or more", "0");
+    }
+    Ok((weft_zoo::data::examples(&guide.examples)?, guide.clone()))
 }
 
 /// The request without the file of examples that its condition names, and these.

@@ -124,6 +124,15 @@ pub(crate) struct Sample {
     /// Which of the run's generators; the refined flow, or the flow if there is no refiner, where it is not said (with --output).
     #[arg(long, requires = "output", value_parser = weft::GeneratorName::ALL.map(weft::GeneratorName::name))]
     pub(crate) generator: Option<String>,
+    /// Steer the flow by the labelled examples of this npz file (x, y), through the gradient of their loss (with --output).
+    #[arg(long, value_name = "FILE", requires = "output")]
+    pub(crate) guide: Option<PathBuf>,
+    /// How much they steer; 1 is Bayes' rule (with --guide).
+    #[arg(long, value_name = "SCALE", default_value_t = 1.0, requires = "guide")]
+    pub(crate) guide_scale: f64,
+    /// Steps from noise to data while they steer; those of the run file where it is not said (with --guide).
+    #[arg(long, value_name = "STEPS", requires = "guide")]
+    pub(crate) guide_steps: Option<usize>,
     #[command(flatten)]
     pub(crate) settings: Settings,
 }

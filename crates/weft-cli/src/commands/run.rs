@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use weft::config::{ExistingZooConfig, RunConfig, ZooConfig};
 use weft::report::data::{Report, RowKind, TaskReport, TaskRow, TaskRowKind};
-use weft::{GeneratorName, Monitor, Outcome, SampleRequest, Stage};
+use weft::{GeneratorName, GuideRequest, Monitor, Outcome, SampleOptions, SampleRequest, Stage};
 
 pub(super) fn quickstart(arguments: Quickstart, monitor: &Monitor) -> anyhow::Result<Answer> {
     let mut config = RunConfig::quickstart(&overrides(&arguments.settings)).map_err(weft::Error::from)?;
@@ -41,7 +41,9 @@ pub(super) fn sample(arguments: Sample, monitor: &Monitor) -> anyhow::Result<Ans
     let condition = arguments.condition.iter().map(|(field, value)| (field.clone(), value.as_str().into())).collect();
     let generator = GeneratorName::ALL.into_iter().find(|name| arguments.generator.as_deref() == Some(name.name()));
     let request = SampleRequest { count: arguments.count, seed: arguments.seed, condition, generator, folder };
-    let written = weft::sample(&config, &request, monitor)?;
+    let (scale, steps) = (arguments.guide_scale, arguments.guide_steps);
+    let guide = arguments.guide.map(|examples| GuideRequest { examples, scale, steps });
+    let written = weft::sample_with(&config, &request, &SampleOptions { guide }, monitor)?;
     let human = written.iter().fold(String::new(), |text, path| text + &path.display().to_string() + "\n");
     Ok(Answer { human, json: serde_json::json!({ "files": written }), done: true })
 }

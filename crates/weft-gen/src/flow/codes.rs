@@ -2,7 +2,7 @@
 
 use super::{Spread, TIME_FREQUENCIES, embed_time, precondition};
 use crate::error::require;
-use crate::{Artifact, Error, Result, SamplerConfig, first_and_others, schema};
+use crate::{Artifact, Result, SamplerConfig, first_and_others, schema};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,13 +16,13 @@ pub struct CodeFlow {
     pub(super) network: ResidualMlp,
     pub(super) theta: Vec<f32>,
     pub(super) schema: Schema,
-    pub(super) spread: Spread,
+    pub(crate) spread: Spread,
     /// Whether what decodes its codes is to add what the codec drops.
     pub(super) residual_noise: bool,
-    pub(super) sampler: SamplerConfig,
+    pub(crate) sampler: SamplerConfig,
     /// Guidance by single fields: their places in an encoded condition, and scales that are not 1.
     pub(super) guidance: Vec<(Range<usize>, f64)>,
-    pub(super) device: Device,
+    pub(crate) device: Device,
 }
 
 impl CodeFlow {
@@ -121,11 +121,29 @@ impl CodeFlow {
 
     /// Carries noise to codes under `n` encoded conditions.
     fn integrate(&self, encoded: &[f32], n: usize, seed: Seed) -> Result<Vec<f32>> {
-        let device = self.device.candle();
+        let noise = self.noise(n, seed)?;
+        let codes = self.with_velocity((encoded, n), false, |velocity| self.sampler.integrate(noise, velocity))?;
+        Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
+    }
+
+    /// Where samples start, `[n, k]`: each at its own noise.
+    pub(crate) fn noise(&self, n: usize, seed: Seed) -> Result<Tensor> {
         let k = self.code_len();
-        let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
         let noise: Vec<f32> = (0..n as u64).flat_map(|i| seed.index(i).fork("noise").normals(k)).collect();
-        let noise = Tensor::from_vec(noise, (n, k), device)?;
+        Ok(Tensor::from_vec(noise, (n, k), self.device.candle())?)
+    }
+
+    /// Does something with the velocity under `n` encoded conditions, guided by them as the sampler has it; `differentiable` says whether it is to carry
+    /// gradients to `x_t`.
+    pub(crate) fn with_velocity<R>(
+        &self,
+        (encoded, n): (&[f32], usize),
+        differentiable: bool,
+        work: impl FnOnce(&dyn Fn(&Tensor, f64) -> Result<Tensor>) -> Result<R>,
+    ) -> Result<R> {
+        let device = self.device.candle();
+        let parameters = if differentiable { Parameters::new } else { Parameters::frozen };
+        let theta = parameters(&self.theta, device, Precision::Single)?;
         let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && encoded.iter().any(|&v| v != 0.0);
         let len = self.schema.encoded_len();
         let run = |x_t: &Tensor, t: f64, encoded: &[f32]| -> Result<Tensor> {
@@ -143,7 +161,7 @@ impl CodeFlow {
         };
         let unknown = vec![0.0; encoded.len()];
         let without = self.without_fields(encoded, len);
-        let codes = self.sampler.integrate(noise, |x_t, t| {
+        work(&|x_t, t| {
             let conditional = run(x_t, t, encoded)?;
             let mut velocity = conditional.clone();
             if guided {
@@ -154,9 +172,8 @@ impl CodeFlow {
                 let beside = (&conditional - run(x_t, t, without)?)?;
                 velocity = (velocity + (beside * (scale - 1.0))?)?;
             }
-            Ok::<_, Error>(velocity)
-        })?;
-        Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
+            Ok(velocity)
+        })
     }
 
     /// Encoded conditions, `len` numbers each, without each field that guides by itself and that some of them know, with its scale.

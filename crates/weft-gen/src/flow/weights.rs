@@ -38,6 +38,11 @@ impl Flow {
         &self.codes
     }
 
+    /// What decodes its codes.
+    pub(crate) fn codec(&self) -> &Codec {
+        &self.codec
+    }
+
     /// The condition fields that it was trained on.
     #[must_use]
     pub fn schema(&self) -> &Schema {
@@ -84,7 +89,7 @@ impl Flow {
     }
 
     /// Decodes codes, and adds what the codec drops where that is asked for.
-    fn decode(&self, codes: &[f32], seed: Seed) -> Result<Population> {
+    pub(crate) fn decode(&self, codes: &[f32], seed: Seed) -> Result<Population> {
         let mut rows = self.codec.decode(codes)?;
         if !self.residual_std.is_empty() {
             let d = self.residual_std.len();

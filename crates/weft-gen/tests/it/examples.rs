@@ -13,7 +13,7 @@ fn encoder() -> ExampleEncoder {
 }
 
 /// Training examples of a task, labelled.
-fn shown(task: &Task, per_output: usize, seed: Seed) -> ExampleSet {
+pub(crate) fn shown(task: &Task, per_output: usize, seed: Seed) -> ExampleSet {
     let data = four_classes();
     let chosen = draw_examples(task, data.labels(Part::Train), per_output, seed);
     let inputs = chosen.iter().flat_map(|&i| data.gather(i as usize..i as usize + 1)).collect();

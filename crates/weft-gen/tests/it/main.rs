@@ -4,6 +4,7 @@ mod conditions;
 mod examples;
 mod flow;
 mod golden;
+mod guide;
 mod hostile;
 mod hyper;
 mod refiner;

@@ -1,5 +1,6 @@
 //! `[baselines]`, `[evaluate]` and `[export]`.
 
+use super::few::FewExamplesConfig;
 use super::require;
 use serde::{Deserialize, Serialize};
 use weft_gen::trivial::Trivial;
@@ -106,6 +107,9 @@ pub struct EvaluateConfig {
     pub bars: Vec<f64>,
     /// Whether the refiner's parts are removed one by one to show what each buys.
     pub ablation: bool,
+    /// Whether networks for tasks of which a few examples are known are held against training on these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub few_examples: Option<FewExamplesConfig>,
 }
 
 impl Default for EvaluateConfig {
@@ -115,6 +119,7 @@ impl Default for EvaluateConfig {
             snapshot_thresholds: vec![1.0, 2.0, 4.0, 6.0],
             bars: Vec::new(),
             ablation: false,
+            few_examples: None,
         }
     }
 }
@@ -137,6 +142,7 @@ impl EvaluateConfig {
         {
             require(key, "positive and increasing, at least one", increasing(multiples), format!("{multiples:?}"))?;
         }
+        self.few_examples.as_ref().map_or(Ok(()), FewExamplesConfig::check)?;
         let fractions = self.bars.iter().all(|b| (0.0..=1.0).contains(b));
         require("evaluate.bars", "accuracies in [0, 1]", fractions, format!("{:?}", self.bars))
     }

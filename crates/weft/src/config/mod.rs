@@ -14,6 +14,7 @@ mod device;
 mod diagnose;
 mod encode;
 mod evaluate;
+mod few;
 mod generate;
 mod grid;
 mod hyper;
@@ -31,6 +32,7 @@ pub use device::DeviceConfig;
 pub use diagnose::ConfigError;
 pub use encode::{Align, By, CanonicalizeConfig, CodecConfig, IdentityConfig, NormalizeConfig, PcaConfig, RankConfig};
 pub use evaluate::{BaselineName, BaselinesConfig, EvaluateConfig, ExportConfig};
+pub use few::FewExamplesConfig;
 pub use generate::{FlowConfig, GeneratorConfig, SampleConfig, SamplerConfig, StepsConfig};
 pub use grid::GridConfig;
 pub use hyper::HyperConfig;
@@ -217,6 +219,10 @@ impl RunConfig {
             let reason = "must have `{ classes = \"task\" }` or `{ examples = 16 }`: with `zoo.train.tasks`, refiner and hyper-decoder follow each \
                           network's task";
             return Err(("generator.flow.conditions", reason.to_owned()));
+        }
+        let shows = self.generator.conditions().iter().any(|field| field.kind.examples().is_some());
+        if self.evaluate.few_examples.is_some() && !shows {
+            return Err(("evaluate.few-examples", "needs `{ examples = 16 }` in `generator.flow.conditions`".to_owned()));
         }
         let Some(refiner) = &self.refiner else { return Ok(()) };
         let undefined = [

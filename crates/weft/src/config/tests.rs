@@ -230,6 +230,12 @@ fn examples_are_a_condition_of_networks_of_many_tasks() {
         let error = refusal(parse(&text.replace(old, new)));
         assert!(error.contains(expected), "{error}");
     };
+    let few = "[evaluate.few-examples]\nflow-steps = 8\n";
+    assert_eq!(parse(&(text.clone() + few)).unwrap().evaluate.few_examples.unwrap().flow_steps, 8);
+    let unshown = parse(&(text.replace("{ examples = 16 }", "{ classes = \"task\" }") + few));
+    assert!(refusal(unshown).contains("`evaluate.few-examples` needs `{ examples = 16 }`"));
+    let none = refusal(parse(&(text.clone() + "[evaluate.few-examples]\nguide-scales = []\n")));
+    assert!(none.contains("`evaluate.few-examples.guide-scales` must be positive numbers, at least one, got []"), "{none}");
     refused("examples = 16", "examples = 0", "must be 1 to 4096 examples of each output, got 0");
     refused("examples = 16", "examples = \"few\"", "invalid type: string \"few\", expected usize");
     let single = refusal(parse(&(RUN.to_owned() + "[generator.flow]\nconditions = [{ examples = 16 }]\n")));

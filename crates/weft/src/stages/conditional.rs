@@ -9,7 +9,7 @@
 use super::examples::Shown;
 use super::models::{self, Learnt, Models};
 use super::sample::Samples;
-use super::{Done, Session, canonicalize, data, read_json, sample, tasks_of, train, write_json};
+use super::{Done, Session, canonicalize, data, few, read_json, sample, tasks_of, train, write_json};
 use crate::cache::{Completed, Running};
 use crate::config::{ArchitectureConfig, ZooConfig};
 use crate::report::data::{TaskCosts, TaskReport};
@@ -86,7 +86,8 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     rows.push(bench.nearest(&networks, &train_tasks)?);
     let ridge = RidgeGenerator::fit(set, models.flow()?.schema().clone(), session.seed.fork("ridge"))?;
     rows.push(bench.single(&ridge, &condition)?);
-    rows.push(bench.everywhere("mean", &[mean_of(&networks)?])?);
+    let mean = mean_of(&networks)?;
+    rows.push(bench.everywhere("mean", std::slice::from_ref(&mean))?);
     rows.extend(bench.multi_task(recipe.as_ref())?);
     rows.push(bench.majority());
 
@@ -104,7 +105,15 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
         train_secs,
         sample_secs,
     };
-    write_json(&path, &TaskReport { evaluation, costs })?;
+    let few_examples = match (&bench.shown, &session.config.evaluate.few_examples) {
+        (Some(shown), Some(config)) => {
+            let (tasks, base, recipe) = ((&bench.tasks[..], &clusters[..]), &condition, recipe.as_ref());
+            let input = few::Input { session, models: &models, shown, tasks, train_tasks: &train_tasks, base, mean: &mean, recipe };
+            Some(few::measure(&input, config)?)
+        }
+        _ => None,
+    };
+    write_json(&path, &TaskReport { evaluation, costs, few_examples })?;
     running.complete_as(&["tasks.json"], output)
 }
 
@@ -376,7 +385,7 @@ fn nearest_of(differ: impl Iterator<Item = usize>, classes: usize) -> Vec<(usize
 }
 
 /// Whether the classes of a task have more than half of the probability.
-fn is_member(logits: &[f32], task: &Task) -> bool {
+pub(super) fn is_member(logits: &[f32], task: &Task) -> bool {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let (mut inside, mut all) = (0.0, 0.0);
     for (class, z) in logits.iter().enumerate() {

@@ -8,7 +8,7 @@ use crate::cache::Completed;
 use crate::run::Stage;
 use crate::{Error, Result};
 use std::path::PathBuf;
-use weft_core::{Architecture, Condition, Part, Seed, Task, Value};
+use weft_core::{Architecture, Condition, Dataset, ExampleSet, Part, Seed, Task, Value};
 use weft_gen::ExampleEncoder;
 use weft_gen::examples::draw_examples;
 
@@ -79,6 +79,13 @@ impl Shown {
 /// The seed of the examples that show a held-out task to a set of samples.
 pub(super) fn seed_of(session: &Session, task: &Task, set: usize) -> Seed {
     session.seed.fork("examples of held-out tasks").fork(task.name()).index(set as u64)
+}
+
+/// The drawn examples themselves, with a task's labels.
+pub(super) fn example_set(dataset: &Dataset, task: &Task, chosen: &[u32]) -> Result<ExampleSet> {
+    let start = dataset.range(Part::Train).start;
+    let inputs = chosen.iter().flat_map(|&i| dataset.gather(start + i as usize..start + i as usize + 1)).collect();
+    Ok(ExampleSet::new(inputs, chosen.iter().map(|&i| task.output(dataset.label(start + i as usize))).collect())?)
 }
 
 /// The encoder of a complete stage `train`.

@@ -8,6 +8,7 @@ mod encode;
 mod evaluate;
 mod examples;
 mod export;
+mod few;
 mod models;
 mod recipes;
 mod report;

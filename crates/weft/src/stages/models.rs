@@ -13,9 +13,9 @@ use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use weft_core::{ClassSet, Condition, FieldSpec, FieldType, Monitor, Record, Schema, Split, Task, Value};
+use weft_core::{ClassSet, Condition, ExampleSet, FieldSpec, FieldType, Monitor, Record, Schema, Split, Task, Value};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
-use weft_gen::{Artifact, ExampleEncoder, Flow, Generator, HyperDecoder, Refined, Refiner, TrainingSet};
+use weft_gen::{Artifact, ExampleEncoder, Flow, Generator, Guide, Guided, HyperDecoder, Refined, Refiner, TrainingSet};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Training networks of all snapshots in canonical form, as the generators see them.
@@ -261,9 +261,34 @@ impl<'a> Models<'a> {
 
     /// A refined generator.
     pub(super) fn refined(&self, plan: &RefinerPlan) -> Result<Refined> {
+        Ok(Refined::new(self.proposal(plan.proposal)?, self.refiner(plan)?))
+    }
+
+    /// The flow, or the flow with its refiner, steered by examples with this scale, in so many steps.
+    ///
+    /// # Errors
+    /// As [`Models::generator`]; examples that are not for these networks.
+    pub(super) fn guided(
+        &self,
+        name: GeneratorName,
+        examples: &ExampleSet,
+        (scale, steps): (f64, Option<usize>),
+    ) -> Result<Arc<dyn Generator>> {
+        check_generator(self.session.config, name)?;
+        let sampler = self.session.config.sampler.to_sampler();
+        let sampler = weft_gen::SamplerConfig { steps: steps.unwrap_or(sampler.steps), ..sampler };
+        let guide = Guide::new(self.set.architecture().clone(), examples, scale, &self.session.device)?;
+        let guided: Arc<dyn Generator> = Arc::new(Guided::new(self.flow()?.with_sampler(sampler), guide)?);
+        Ok(match (name, refiners(self.session.config).first()) {
+            (GeneratorName::Refined, Some(plan)) => Arc::new(Refined::new(guided, self.refiner(plan)?)),
+            _ => guided,
+        })
+    }
+
+    /// A trained refiner.
+    pub(super) fn refiner(&self, plan: &RefinerPlan) -> Result<Refiner> {
         let saved = read_artifact(&self.folder.join(format!("{}.safetensors", plan.file)))?;
-        let refiner = Refiner::load(&saved, self.set.codec.clone(), &self.session.device)?;
-        Ok(Refined::new(self.proposal(plan.proposal)?, refiner))
+        Ok(Refiner::load(&saved, self.set.codec.clone(), &self.session.device)?)
     }
 
     /// The trained hyper-decoder.

@@ -17,7 +17,7 @@ use super::{Done, Session, canonicalize, examples, export, read_json, streamed, 
 use crate::cache::{Completed, Running, StageKey};
 use crate::config::condition_of;
 use crate::run::Stage;
-use crate::samples::GeneratorName;
+use crate::samples::{Files, GeneratorName};
 use crate::{Error, Result, SampleRequest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use weft_canon::Group;
 use weft_canon::distance::{Quotient, QuotientOptions};
-use weft_core::{Architecture, Condition, Digest, ExampleSet, Population, Seed, Split, Value};
+use weft_core::{Architecture, Condition, Digest, Population, Seed, Split, Value};
 use weft_gen::{ExampleEncoder, Generator};
 use weft_zoo::{Filter, Purpose, Zoo};
 
@@ -174,14 +174,7 @@ pub(super) fn sets(session: &Session, generator: &dyn Generator, condition: &Con
 }
 
 /// Samples networks beside those of the run and writes a file each.
-///
-/// `shown` are the examples of the condition, if it has some.
-pub(crate) fn on_demand(
-    session: &Session,
-    done: &Done,
-    request: &SampleRequest,
-    shown: Option<&ExampleSet>,
-) -> Result<Vec<PathBuf>> {
+pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest, files: &Files) -> Result<Vec<PathBuf>> {
     if session.data.is_none() {
         return streamed::on_demand(session, done, request);
     }
@@ -189,13 +182,17 @@ pub(crate) fn on_demand(
     let architecture = set.architecture().clone();
     let models = Models::new(session, &done.of(Stage::Train).folder, set);
     let mut condition = asked_of(session, &condition, request)?;
-    if let Some(shown) = shown {
+    if let Some(shown) = &files.shown {
         let vector = examples::encoder_of(done.of(Stage::Train))?.encode(shown)?;
         condition = condition.with(ExampleEncoder::FIELD, Value::Vector(vector));
     }
     models::check_condition(session.monitor, models.flow()?.schema(), &condition)?;
     let best = if session.config.refiner.is_some() { GeneratorName::Refined } else { GeneratorName::Flow };
-    let generator = models.generator(request.generator.unwrap_or(best))?;
+    let name = request.generator.unwrap_or(best);
+    let generator = match &files.guide {
+        Some((examples, guide)) => models.guided(name, examples, (guide.scale, guide.steps))?,
+        None => models.generator(name)?,
+    };
     session.monitor.start("sample", request.count as u64, "networks");
     let seed = session.seed.fork("on demand").index(request.seed);
     let networks = draw(session, generator.as_ref(), request.count, &condition, seed)?;
@@ -211,6 +208,15 @@ pub(crate) fn on_demand(
         ("architecture".to_owned(), architecture.name().to_owned()),
         ("weft".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ]);
+    if let Some((examples, guide)) = &files.guide {
+        let said = format!(
+            "scale {}, {} examples, {:.3e} operations a network",
+            guide.scale,
+            examples.labels().len(),
+            generator.flops_per_sample()
+        );
+        metadata.insert("guide".to_owned(), said);
+    }
     let mut written = Vec::with_capacity(networks.len());
     for ((i, row), parent) in networks.rows().enumerate().zip(parents(&networks, done)?) {
         session.check_stop(Stage::Sample)?;

@@ -3,8 +3,9 @@
 use crate::tasks::{chain, config, with_points};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use weft::config::{HyperConfig, RefinerConfig, RunConfig};
-use weft::{GeneratorName, Monitor, SampleRequest, Stage};
+use weft::config::{FewExamplesConfig, HyperConfig, RefinerConfig, RunConfig};
+use weft::report::data::TaskReport;
+use weft::{GeneratorName, GuideRequest, Monitor, SampleOptions, SampleRequest, Stage};
 use weft_core::{Dataset, Part, Population, Seed, Task};
 use weft_gen::examples::draw_examples;
 
@@ -34,6 +35,13 @@ fn shown(output: &Path, data: &Path) -> RunConfig {
         ..HyperConfig::default()
     });
     config.baselines.refined.clear();
+    config.evaluate.few_examples = Some(FewExamplesConfig {
+        train_steps: 48,
+        flow_steps: 4,
+        learning_rates: vec![0.01, 0.03],
+        guide_scales: vec![0.3, 1.0],
+        choose_on: 3,
+    });
     config
 }
 
@@ -78,7 +86,11 @@ fn held_out_tasks_are_shown_by_examples_and_judged() {
     let dir = with_points();
     let config = shown(&dir.path().join("run"), dir.path());
     let outcome = weft::run(&config, Stage::Export, &Monitor::silent()).unwrap();
-    let evaluation = outcome.report.unwrap().tasks.expect("a task zoo is judged by tasks").evaluation;
+    let report = outcome.report.unwrap().tasks.expect("a task zoo is judged by tasks");
+    few_examples(&report);
+    let page = std::fs::read_to_string(outcome.page.unwrap()).unwrap();
+    assert!(page.contains("A few examples of a new task"));
+    let evaluation = report.evaluation;
     let row = |name: &str| evaluation.rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no row `{name}`"));
     for name in ["flow + refiner", "hyper-decoder"] {
         let (own, other) = (row(name).accuracy.mean, row(&format!("{name}, told another task")).accuracy.mean);
@@ -107,6 +119,21 @@ fn held_out_tasks_are_shown_by_examples_and_judged() {
     let reached = accuracy(&files, &data, &task, &dir.path().join("run/zoo"));
     assert!(reached > 0.85, "shown 0+3: {reached}");
 
+    let guide = |examples: PathBuf, steps| SampleOptions { guide: Some(GuideRequest { examples, scale: 1.0, steps }) };
+    let of_flow =
+        |folder: &str| SampleRequest { generator: Some(GeneratorName::Flow), condition: BTreeMap::new(), ..request(&file, folder) };
+    let files = weft::sample_with(&config, &of_flow("guided"), &guide(file.clone(), Some(12)), &Monitor::silent()).unwrap();
+    let metadata = weft_zoo::read_metadata(&files[0]).unwrap();
+    assert_eq!(metadata["generator"], "flow, guided");
+    assert!(metadata["guide"].starts_with("scale 1, 16 examples, "), "{}", metadata["guide"]);
+    let free = weft::sample(&config, &of_flow("free"), &Monitor::silent()).unwrap();
+    let [steered, free] = [files, free].map(|files| accuracy(&files, &data, &task, &dir.path().join("run/zoo")));
+    assert!(steered > 0.8 && steered > free + 0.2, "{steered} of guided samples, {free} of others");
+    let error = weft::sample_with(&config, &request(&file, "refused"), &guide(file.clone(), None), &Monitor::silent()).unwrap_err();
+    assert_eq!(error.to_string(), "what examples guide must be the flow, refined or not, got hyper");
+    let error = weft::sample_with(&config, &of_flow("refused"), &guide(file.clone(), Some(0)), &Monitor::silent()).unwrap_err();
+    assert_eq!(error.to_string(), "the number of guided steps must be 1 or more, got 0");
+
     let refused = |inputs: &[f32], features: u64, labels: &[u8], reason: &str| {
         let path = dir.path().join("refused.npz");
         write_npz(&path, (inputs, features), labels);
@@ -121,4 +148,38 @@ fn held_out_tasks_are_shown_by_examples_and_judged() {
     refused(&[0.0; 12], 6, &[0, 1, 1], "`x` has shape [2, 6], `y` [3]");
     let absent = weft::sample(&config, &request(Path::new("absent.npz"), "refused"), &Monitor::silent()).unwrap_err();
     assert_eq!(absent.kind(), weft::Kind::Missing);
+}
+
+/// Every way has its curve, and figures agree with each other.
+fn few_examples(report: &TaskReport) {
+    let few = report.few_examples.as_ref().expect("the run file asks for it");
+    assert_eq!((few.per_output, few.num_sets), (8, 1));
+    let way = |name: &str| few.ways.iter().find(|way| way.name == name).unwrap_or_else(|| panic!("no way `{name}`"));
+    let budgets = |name: &str| way(name).points.iter().map(|point| point.budget).collect::<Vec<_>>();
+    for name in ["from scratch", "mean network, fine-tuned", "hyper-decoder, fine-tuned"] {
+        assert_eq!(budgets(name), [0, 1, 2, 4, 8, 16, 32, 48], "{name}");
+    }
+    for name in ["flow + refiner", "flow, guided", "flow, guided + refiner"] {
+        assert_eq!(budgets(name), [1, 2, 4], "{name}");
+    }
+    let accuracy = |name: &str| way(name).points.last().expect("a point").accuracy.mean;
+    // Classes are bright in a pixel of their own, so that a few examples are enough for all but the mean network as it is.
+    assert!((way("mean network, fine-tuned").points[0].accuracy.mean - 0.5).abs() < 1e-9);
+    assert!(accuracy("from scratch") > 0.7 && accuracy("hyper-decoder") > 0.8 && accuracy("flow, guided + refiner") > 0.8);
+    assert!(accuracy("one network of all classes, grouped by the examples") > 0.8);
+    // What the hyper-decoder makes of the draw is what the run's samples are.
+    let row = report.evaluation.rows.iter().find(|row| row.name == "hyper-decoder").expect("a row");
+    assert!(
+        (row.accuracy.mean - accuracy("hyper-decoder")).abs() < 0.02,
+        "{} and {}",
+        row.accuracy.mean,
+        accuracy("hyper-decoder")
+    );
+    for found in &few.comparisons {
+        let other = way(&found.with).points.iter().find(|point| point.budget == found.with_budget).expect("a budget of it");
+        assert!(found.with_secs <= found.secs || other.budget == way(&found.with).points[0].budget);
+        let apart = accuracy(&found.ours) - other.accuracy.mean;
+        assert!((found.difference.mean - apart).abs() < 1e-9, "{found:?}");
+    }
+    assert_eq!(few.comparisons.len(), 5 * 3);
 }

@@ -23,6 +23,9 @@ pub(crate) fn tables(reports: &[String]) -> Result<String, String> {
     if first["tasks"].is_object() {
         return Ok(of_tasks(&reports, first));
     }
+    if first["recipes"].is_object() {
+        return Ok(of_recipes(&reports, first));
+    }
     let names: Vec<&str> = rows(first).filter_map(|row| row["name"].as_str()).collect();
     let cell = |name: &str, digits: usize, figure: &dyn Fn(&Value) -> Option<f64>| {
         let values: Vec<f64> = reports.iter().filter_map(|r| rows(r).find(|row| row["name"] == name).and_then(figure)).collect();
@@ -65,6 +68,51 @@ pub(crate) fn tables(reports: &[String]) -> Result<String, String> {
         format!("mean ± standard error over {runs} runs")
     };
     Ok(format!("{page}\nEvery run trains its own zoo and its own generators; {seeds}. {}\n", costs(first)))
+}
+
+/// The tables of evaluations over held-out recipes.
+fn of_recipes(reports: &[Value], first: &Value) -> String {
+    let figures: Vec<&str> = list(&first["recipes"]["figures"]).filter_map(Value::as_str).collect();
+    let titles: Vec<String> = figures
+        .iter()
+        .flat_map(|figure| {
+            [format!("{figure}: rank correlation"), "its standard error over recipes".to_owned(), format!("{figure}: difference")]
+        })
+        .collect();
+    let mut page = String::new();
+    head(&mut page, &titles.iter().map(String::as_str).collect::<Vec<_>>());
+    let rows = |report: &'_ Value| list(&report["recipes"]["rows"]).cloned().collect::<Vec<_>>();
+    for name in rows(first).iter().filter_map(|row| row["name"].as_str()) {
+        let found: Vec<Value> = reports.iter().filter_map(|r| rows(r).into_iter().find(|row| row["name"] == name)).collect();
+        let of = |f: usize, what: &str, part: &str| {
+            let values: Vec<f64> = found.iter().filter_map(|row| row["agreement"][f][what][part].as_f64()).collect();
+            estimate(&values, 2)
+        };
+        let cells = (0..figures.len()).flat_map(|f| [of(f, "rank", "mean"), of(f, "rank", "se"), of(f, "error", "mean")]);
+        line(&mut page, name, cells);
+    }
+    let _ = writeln!(
+        page,
+        "\n| generator | figure | rank correlation above another recipe's | its standard error | follows |\n|---|---|---|---|---|"
+    );
+    for (v, verdict) in list(&first["recipes"]["verdicts"]).enumerate() {
+        for (f, figure) in figures.iter().enumerate() {
+            let of = |part: &str| {
+                let gains = reports.iter().filter_map(|r| r["recipes"]["verdicts"][v]["rank_gain"][f][part].as_f64());
+                estimate(&gains.collect::<Vec<_>>(), 2)
+            };
+            let follows = reports.iter().filter(|r| r["recipes"]["verdicts"][v]["follows"][f] == true).count();
+            let generator = verdict["generator"].as_str().unwrap_or_default();
+            let _ = writeln!(page, "| {generator} | {figure} | {} | {} | {follows} of {} |", of("mean"), of("se"), reports.len());
+        }
+    }
+    let held_out = list(&first["recipes"]["recipes"]).count();
+    format!(
+        "{page}\n{held_out} held-out recipes of {}; {} runs with a zoo and a generator each. {}\n",
+        held_out as u64 + first["recipes"]["num_trained"].as_u64().unwrap_or(0),
+        reports.len(),
+        costs(first)
+    )
 }
 
 /// The tables of evaluations over held-out tasks.

@@ -6,6 +6,7 @@
 //! - [`RidgeGenerator`]: a linear map from conditions to codes, the baseline of conditional ones.
 //! - [`examples`]: conditions made of labelled examples. [`guide`]: a flow that is steered by some.
 //! - [`refine`]: the function-aware refiner, usable behind every generator.
+//! - [`AccuracyPredictor`]: accuracy from weights, to rank samples by.
 //! - [`hyper`]: the hyper-decoder, from a condition to a network in one pass.
 //! - [`workload`]: pieces of training to measure a machine by.
 //!
@@ -21,6 +22,7 @@ pub mod examples;
 pub mod flow;
 pub mod guide;
 pub mod hyper;
+mod predictor;
 pub mod refine;
 mod ridge;
 pub mod sampler;
@@ -36,6 +38,7 @@ pub use examples::ExampleEncoder;
 pub use flow::{CodeFlow, Flow, FlowConfig, FlowTrainer};
 pub use guide::{Guide, Guided};
 pub use hyper::{HyperConfig, HyperDecoder, HyperTrainer};
+pub use predictor::{AccuracyPredictor, PredictorQuality};
 pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};
 pub use ridge::RidgeGenerator;
 pub use sampler::{Sampler, SamplerConfig};

@@ -1,6 +1,6 @@
 //! Samples on demand, beside those of a run.
 
-use crate::config::{Asked, RunConfig, condition_of};
+use crate::config::{Asked, BestOfConfig, RunConfig, condition_of};
 use crate::stages::{Done, Session, check_generator, on_demand};
 use crate::{Error, Result, Stage};
 use std::collections::BTreeMap;
@@ -55,6 +55,8 @@ pub struct SampleRequest {
 pub struct SampleOptions {
     /// Examples that steer the flow.
     pub guide: Option<GuideRequest>,
+    /// How many samples stand for one, and what chooses it; as the run file has it where it is not said.
+    pub best_of: Option<BestOfConfig>,
 }
 
 /// Examples that steer the flow while it samples, by the gradient of their loss.
@@ -74,6 +76,8 @@ pub(crate) struct Files {
     pub(crate) shown: Option<ExampleSet>,
     /// Those that steer, with how much and in how many steps.
     pub(crate) guide: Option<(ExampleSet, GuideRequest)>,
+    /// How many samples stand for one.
+    pub(crate) best_of: Option<BestOfConfig>,
 }
 
 /// Samples networks, one `.safetensors` file each, and returns their paths.
@@ -102,7 +106,18 @@ pub fn sample_with(
     condition_of(&request.condition, &fields)?;
     request.generator.map_or(Ok(()), |name| check_generator(config, name))?;
     let guide = options.guide.as_ref().map(|guide| read_guide(config, request, guide)).transpose()?;
-    let files = Files { shown: shown.clone(), guide };
+    let best_of = options.best_of.or(config.sample.best_of);
+    if best_of.is_some_and(|best_of| best_of.check().is_err()) {
+        return Err(Error::Range {
+            what: "the n of a best of n",
+            expected: "between 1 and 4096".to_owned(),
+            got: "another".to_owned(),
+        });
+    }
+    if best_of.is_some() && config.data.is_none() {
+        return Err(Error::RunWithoutData { stage: "best-of" });
+    }
+    let files = Files { shown: shown.clone(), guide, best_of };
     let session = Session::open(config, monitor)?;
     let mut done = Done::default();
     for stage in Stage::ALL.into_iter().filter(|&stage| stage <= Stage::Train) {

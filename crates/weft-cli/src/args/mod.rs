@@ -130,6 +130,12 @@ pub(crate) struct Sample {
     /// How much they steer; 1 is Bayes' rule (with --guide).
     #[arg(long, value_name = "SCALE", default_value_t = 1.0, requires = "guide")]
     pub(crate) guide_scale: f64,
+    /// Keep the best of so many samples (with --by).
+    #[arg(long, value_name = "N", requires = "by", requires = "output")]
+    pub(crate) best_of: Option<usize>,
+    /// What chooses it: accuracy on the validation part or on the examples that show the task, a predictor of accuracy from weights, or agreement (with --best-of).
+    #[arg(long, requires = "best_of", value_parser = weft::config::BestBy::ALL.map(weft::config::BestBy::name))]
+    pub(crate) by: Option<String>,
     /// Steps from noise to data while they steer; those of the run file where it is not said (with --guide).
     #[arg(long, value_name = "STEPS", requires = "guide")]
     pub(crate) guide_steps: Option<usize>,

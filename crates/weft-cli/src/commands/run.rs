@@ -6,7 +6,7 @@ use crate::table::{duration, table};
 use anyhow::Context as _;
 use std::fmt::Write as _;
 use std::path::Path;
-use weft::config::{ExistingZooConfig, RunConfig, ZooConfig};
+use weft::config::{BestBy, BestOfConfig, ExistingZooConfig, RunConfig, ZooConfig};
 use weft::report::data::{Report, RowKind, TaskReport, TaskRow, TaskRowKind};
 use weft::{GeneratorName, GuideRequest, Monitor, Outcome, SampleOptions, SampleRequest, Stage};
 
@@ -43,7 +43,9 @@ pub(super) fn sample(arguments: Sample, monitor: &Monitor) -> anyhow::Result<Ans
     let request = SampleRequest { count: arguments.count, seed: arguments.seed, condition, generator, folder };
     let (scale, steps) = (arguments.guide_scale, arguments.guide_steps);
     let guide = arguments.guide.map(|examples| GuideRequest { examples, scale, steps });
-    let written = weft::sample_with(&config, &request, &SampleOptions { guide }, monitor)?;
+    let by = BestBy::ALL.into_iter().find(|by| arguments.by.as_deref() == Some(by.name()));
+    let best_of = arguments.best_of.zip(by).map(|(n, by)| BestOfConfig { n, by });
+    let written = weft::sample_with(&config, &request, &SampleOptions { guide, best_of }, monitor)?;
     let human = written.iter().fold(String::new(), |text, path| text + &path.display().to_string() + "\n");
     Ok(Answer { human, json: serde_json::json!({ "files": written }), done: true })
 }

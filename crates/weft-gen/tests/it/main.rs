@@ -7,6 +7,7 @@ mod golden;
 mod guide;
 mod hostile;
 mod hyper;
+mod predictor;
 mod refiner;
 mod ridge;
 mod samplers;

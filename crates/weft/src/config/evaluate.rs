@@ -110,6 +110,9 @@ pub struct EvaluateConfig {
     /// Whether networks for tasks of which a few examples are known are held against training on these.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub few_examples: Option<FewExamplesConfig>,
+    /// Of how many of the run's samples for a held-out task each judge of [`BestBy`](super::BestBy) keeps one; `sample.count` is a multiple of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_of: Option<usize>,
 }
 
 impl Default for EvaluateConfig {
@@ -120,6 +123,7 @@ impl Default for EvaluateConfig {
             bars: Vec::new(),
             ablation: false,
             few_examples: None,
+            best_of: None,
         }
     }
 }

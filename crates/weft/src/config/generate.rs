@@ -1,5 +1,6 @@
 //! `[generator.…]`, `[sampler.…]` and `[sample]`.
 
+use super::best::BestOfConfig;
 use super::condition::{Asked, FieldConfig, condition_of};
 use super::require;
 use serde::{Deserialize, Serialize};
@@ -217,6 +218,10 @@ pub struct SampleConfig {
     /// they were decoded.
     #[serde(skip_serializing_if = "is_default_recalibration")]
     pub recalibrate: usize,
+    /// Of each `n` samples of the run's own generators the one that is kept, `{ n = 8, by = "validation" }`: by accuracy on the validation part, by a
+    /// `"predictor"` of accuracy from weights, or by `"agreement"` with the others. Without it, every sample is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_of: Option<BestOfConfig>,
 }
 
 /// Examples that running statistics are taken from where a run file does not say.
@@ -229,7 +234,7 @@ fn is_default_recalibration(examples: &usize) -> bool {
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { count: 256, seeds: 3, condition: BTreeMap::new(), recalibrate: RECALIBRATE }
+        Self { count: 256, seeds: 3, condition: BTreeMap::new(), recalibrate: RECALIBRATE, best_of: None }
     }
 }
 
@@ -237,6 +242,7 @@ impl SampleConfig {
     pub(super) fn check(&self, generator: &GeneratorConfig) -> Result<(), (&'static str, String)> {
         require("sample.count", "1 or more", self.count >= 1, self.count)?;
         require("sample.seeds", "1 or more", self.seeds >= 1, self.seeds)?;
+        self.best_of.map_or(Ok(()), BestOfConfig::check)?;
         let fields: Vec<FieldSpec> = generator.conditions().iter().map(|field| field.to_field(None)).collect();
         condition_of(&self.condition, &fields).map(drop).map_err(|error| match error {
             weft_core::Error::UnknownField { field, known } => {

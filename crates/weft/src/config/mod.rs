@@ -8,6 +8,7 @@
 //!
 //! The types here are the façade's own: the domain types below know no format.
 
+mod best;
 mod condition;
 mod data;
 mod device;
@@ -25,6 +26,7 @@ mod refiner;
 mod text;
 mod zoo;
 
+pub use best::{BestBy, BestOfConfig};
 pub(crate) use condition::condition_of;
 pub use condition::{Asked, FieldConfig, FieldKindName};
 pub use data::{ArchitectureConfig, DataConfig, FileConfig, IdxConfig, MlpConfig, Nothing, NpzConfig, data_folder};
@@ -188,6 +190,10 @@ impl RunConfig {
         self.hyper.as_ref().map_or(Ok(()), HyperConfig::check)?;
         self.check_tasks()?;
         self.baselines.check()?;
+        if let Some(n) = self.evaluate.best_of {
+            let fits = n >= 1 && self.sample.count.is_multiple_of(n) && self.sample.best_of.is_none();
+            require("evaluate.best-of", "a divisor of `sample.count`, without `sample.best-of`", fits, n)?;
+        }
         self.evaluate.check()
     }
 
@@ -249,6 +255,7 @@ impl RunConfig {
             ("refiner", self.refiner.is_some()),
             ("hyper", self.hyper.is_some()),
             ("generator.flow.conditions", self.generator.conditions().iter().any(|field| field.kind.examples().is_some())),
+            ("sample.best-of", self.sample.best_of.is_some()),
             ("canonicalize.by", self.canonicalize.by == By::Activations),
             ("canonicalize.align", self.canonicalize.align == Align::Consistent),
             ("generator.flow.residual-noise", self.generator.flow().residual_noise),

@@ -45,7 +45,7 @@ fn a_misspelt_key_is_named_with_its_place_and_its_neighbor() {
     check(
         "held-out-runs",
         "heldout-runs",
-        "run.toml:12:1: unknown key `heldout-runs`\nhint: did you mean `held-out-runs`? keys here: `runs`, `held-out-runs`, `tasks`, `runs-at-once`, `licence`, `recipe`",
+        "run.toml:12:1: unknown key `heldout-runs`\nhint: did you mean `held-out-runs`? keys here: `runs`, `held-out-runs`, `tasks`, `grid`, `runs-at-once`, `licence`, `recipe`",
     );
     check(
         "[data.digits]",
@@ -215,6 +215,18 @@ fn what_tasks_leave_undefined_has_a_place() {
     }
     let refusal = refusal(parse(&(RUN.to_owned() + "[hyper]")));
     assert!(refusal.contains("`hyper` makes networks for tasks, and those of this zoo have one"), "{refusal}");
+}
+
+#[test]
+fn the_best_of_n_has_a_judge() {
+    let best_of = set(&["sample.best-of={ n = 8, by = \"agreement\" }"]).unwrap();
+    assert_eq!(best_of.sample.best_of, Some(BestOfConfig { n: 8, by: BestBy::Agreement }));
+    assert_eq!(parse(&best_of.to_toml()).unwrap(), best_of);
+    let error = refusal(set(&["sample.best-of={ n = 0, by = \"validation\" }"]));
+    assert!(error.contains("`sample.best-of` must be `n` between 1 and 4096, got 0"), "{error}");
+    assert!(refusal(set(&["sample.best-of={ n = 2, by = \"luck\" }"])).contains("luck"));
+    let error = refusal(set(&["evaluate.best-of=7", "sample.count=8"]));
+    assert!(error.contains("`evaluate.best-of` must be a divisor of `sample.count`, without `sample.best-of`, got 7"), "{error}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Accuracies are fractions in `[0, 1]`, times are seconds, sizes are bytes; distances say their unit. A part that
 //! a run did not produce is `None` or empty, and the page leaves its section out.
 
+pub use super::best::{BestOf, BestOfRow, PredictorFacts};
 pub use super::few::{FewComparison, FewExamples, FewPoint, FewWay};
 pub use crate::structure::{InterpolationPath, ZooStructure};
 use serde::{Deserialize, Serialize};
@@ -213,6 +214,8 @@ pub struct TaskReport {
     pub costs: TaskCosts,
     /// What can be had from a few examples of each task, where that was measured.
     pub few_examples: Option<FewExamples>,
+    /// What the best of n is worth, where that was measured.
+    pub best_of: Option<BestOf>,
 }
 
 /// Times of a conditional evaluation, on one machine.

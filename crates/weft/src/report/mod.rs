@@ -5,13 +5,14 @@
 //! made again from `report.json` (JSON has no NaN: a figure that is not finite does not survive the way there).
 //!
 //! Reading order: `data` (what is shown), `page` (the order it is shown in), then one module a group of
-//! sections: `verdict`, `novelty`, `tables`, `method`, `filters`, `closing`, and `conditional` and `few` and `break_even` where networks have tasks. Below them lie `rows` (the order and
+//! sections: `verdict`, `novelty`, `tables`, `method`, `filters`, `closing`, and `conditional`, `few` and `best` and `break_even` where networks have tasks. Below them lie `rows` (the order and
 //! looks of rows), `html` (escaping and figures in words), `plot` (scales, axes, series, labels) and `png` (an
 //! uncompressed encoder). Text that comes from a user passes `html::escape`; a figure that is not finite becomes a
 //! dash or is left out of its plot.
 
 pub mod data;
 
+mod best;
 mod break_even;
 mod closing;
 mod conditional;

@@ -2,7 +2,7 @@
 
 use super::data::Report;
 use super::html::{count, each, escape, plural};
-use super::{break_even, closing, conditional, few, filters, method, novelty, recipes, rows, structure, tables, verdict};
+use super::{best, break_even, closing, conditional, few, filters, method, novelty, recipes, rows, structure, tables, verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -12,7 +12,7 @@ const STYLE: &str = include_str!("style.css");
 #[must_use]
 pub fn page(report: &Report) -> String {
     let judged = if report.tasks.is_some() {
-        vec![conditional::verdict(report), conditional::rows(report), few::few(report)]
+        vec![conditional::verdict(report), conditional::rows(report), few::few(report), best::best_of(report)]
     } else {
         vec![
             verdict::verdict(report),

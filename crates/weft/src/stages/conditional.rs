@@ -9,7 +9,7 @@
 use super::examples::Shown;
 use super::models::{self, Learnt, Models};
 use super::sample::Samples;
-use super::{Done, Session, canonicalize, data, few, read_json, sample, tasks_of, train, write_json};
+use super::{Done, Session, best, canonicalize, data, few, read_json, sample, tasks_of, train, write_json};
 use crate::cache::{Completed, Running};
 use crate::config::{ArchitectureConfig, ZooConfig};
 use crate::report::data::{TaskCosts, TaskReport};
@@ -77,6 +77,11 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     let condition = others.fold(Condition::unknown(), |condition, (field, value)| condition.with(field, value.clone()));
     let models = Models::new(session, &done.of(Stage::Train).folder, set.clone());
     let samples = sample::samples_of(done.of(Stage::Sample), zoo.architecture(), session.config.sample.seeds)?;
+    let best_of = |n| {
+        let input = best::Measured { session, done, set: &set, tasks: (&bench.tasks, &clusters) };
+        best::measure(&input, &samples, n)
+    };
+    let best_of = session.config.evaluate.best_of.map(best_of).transpose()?;
     let mut sample_secs = BTreeMap::new();
     for (generator, samples) in models.own()?.iter().zip(&samples) {
         sample_secs.insert(samples.sampling.name.clone(), samples.sampling.sample_secs);
@@ -113,7 +118,7 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
         }
         _ => None,
     };
-    write_json(&path, &TaskReport { evaluation, costs, few_examples })?;
+    write_json(&path, &TaskReport { evaluation, costs, few_examples, best_of })?;
     running.complete_as(&["tasks.json"], output)
 }
 

@@ -1,6 +1,7 @@
 //! The stages of a run. Each function looks up whether its stage is out of date, drives the crates below if it
 //! is, and seals the stage's folder.
 
+mod best;
 mod canonicalize;
 mod conditional;
 mod data;

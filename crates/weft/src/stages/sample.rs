@@ -12,6 +12,7 @@
 //! after those of the task before, in the order of the tasks' names, which `sampling.json` lists. Those of a task are what
 //! [`Generator::sample`] gives for its condition and the set's seed forked by the task's name.
 
+use super::best::{Judge, Known};
 use super::models::{self, Learnt, Models};
 use super::{Done, Session, canonicalize, examples, export, read_json, streamed, write_json};
 use crate::cache::{Completed, Running, StageKey};
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use weft_canon::Group;
 use weft_canon::distance::{Quotient, QuotientOptions};
-use weft_core::{Architecture, Condition, Digest, Population, Seed, Split, Value};
+use weft_core::{Architecture, Condition, Digest, Population, Seed, Split, Task, Value};
 use weft_gen::{ExampleEncoder, Generator};
 use weft_zoo::{Filter, Purpose, Zoo};
 
@@ -99,6 +100,10 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
     let models = Models::new(session, &done.of(Stage::Train).folder, learnt.set.clone());
     let flow = models.flow()?;
     first.iter().try_for_each(|(_, condition)| models::check_condition(session.monitor, flow.schema(), condition))?;
+    let judge = config.best_of.map(|best_of| Judge::new(session, done, &learnt.set, best_of)).transpose()?;
+    judge.iter().filter_map(Judge::note).for_each(|note| session.monitor.note(note));
+    let n = config.best_of.map_or(1, |best_of| best_of.n);
+    let num_classes = session.dataset(Stage::Sample)?.num_classes();
     let (own, names) = (models.own()?, models::own_names(session.config));
     let files: Vec<String> = names.iter().map(|name| format!("{}.safetensors", name.name())).collect();
     let each = config.seeds * first.len() * config.count;
@@ -112,7 +117,12 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
             for (task, condition) in &asked(i)? {
                 session.check_stop(Stage::Sample)?;
                 let seed = task.as_ref().map_or(seed_of(session, i), |task| seed_of(session, i).fork(task));
-                set.extend(&draw(session, generator.as_ref(), config.count, condition, seed)?)?;
+                let mut drawn = draw(session, generator.as_ref(), n * config.count, condition, seed)?;
+                if let Some(judge) = &judge {
+                    let task = task.as_ref().map(|name| Task::is_one_of(&name.parse()?, num_classes)).transpose()?;
+                    drawn = judge.choose(&drawn, known(&learnt, task.as_ref()))?;
+                }
+                set.extend(&drawn)?;
                 sampled += config.count as u64;
                 session.monitor.progress(sampled);
             }
@@ -121,7 +131,7 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
         samplings.push(Sampling {
             name: generator.name().to_owned(),
             sample_secs: since.elapsed().as_secs_f64() / each as f64,
-            flops: generator.flops_per_sample(),
+            flops: n as f64 * generator.flops_per_sample(),
             file: file.clone(),
             tasks: first.iter().filter_map(|(task, _)| task.clone()).collect(),
         });
@@ -136,6 +146,15 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
     write_json(&running.folder().join("sampling.json"), &samplings)?;
     session.monitor.finish();
     running.complete(&files.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// What samples are to do: a task, or the data's own classes where networks have no tasks.
+fn known<'a>(learnt: &Learnt, task: Option<&'a Task>) -> Known<'a> {
+    match task {
+        Some(task) => Known::Task(task),
+        None if learnt.set.architecture().num_outputs() == 2 && learnt.set.tasks.is_some() => Known::Nothing,
+        None => Known::Classes,
+    }
 }
 
 /// A condition as metadata.
@@ -178,10 +197,10 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest,
     if session.data.is_none() {
         return streamed::on_demand(session, done, request);
     }
-    let Learnt { set, condition, .. } = models::learn_from(session, done)?;
-    let architecture = set.architecture().clone();
-    let models = Models::new(session, &done.of(Stage::Train).folder, set);
-    let mut condition = asked_of(session, &condition, request)?;
+    let learnt = models::learn_from(session, done)?;
+    let architecture = learnt.set.architecture().clone();
+    let models = Models::new(session, &done.of(Stage::Train).folder, learnt.set.clone());
+    let mut condition = asked_of(session, &learnt.condition, request)?;
     if let Some(shown) = &files.shown {
         let vector = examples::encoder_of(done.of(Stage::Train))?.encode(shown)?;
         condition = condition.with(ExampleEncoder::FIELD, Value::Vector(vector));
@@ -195,7 +214,8 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest,
     };
     session.monitor.start("sample", request.count as u64, "networks");
     let seed = session.seed.fork("on demand").index(request.seed);
-    let networks = draw(session, generator.as_ref(), request.count, &condition, seed)?;
+    let best_of = files.best_of;
+    let mut networks = draw(session, generator.as_ref(), best_of.map_or(1, |best_of| best_of.n) * request.count, &condition, seed)?;
     std::fs::create_dir_all(&request.folder).map_err(Error::io("create", &request.folder))?;
     let licence = export::licence_of(done)?;
     let mut metadata = describe(&condition);
@@ -208,6 +228,18 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest,
         ("architecture".to_owned(), architecture.name().to_owned()),
         ("weft".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ]);
+    if let Some(best_of) = best_of {
+        let judge = Judge::new(session, done, &learnt.set, best_of)?;
+        let task = match condition.get(Task::LABEL) {
+            Some(Value::Classes(classes)) => Some(Task::is_one_of(classes, session.dataset(Stage::Sample)?.num_classes())?),
+            _ => None,
+        };
+        let examples = files.shown.as_ref().or(files.guide.as_ref().map(|(examples, _)| examples));
+        let known = examples.filter(|_| task.is_none()).map_or_else(|| known(&learnt, task.as_ref()), Known::Examples);
+        networks = judge.choose(&networks, known)?;
+        metadata.insert("best-of".to_owned(), format!("{} by {}", best_of.n, best_of.by.name()));
+        metadata.extend(judge.note().map(|note| ("predictor".to_owned(), note)));
+    }
     if let Some((examples, guide)) = &files.guide {
         let said = format!(
             "scale {}, {} examples, {:.3e} operations a network",

@@ -3,7 +3,7 @@
 use crate::tasks::{chain, config, with_points};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use weft::config::{FewExamplesConfig, HyperConfig, RefinerConfig, RunConfig};
+use weft::config::{BestBy, BestOfConfig, FewExamplesConfig, HyperConfig, RefinerConfig, RunConfig};
 use weft::report::data::TaskReport;
 use weft::{GeneratorName, GuideRequest, Monitor, SampleOptions, SampleRequest, Stage};
 use weft_core::{Dataset, Part, Population, Seed, Task};
@@ -35,6 +35,7 @@ fn shown(output: &Path, data: &Path) -> RunConfig {
         ..HyperConfig::default()
     });
     config.baselines.refined.clear();
+    config.evaluate.best_of = Some(4);
     config.evaluate.few_examples = Some(FewExamplesConfig {
         train_steps: 48,
         flow_steps: 4,
@@ -88,6 +89,7 @@ fn held_out_tasks_are_shown_by_examples_and_judged() {
     let outcome = weft::run(&config, Stage::Export, &Monitor::silent()).unwrap();
     let report = outcome.report.unwrap().tasks.expect("a task zoo is judged by tasks");
     few_examples(&report);
+    best_of(&report);
     let page = std::fs::read_to_string(outcome.page.unwrap()).unwrap();
     assert!(page.contains("A few examples of a new task"));
     let evaluation = report.evaluation;
@@ -119,7 +121,10 @@ fn held_out_tasks_are_shown_by_examples_and_judged() {
     let reached = accuracy(&files, &data, &task, &dir.path().join("run/zoo"));
     assert!(reached > 0.85, "shown 0+3: {reached}");
 
-    let guide = |examples: PathBuf, steps| SampleOptions { guide: Some(GuideRequest { examples, scale: 1.0, steps }) };
+    let guide = |examples: PathBuf, steps| SampleOptions {
+        guide: Some(GuideRequest { examples, scale: 1.0, steps }),
+        ..SampleOptions::default()
+    };
     let of_flow =
         |folder: &str| SampleRequest { generator: Some(GeneratorName::Flow), condition: BTreeMap::new(), ..request(&file, folder) };
     let files = weft::sample_with(&config, &of_flow("guided"), &guide(file.clone(), Some(12)), &Monitor::silent()).unwrap();
@@ -133,6 +138,26 @@ fn held_out_tasks_are_shown_by_examples_and_judged() {
     assert_eq!(error.to_string(), "what examples guide must be the flow, refined or not, got hyper");
     let error = weft::sample_with(&config, &of_flow("refused"), &guide(file.clone(), Some(0)), &Monitor::silent()).unwrap_err();
     assert_eq!(error.to_string(), "the number of guided steps must be 1 or more, got 0");
+
+    // Of bad samples the best by the examples is better; of good ones no judge takes a bad one.
+    let mean = |generator: GeneratorName, by: Option<BestBy>, folder: &str| {
+        let best_of = by.map(|by| BestOfConfig { n: 12, by });
+        let request = SampleRequest { count: 6, generator: Some(generator), ..request(&file, folder) };
+        let options = SampleOptions { best_of, ..SampleOptions::default() };
+        let files = weft::sample_with(&config, &request, &options, &Monitor::silent()).unwrap();
+        assert_eq!(files.len(), 6);
+        let metadata = weft_zoo::read_metadata(&files[0]).unwrap();
+        assert_eq!(metadata.get("best-of"), by.map(|by| format!("12 by {}", by.name())).as_ref());
+        assert_eq!(metadata.contains_key("predictor"), by == Some(BestBy::Predictor));
+        accuracy(&files, &data, &task, &dir.path().join("run/zoo"))
+    };
+    let plain = mean(GeneratorName::Flow, None, "plain");
+    let validated = mean(GeneratorName::Flow, Some(BestBy::Validation), "validated");
+    assert!(validated > plain + 0.1, "{plain}, by validation {validated}");
+    for by in BestBy::ALL {
+        let kept = mean(GeneratorName::Refined, Some(by), by.name());
+        assert!(kept > 0.85, "by {}: {kept}", by.name());
+    }
 
     let refused = |inputs: &[f32], features: u64, labels: &[u8], reason: &str| {
         let path = dir.path().join("refused.npz");
@@ -182,4 +207,26 @@ fn few_examples(report: &TaskReport) {
         assert!((found.difference.mean - apart).abs() < 1e-9, "{found:?}");
     }
     assert_eq!(few.comparisons.len(), 5 * 3);
+}
+
+/// Every judge has a row, what is ranked by labels gains, and the time of n is counted.
+fn best_of(report: &TaskReport) {
+    let best = report.best_of.as_ref().expect("the run file asks for it");
+    let row = |by: &str| {
+        let found = best.rows.iter().find(|row| row.generator == "flow + refiner" && row.by == by);
+        found.unwrap_or_else(|| panic!("no row `{by}`"))
+    };
+    assert_eq!((best.n, best.rows.len()), (4, 3 * 4));
+    let none = row("none");
+    let own = report.evaluation.rows.iter().find(|row| row.name == "flow + refiner").expect("a row");
+    assert!((none.accuracy.mean - own.accuracy.mean).abs() < 1e-9 && none.gain.mean.abs() < 1e-12);
+    for by in ["validation", "predictor", "agreement"] {
+        assert!((row(by).accuracy.mean - none.accuracy.mean - row(by).gain.mean).abs() < 1e-9);
+        assert!(row(by).secs >= 4.0 * none.secs, "{by} takes four samples");
+    }
+    assert!(row("validation").gain.mean >= 0.0, "{:?}", row("validation"));
+    let predictor = best.predictor.expect("a judge that predicts");
+    // Two runs of each of 26 tasks, of which three are held out.
+    assert_eq!((predictor.num_networks, predictor.num_runs), (6, 3));
+    assert!(predictor.r_squared <= 1.0 && (-1.0..=1.0).contains(&predictor.kendall_tau));
 }

@@ -6,9 +6,9 @@ use std::f32::consts::PI;
 use std::ops::Range;
 use weft_core::Digest;
 
-/// Frequencies of relative places (of depth and unit, of chunk), and of absolute ones (of layer and chunk, of unit).
-const RELATIVE: usize = 6;
-const RELATIVE_CHUNK: usize = 4;
+/// Frequencies of relative places, and of absolute ones (of layer and chunk, of unit). Relative ones are few: they take values that no training
+/// network has wherever a width or depth is new, and are to be smooth between those that one has.
+const RELATIVE: usize = 2;
 const ABSOLUTE: usize = 6;
 const ABSOLUTE_UNIT: usize = 12;
 /// Signs that a tensor's name is hashed to.
@@ -18,7 +18,7 @@ const NUMBERS: usize = 11;
 
 /// The length of a token's coordinates.
 pub const NUM_COORDINATES: usize =
-    2 * (2 * RELATIVE + RELATIVE_CHUNK + 2 * ABSOLUTE + ABSOLUTE_UNIT) + NUMBERS + Kind::ALL.len() + Role::ALL.len() + NAME;
+    2 * (3 * RELATIVE + 2 * ABSOLUTE + ABSOLUTE_UNIT) + NUMBERS + Kind::ALL.len() + Role::ALL.len() + NAME;
 
 impl TokenLayout {
     /// The coordinates of a window's tokens.
@@ -46,9 +46,9 @@ impl TokenLayout {
         let map = &self.maps[place.map];
         let (depth, chunk) = (map.index as f32 / (self.num_maps.max(2) - 1) as f32, place.start / self.token_len);
         let (unit, start) = ((place.unit as f32 + 0.5) / map.units as f32, place.start as f32 / map.row_len as f32);
-        relative(depth, RELATIVE, out);
-        relative(unit, RELATIVE, out);
-        relative(start, RELATIVE_CHUNK, out);
+        for place in [depth, unit, start] {
+            relative(place, out);
+        }
         absolute(map.index, ABSOLUTE, out);
         absolute(chunk, ABSOLUTE, out);
         absolute(place.unit, ABSOLUTE_UNIT, out);
@@ -71,8 +71,8 @@ impl TokenLayout {
 }
 
 /// Sines and cosines of a place in `[0, 1]`, from half a turn over the whole up.
-fn relative(place: f32, frequencies: usize, out: &mut Vec<f32>) {
-    for k in 0..frequencies {
+fn relative(place: f32, out: &mut Vec<f32>) {
+    for k in 0..RELATIVE {
         let (sin, cos) = (place * PI * (1_u32 << k) as f32).sin_cos();
         out.extend([sin, cos]);
     }

@@ -99,7 +99,7 @@ pub(super) struct Map {
 }
 
 impl Map {
-    pub(super) fn extras(&self) -> [Option<usize>; super::EXTRAS] {
+    pub(super) fn extras(&self) -> [Option<usize>; super::TokenLayout::EXTRAS] {
         [self.bias, self.gain, self.shift]
     }
 }

@@ -29,9 +29,6 @@ use maps::{Map, maps_of};
 use std::ops::Range;
 use weft_core::Architecture;
 
-/// Slots of a token behind its row: bias, gain and shift.
-const EXTRAS: usize = 3;
-
 /// Which weights of a flat row are in which slots of which tokens.
 ///
 /// # Examples
@@ -63,6 +60,9 @@ struct Place {
 }
 
 impl TokenLayout {
+    /// Slots of a token behind its row: bias, gain and shift.
+    pub const EXTRAS: usize = 3;
+
     /// Lays an architecture out in tokens with rows of at most `token_len` weights.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl TokenLayout {
     /// The slots of a token, `f`: those of its row and three more.
     #[must_use]
     pub fn num_slots(&self) -> usize {
-        self.token_len + EXTRAS
+        self.token_len + Self::EXTRAS
     }
 
     /// The most weights of a row that a token holds.

@@ -9,8 +9,8 @@
 //! Places are of different kinds if the kinds of their rows (linear, convolution, …), the roles of their maps (first, hidden, last) or the
 //! slots (row, bias, gain, shift) differ.
 
+use super::TokenLayout;
 use super::maps::{Kind, Map, Role};
-use super::{EXTRAS, TokenLayout};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -30,7 +30,7 @@ enum Slot {
 }
 
 impl Slot {
-    const ALL: [(Self, &'static str); EXTRAS + 1] =
+    const ALL: [(Self, &'static str); TokenLayout::EXTRAS + 1] =
         [(Self::Row, "row"), (Self::Bias, "bias"), (Self::Gain, "gain"), (Self::Shift, "shift")];
 }
 

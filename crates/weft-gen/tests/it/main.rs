@@ -10,4 +10,5 @@ mod ridge;
 mod samplers;
 mod support;
 mod tasks;
+mod tokens;
 mod trivial;

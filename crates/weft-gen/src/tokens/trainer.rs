@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use weft_codec::{NUM_COORDINATES, TokenLayout, TokenNormalizer};
-use weft_core::{Monitor, Schema, Seed};
+use weft_core::{Architecture, Monitor, Schema, Seed};
 use weft_net::Device;
 use weft_ops::tensor::{Lesson, Network as _, Transformer, regress};
 
@@ -92,6 +92,15 @@ impl TokenTrainer {
     #[must_use]
     pub fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    /// Checks that networks of an architecture can be sampled once it is trained.
+    ///
+    /// # Errors
+    /// [`Error::Codec`] names a tensor of a kind of place that no training network has.
+    pub fn check(&self, architecture: &Architecture) -> Result<()> {
+        self.normalizer.moments(&TokenLayout::new(architecture, self.config.token_len)?)?;
+        Ok(())
     }
 
     /// Floating-point operations of the whole training, if each network is drawn as often as any other.

@@ -20,6 +20,7 @@ mod memory;
 mod overrides;
 mod recipe;
 mod refiner;
+mod tokens;
 mod zoo;
 
 pub(crate) use condition::condition_of;
@@ -37,6 +38,7 @@ pub use recipe::{
     SnapshotsConfig,
 };
 pub use refiner::RefinerConfig;
+pub use tokens::TokensConfig;
 pub use zoo::{ExistingZooConfig, SubsetsConfig, TasksConfig, TrainZooConfig, ZooConfig};
 
 use serde::{Deserialize, Serialize};
@@ -178,6 +180,7 @@ impl RunConfig {
         self.refiner.as_ref().map_or(Ok(()), RefinerConfig::check)?;
         self.hyper.as_ref().map_or(Ok(()), HyperConfig::check)?;
         self.check_tasks()?;
+        self.check_tokens()?;
         self.baselines.check()?;
         self.evaluate.check()
     }
@@ -193,7 +196,7 @@ impl RunConfig {
         if (self.refiner.is_some() || self.hyper.is_some()) && !self.generator.conditions().contains(&task) {
             let reason =
                 "must have `{ classes = \"task\" }`: with `zoo.train.tasks`, refiner and hyper-decoder follow each network's task";
-            return Err(("generator.flow.conditions", reason.to_owned()));
+            return Err((self.generator.conditions_key(), reason.to_owned()));
         }
         let Some(refiner) = &self.refiner else { return Ok(()) };
         let undefined = [
@@ -209,6 +212,16 @@ impl RunConfig {
         }
     }
 
+    /// Checks what does not stand behind tokens.
+    fn check_tokens(&self) -> Result<(), (&'static str, String)> {
+        let Some((tokens, refiner)) = self.generator.tokens().zip(self.refiner.as_ref()) else { return Ok(()) };
+        let reason = "must be `false` behind `[generator.tokens]`: it changes settings that its refiner has not";
+        if self.evaluate.ablation {
+            return Err(("evaluate.ablation", reason.to_owned()));
+        }
+        tokens.check_refiner(refiner)
+    }
+
     /// Checks what a run without data cannot do, and what a run with data cannot keep within.
     fn check_data(&self) -> Result<(), (&'static str, String)> {
         let CodecConfig::Pca(_) = self.codec else {
@@ -221,7 +234,8 @@ impl RunConfig {
             ("hyper", self.hyper.is_some()),
             ("canonicalize.by", self.canonicalize.by == By::Activations),
             ("canonicalize.align", self.canonicalize.align == Align::Consistent),
-            ("generator.flow.residual-noise", self.generator.flow().residual_noise),
+            ("generator.flow.residual-noise", self.generator.residual_noise()),
+            ("generator.tokens", self.generator.tokens().is_some()),
         ];
         match needs_data.into_iter().find(|(_, needs)| *needs) {
             _ if self.data.is_some() && self.run.memory.is_some() => {

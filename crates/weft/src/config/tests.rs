@@ -281,6 +281,8 @@ fn a_resolved_config_parses_to_itself() {
         include_str!("../../../../configs/h2-mnist-cnn.toml"),
         include_str!("../../../../configs/h4-mnist-zoo-cnn.toml"),
         include_str!("../../../../configs/h5-mnist-tasks.toml"),
+        include_str!("../../../../configs/widths/zoo.toml"),
+        include_str!("../../../../configs/widths/unseen.toml"),
     ];
     for text in texts {
         let config = parse(text).unwrap();

@@ -77,7 +77,7 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     }
     let networks = zoo.load(&train, Purpose::Evaluate)?;
     rows.push(bench.nearest(&networks, &train_tasks)?);
-    let ridge = RidgeGenerator::fit(set, models.flow()?.schema().clone(), session.seed.fork("ridge"))?;
+    let ridge = RidgeGenerator::fit(set, models.schema()?, session.seed.fork("ridge"))?;
     rows.push(bench.single(&ridge, &condition)?);
     rows.push(bench.everywhere("mean", &[mean_of(&networks)?])?);
     rows.extend(bench.multi_task(recipe.as_ref())?);

@@ -12,6 +12,7 @@ mod report;
 mod runs;
 mod sample;
 mod streamed;
+mod tokens;
 mod train;
 mod zoo;
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_core::{ClassSet, Condition, FieldSpec, FieldType, Monitor, Record, Schema, Split, Task, Value};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
-use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Refined, Refiner, TrainingSet};
+use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Refined, Refiner, TokenFlow, TokenRefiner, TrainingSet};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Training networks of all snapshots in canonical form, as the generators see them.
@@ -143,6 +143,9 @@ pub(super) fn refiners(config: &RunConfig) -> Vec<RefinerPlan> {
     let Some(chosen) = &config.refiner else { return Vec::new() };
     let flow = |file: String, role, config| RefinerPlan { file, proposal: Proposal::Flow, role, config };
     let mut plans = vec![flow("refiner".to_owned(), Role::Chosen, chosen.clone())];
+    if config.generator.tokens().is_some() {
+        return plans;
+    }
     let baselines = config.baselines.refined.iter().flat_map(|name| name.to_trivial(&config.baselines));
     plans.extend(baselines.map(|kind| RefinerPlan {
         file: format!("refiner-{}", kind.name()),
@@ -204,8 +207,20 @@ impl<'a> Models<'a> {
         Self { session, folder: folder.to_owned(), set }
     }
 
+    /// The condition fields that the trained flow knows.
+    pub(super) fn schema(&self) -> Result<Schema> {
+        let tokens = self.session.config.generator.tokens().is_some();
+        Ok(if tokens { self.tokens()?.schema().clone() } else { self.flow()?.schema().clone() })
+    }
+
+    /// The trained flow over tokens.
+    pub(super) fn tokens(&self) -> Result<TokenFlow> {
+        let saved = read_artifact(&self.folder.join("flow.safetensors"))?;
+        Ok(TokenFlow::load(&saved, self.session.config.sampler.to_sampler(), &self.session.device)?)
+    }
+
     /// The trained flow.
-    pub(super) fn flow(&self) -> Result<Flow> {
+    fn flow(&self) -> Result<Flow> {
         let saved = read_artifact(&self.folder.join("flow.safetensors"))?;
         let sampler = self.session.config.sampler.to_sampler();
         let architecture = self.set.architecture().clone();
@@ -215,16 +230,23 @@ impl<'a> Models<'a> {
     /// What a refiner stands behind.
     pub(super) fn proposal(&self, proposal: Proposal) -> Result<Arc<dyn Generator>> {
         Ok(match proposal {
+            Proposal::Flow if self.session.config.generator.tokens().is_some() => {
+                Arc::new(self.tokens()?.generator(self.set.architecture().clone())?)
+            }
             Proposal::Flow => Arc::new(self.flow()?),
             Proposal::Trivial(kind) => Arc::new(TrivialGenerator::new(kind, self.set.clone())),
         })
     }
 
     /// A refined generator.
-    pub(super) fn refined(&self, plan: &RefinerPlan) -> Result<Refined> {
+    pub(super) fn refined(&self, plan: &RefinerPlan) -> Result<Arc<dyn Generator>> {
         let saved = read_artifact(&self.folder.join(format!("{}.safetensors", plan.file)))?;
+        if self.session.config.generator.tokens().is_some() {
+            let refiner = TokenRefiner::load(&saved, &self.session.device)?;
+            return Ok(Arc::new(refiner.behind(self.proposal(plan.proposal)?, self.set.architecture().clone())?));
+        }
         let refiner = Refiner::load(&saved, self.set.codec.clone(), &self.session.device)?;
-        Ok(Refined::new(self.proposal(plan.proposal)?, refiner))
+        Ok(Arc::new(Refined::new(self.proposal(plan.proposal)?, refiner)))
     }
 
     /// The trained hyper-decoder.
@@ -246,7 +268,7 @@ impl<'a> Models<'a> {
     pub(super) fn generator(&self, name: GeneratorName) -> Result<Arc<dyn Generator>> {
         check_generator(self.session.config, name)?;
         Ok(match (name, refiners(self.session.config).first()) {
-            (GeneratorName::Refined, Some(plan)) => Arc::new(self.refined(plan)?),
+            (GeneratorName::Refined, Some(plan)) => self.refined(plan)?,
             (GeneratorName::Hyper, _) => Arc::new(self.hyper()?),
             _ => self.proposal(Proposal::Flow)?,
         })

@@ -96,8 +96,8 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
     let learnt = models::learn_from(session, done)?;
     let asked = models::asked_conditions(session, done, &learnt)?;
     let models = Models::new(session, &done.of(Stage::Train).folder, learnt.set.clone());
-    let flow = models.flow()?;
-    asked.iter().try_for_each(|(_, condition)| models::check_condition(session.monitor, flow.schema(), condition))?;
+    let schema = models.schema()?;
+    asked.iter().try_for_each(|(_, condition)| models::check_condition(session.monitor, &schema, condition))?;
     let (own, names) = (models.own()?, models::own_names(session.config));
     let files: Vec<String> = names.iter().map(|name| format!("{}.safetensors", name.name())).collect();
     let each = config.seeds * asked.len() * config.count;
@@ -180,7 +180,7 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest)
     let architecture = set.architecture().clone();
     let models = Models::new(session, &done.of(Stage::Train).folder, set);
     let condition = asked_of(session, &condition, request)?;
-    models::check_condition(session.monitor, models.flow()?.schema(), &condition)?;
+    models::check_condition(session.monitor, &models.schema()?, &condition)?;
     let best = if session.config.refiner.is_some() { GeneratorName::Refined } else { GeneratorName::Flow };
     let generator = models.generator(request.generator.unwrap_or(best))?;
     session.monitor.start("sample", request.count as u64, "networks");

@@ -6,6 +6,7 @@ mod refused;
 mod run;
 mod streamed;
 mod tasks;
+mod tokens;
 
 use std::path::Path;
 use weft::config::RunConfig;

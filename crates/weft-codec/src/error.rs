@@ -91,4 +91,26 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Tokens must hold a weight at least.
+    #[error("tokens must have rows of 1 weight or more, got {got}")]
+    TokenLength {
+        /// The length asked for.
+        got: usize,
+    },
+    /// A tensor is of a kind that no training network has.
+    #[error("the tensor `{tensor}` needs the moments of `{kind}`, which no training network has")]
+    Foreign {
+        /// The tensor's name.
+        tensor: String,
+        /// The kind of place: rows, role and slot, and the number of inputs where these are the data's.
+        kind: String,
+    },
+    /// A stored kind of place is not one, or has wrong values.
+    #[error("the kind of place `{kind}`: {reason}")]
+    Kind {
+        /// Its name.
+        kind: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
 }

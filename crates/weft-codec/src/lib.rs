@@ -10,6 +10,9 @@
 //! [`Span`] is the same PCA for networks too large to be held: its basis is the networks that it was fitted on, read in
 //! [`Blocks`] of columns.
 //!
+//! [`TokenLayout`] cuts the weights of any architecture into tokens, unit by unit, with coordinates and a [`TokenNormalizer`] that carry
+//! over to widths and depths that no training network has.
+//!
 //! [`Ridge`] is the linear map from conditions to codes that generators are compared with.
 //!
 //! What PCA drops is never silent: [`Codec::reconstruction_error`] gives the loss against rank from one
@@ -32,6 +35,7 @@ mod pca;
 mod persist;
 mod ridge;
 mod span;
+mod tokens;
 
 pub use blocks::{Blocks, Geometry, ReadColumns, geometry};
 pub use codec::{Codec, Decoder};
@@ -41,6 +45,7 @@ pub use normalize::Normalizer;
 pub use pca::Pca;
 pub use ridge::Ridge;
 pub use span::{Give, Span};
+pub use tokens::{Moments, NUM_COORDINATES, TokenLayout, TokenNormalizer};
 
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

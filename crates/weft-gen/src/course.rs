@@ -2,8 +2,11 @@
 
 use crate::{Artifact, Error, Result};
 use candle_core::{Device, Tensor};
-use weft_core::{Digest, Monitor, Schedule, Seed};
-use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Precision, ResidualMlp};
+use weft_core::{Digest, Monitor, Schedule};
+use weft_ops::tensor::{FlatOptimizer, FlatOptimizerConfig, Precision};
+
+/// Queued steps between two looks at the loss.
+const STEPS_AHEAD: u64 = 32;
 
 /// A network's parameters on their way through training, and what a saved state of it must agree with.
 #[derive(Debug)]
@@ -15,15 +18,15 @@ pub struct Course {
 }
 
 impl Course {
-    /// The start of so many steps at this peak learning rate, in single precision; the first device alone runs what is not divided.
+    /// The start of so many steps at this peak learning rate from initial parameters, in single precision; the first device alone runs what
+    /// is not divided.
     pub(crate) fn new(
-        network: &ResidualMlp,
+        initial: &[f32],
         settings: FlatOptimizerConfig,
         (steps, learning_rate, fingerprint): (u64, f64, String),
-        seed: Seed,
         devices: &[Device],
     ) -> Result<Self> {
-        let optimizer = FlatOptimizer::new(settings, &network.initial(seed.fork("network")), devices, Precision::Single)?;
+        let optimizer = FlatOptimizer::new(settings, initial, devices, Precision::Single)?;
         Ok(Self { optimizer, steps, learning_rate, fingerprint })
     }
 
@@ -100,6 +103,33 @@ pub(crate) fn advance<T: Trainer>(
         total += take_step(trainer)?;
         count += 1;
         monitor.progress(trainer.step());
+    }
+    Ok(total / f64::from(count.max(1)))
+}
+
+/// [`Trainer::advance`] of a trainer whose steps are queued, and sum their losses where the parameters are.
+pub(crate) fn advance_ahead<T: Trainer>(
+    trainer: &mut T,
+    until: u64,
+    monitor: &Monitor<'_>,
+    mut take_step: impl FnMut(&mut T) -> Result<()>,
+) -> Result<f64> {
+    let (mut total, mut count) = (0.0, 0u32);
+    let until = until.min(trainer.course().steps);
+    while trainer.step() < until {
+        if monitor.should_stop() {
+            return Err(Error::Interrupted);
+        }
+        take_step(trainer)?;
+        count += 1;
+        monitor.progress(trainer.step());
+        // Reading a loss waits for the device, which meanwhile has nothing to do.
+        if trainer.step() >= until || trainer.step().is_multiple_of(STEPS_AHEAD) {
+            total += trainer.course().optimizer.parameters().take_loss()?;
+            if !total.is_finite() {
+                return Err(Error::Diverged { step: trainer.step() - 1 });
+            }
+        }
     }
     Ok(total / f64::from(count.max(1)))
 }

@@ -131,7 +131,7 @@ impl HyperTrainer {
         let targets = spread.normalize(&data.final_codes);
         let fingerprint = course::fingerprint(&format!("{config:?} {seed:?} {}", of_runs.fingerprint()), &[&targets]);
         let plan = (config.steps, config.learning_rate, fingerprint);
-        let course = Course::new(&network, settings, plan, seed, std::slice::from_ref(device.candle()))?;
+        let course = Course::new(&network.initial(seed.fork("network")), settings, plan, std::slice::from_ref(device.candle()))?;
         let decode = decode_tensor(&data.codec, &[], device)?;
         let base = Tensor::from_vec(data.codec.decode(&vec![0.0; k])?, data.finals.dim(), device.candle())?;
         let moments = [Tensor::from_slice(&spread.mean, k, device.candle())?, Tensor::from_slice(&spread.std, k, device.candle())?];

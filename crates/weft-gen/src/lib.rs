@@ -8,6 +8,7 @@
 //! - [`refine`]: the function-aware refiner, usable behind every generator.
 //! - [`AccuracyPredictor`]: accuracy from weights, to rank samples by.
 //! - [`hyper`]: the hyper-decoder, from a condition to a network in one pass.
+//! - [`tokens`]: flow matching over the tokens of networks of several architectures, and a refiner of tokens.
 //! - [`workload`]: pieces of training to measure a machine by.
 //!
 //! A generator knows no zoo: it is fitted on a [`TrainingSet`] of codes, weights and conditions.
@@ -27,6 +28,7 @@ pub mod refine;
 mod ridge;
 pub mod sampler;
 mod schema;
+pub mod tokens;
 mod training_set;
 pub mod trivial;
 pub mod workload;
@@ -42,6 +44,10 @@ pub use predictor::{AccuracyPredictor, PredictorQuality};
 pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};
 pub use ridge::RidgeGenerator;
 pub use sampler::{Sampler, SamplerConfig};
+pub use tokens::{
+    TokenConfig, TokenFlow, TokenGenerator, TokenNetwork, TokenPart, TokenRefined, TokenRefiner, TokenRefinerConfig,
+    TokenRefinerTrainer, TokenSet, TokenTrainer,
+};
 pub use training_set::{CodeSet, RunTasks, TrainingSet};
 
 use weft_core::{Condition, Population, Seed};

@@ -68,6 +68,7 @@ pub fn workload(kind: &str, shape: &str, device: &Device, precision: Precision) 
                 inputs: 64,
                 outputs: 64,
                 tokens: second,
+                positions: true,
                 d_model: third,
                 num_heads,
                 num_layers: fourth,

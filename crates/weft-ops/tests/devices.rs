@@ -100,6 +100,7 @@ fn devices_train_together_what_one_does() {
         inputs: 64,
         outputs: 64,
         tokens: 32,
+        positions: true,
         d_model: 128,
         num_heads: 4,
         num_layers: 2,

@@ -359,6 +359,7 @@ fn transformers() {
         inputs: 3,
         outputs: 2,
         tokens: 5,
+        positions: true,
         d_model: 8,
         num_heads: 2,
         num_layers: 2,
@@ -369,7 +370,10 @@ fn transformers() {
         conditioning: 0,
     };
     let swiglu = TransformerConfig { activation: Activation::Silu, gated: true, causal: true, ..base };
-    for config in [base, swiglu, TransformerConfig { conditioning: 4, ..base }, TransformerConfig { conditioning: 3, ..swiglu }] {
+    let free = TransformerConfig { positions: false, conditioning: 4, ..base };
+    for config in
+        [base, swiglu, TransformerConfig { conditioning: 4, ..base }, TransformerConfig { conditioning: 3, ..swiglu }, free]
+    {
         let network = Transformer::new(config);
         assert_eq!(network.initial(Seed::new(1)).len(), network.num_parameters());
         check_network(&network, [3, 5], &shaken(network.initial(Seed::new(1))));
@@ -382,6 +386,7 @@ fn transformers_start_at_zero_and_refuse_misfits() {
         inputs: 3,
         outputs: 2,
         tokens: 5,
+        positions: true,
         d_model: 8,
         num_heads: 2,
         num_layers: 1,
@@ -405,4 +410,41 @@ fn transformers_start_at_zero_and_refuse_misfits() {
         let condition = condition.map(|shape| tensor(&shape));
         assert!(network.forward(&tensor(&x), condition.as_ref(), &parameters).is_err(), "{x:?}");
     }
+}
+
+/// Without positions one set of parameters serves any number of tokens, and a sequence has no order but that of its features.
+#[test]
+fn a_transformer_without_positions_takes_any_number_of_tokens() {
+    let config = TransformerConfig {
+        inputs: 3,
+        outputs: 2,
+        tokens: 5,
+        positions: false,
+        d_model: 8,
+        num_heads: 2,
+        num_layers: 2,
+        hidden: 12,
+        activation: Activation::Gelu,
+        gated: false,
+        causal: false,
+        conditioning: 4,
+    };
+    let network = Transformer::new(config);
+    let theta = shaken(network.initial(Seed::new(1)));
+    let parameters = Parameters::frozen(&theta, &Device::Cpu, Precision::Single).unwrap();
+    let run = |rows: &[f32]| {
+        let tokens = rows.len() / 3;
+        let x = Tensor::from_slice(rows, (1, tokens, 3), &Device::Cpu).unwrap();
+        let condition = Tensor::ones((1, 4), DType::F32, &Device::Cpu).unwrap();
+        let y = network.of_tokens(tokens).forward(&x, Some(&condition), &parameters).unwrap();
+        y.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let rows = Seed::new(2).normals(7 * 3);
+    let [forwards, backwards] = [run(&rows), run(&rows.rchunks_exact(3).flatten().copied().collect::<Vec<_>>())];
+    let apart = forwards.chunks_exact(2).zip(backwards.rchunks_exact(2)).flat_map(|(a, b)| [a[0] - b[0], a[1] - b[1]]);
+    let apart = apart.fold(0.0, |most: f32, d| most.max(d.abs()));
+    assert!(apart < 1e-5 && forwards.iter().any(|v| v.abs() > 0.05), "{apart}");
+    // More tokens are not the same tokens and others beside them: all see all.
+    let fewer = run(&rows[..15]);
+    assert!(fewer.iter().zip(&forwards).any(|(a, b)| (a - b).abs() > 1e-4));
 }

@@ -143,11 +143,31 @@ pub(crate) fn completed(output: &Path, key: &StageKey) -> Result<Option<Complete
     let Some(stamp) = read_optional(&paths.stamp)?.and_then(|text| toml::from_str::<StampFile>(&text).ok()) else {
         return Ok(None);
     };
-    let Ok(output) = stamp.output.parse() else { return Ok(None) };
-    let is_whole =
-        |(name, digest): (&String, &String)| digest_of_file(&paths.folder.join(name)).is_ok_and(|d| d.to_string() == *digest);
-    let unchanged = stamp.key == key.digest().to_string() && stamp.files.iter().all(is_whole);
-    Ok(unchanged.then_some(Completed { folder: paths.folder, output, wall_secs: stamp.wall_secs }))
+    let unchanged = stamp.key == key.digest().to_string();
+    Ok(if unchanged { stamp.whole(paths.folder) } else { None })
+}
+
+/// A complete stage of another run, whatever its settings, and the digest of the data that it read, if it did.
+///
+/// # Errors
+/// [`Error::NotRun`] if it is not complete, or its files are no longer those that it wrote; [`Error::Io`].
+pub(crate) fn complete_stage(output: &Path, (name, folder): (&'static str, &'static str)) -> Result<(Completed, Option<Digest>)> {
+    let stamp = read_optional(&output.join(STAMPS).join(format!("{name}.toml")))?;
+    let stamp = stamp.and_then(|text| toml::from_str::<StampFile>(&text).ok());
+    let data = stamp.as_ref().and_then(|stamp| stamp.inputs.get("data")?.parse().ok());
+    let completed = stamp.and_then(|stamp| stamp.whole(output.join(folder)));
+    let completed = completed.ok_or_else(|| Error::NotRun { output: output.to_owned(), stage: name })?;
+    Ok((completed, data))
+}
+
+impl StampFile {
+    /// The complete stage in this folder, if its files are those that it wrote.
+    fn whole(self, folder: PathBuf) -> Option<Completed> {
+        let output = self.output.parse().ok()?;
+        let is_whole =
+            |(name, digest): (&String, &String)| digest_of_file(&folder.join(name)).is_ok_and(|d| d.to_string() == *digest);
+        self.files.iter().all(is_whole).then_some(Completed { folder, output, wall_secs: self.wall_secs })
+    }
 }
 
 impl Running {

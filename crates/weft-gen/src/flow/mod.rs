@@ -26,11 +26,8 @@ use weft_core::{FieldSpec, Monitor, Schema, Seed};
 use weft_net::Device;
 use weft_ops::tensor::{FlatOptimizerConfig, Lesson, ResidualMlp, ResidualMlpConfig, regress};
 
-/// Steps between two looks at the loss.
-const STEPS_AHEAD: u64 = 32;
-
 /// Frequencies of the time embedding.
-const TIME_FREQUENCIES: usize = 32;
+pub(crate) const TIME_FREQUENCIES: usize = 32;
 
 /// Settings of the flow and its training.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,7 +127,7 @@ impl FlowTrainer {
         let settings = format!("{config:?} {schema:?} {seed:?}");
         let fingerprint = course::fingerprint(&settings, &[&data.codes, &data.final_codes, &encoded]);
         let plan = (config.steps, config.learning_rate, fingerprint);
-        let course = Course::new(&network, config.optimizer(), plan, seed, device.all())?;
+        let course = Course::new(&network.initial(seed.fork("network")), config.optimizer(), plan, device.all())?;
         let spread = Spread::of(&data.final_codes, k);
         let codes = spread.normalize(&data.codes);
         Ok(Self { config, network, course, schema, spread, codes, encoded, data, device: device.clone(), seed })
@@ -218,35 +215,18 @@ impl Trainer for FlowTrainer {
 
     /// The loss is that of the velocity, a mean over codes and in units of their variance.
     fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64> {
-        let (mut total, mut count) = (0.0, 0u32);
-        let until = until.min(self.config.steps);
-        while self.step() < until {
-            if monitor.should_stop() {
-                return Err(Error::Interrupted);
-            }
-            self.train_step()?;
-            count += 1;
-            monitor.progress(self.step());
-            // Reading a loss waits for the device, which meanwhile has nothing to do.
-            if self.step() >= until || self.step().is_multiple_of(STEPS_AHEAD) {
-                total += self.course.optimizer.parameters().take_loss()?;
-                if !total.is_finite() {
-                    return Err(Error::Diverged { step: self.step() - 1 });
-                }
-            }
-        }
-        Ok(total / f64::from(count.max(1)))
+        course::advance_ahead(self, until, monitor, Self::train_step)
     }
 }
 
 /// `s(t)` and `o(t)` of the module's first lines.
-fn precondition(t: f32) -> (f32, f32) {
+pub(crate) fn precondition(t: f32) -> (f32, f32) {
     let variance = t * t + (1.0 - t) * (1.0 - t);
     ((2.0 * t - 1.0) / variance, variance.sqrt().recip())
 }
 
 /// Appends `t` and sines and cosines of it at log-spaced frequencies in `1..1000`.
-fn embed_time(t: f32, out: &mut Vec<f32>) {
+pub(crate) fn embed_time(t: f32, out: &mut Vec<f32>) {
     out.push(t);
     for i in 0..TIME_FREQUENCIES {
         let frequency = 1000f32.powf(i as f32 / (TIME_FREQUENCIES - 1) as f32);

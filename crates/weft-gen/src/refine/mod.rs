@@ -26,8 +26,8 @@
 //! Training data are reached through [`PopulationLoss`](weft_net::PopulationLoss) alone, which holds the training part and nothing else.
 
 mod refined;
-mod terms;
-mod told;
+pub(crate) mod terms;
+pub(crate) mod told;
 mod trainer;
 
 pub use refined::{Refined, Refiner};
@@ -37,7 +37,7 @@ use crate::Result;
 use crate::error::require;
 
 /// Random signs of an example and of a sample; odd, so that a majority always exists.
-const SIGNS: usize = 63;
+pub(crate) const SIGNS: usize = 63;
 /// Inputs between training examples on which functions are compared.
 const SHELL_INPUTS: usize = 8_192;
 /// Training networks drawn as fixed points of the repulsion, each step.

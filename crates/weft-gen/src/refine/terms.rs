@@ -42,13 +42,31 @@ pub(super) fn mean_distance(finals: &Population, seed: Seed) -> f64 {
     (distances.iter().sum::<f64>() / distances.len().max(1) as f64).max(1e-9)
 }
 
+/// `b` examples of `count` for each of `n` samples, sample by sample: any, or those that agree with the sample in most signs.
+pub(crate) fn draw_examples(seed: Seed, [n, b, count]: [usize; 3], own: Option<(&[u64], &[u64])>) -> Vec<u32> {
+    let mut out = Vec::with_capacity(b * n);
+    for i in 0..n {
+        let draws = seed.index(i as u64);
+        let Some((samples, examples)) = own else {
+            out.extend(draws.indices(b, count));
+            continue;
+        };
+        let candidates = draws.indices(8 * b, count);
+        let before = out.len();
+        out.extend(candidates.iter().copied().filter(|&e| agrees(samples[i], examples[e as usize])).take(b));
+        let missing = before + b - out.len();
+        out.extend_from_slice(&candidates[..missing]);
+    }
+    out
+}
+
 /// `count` random sign vectors, as bits.
-pub(super) fn signs(seed: Seed, count: usize) -> Vec<u64> {
+pub(crate) fn signs(seed: Seed, count: usize) -> Vec<u64> {
     let (low, high) = (seed.fork("low").indices(count, 1 << 32), seed.fork("high").indices(count, 1 << 31));
     low.into_iter().zip(high).map(|(l, h)| u64::from(l) | u64::from(h) << 32).collect()
 }
 
 /// Whether two sign vectors agree in most places.
-pub(super) fn agrees(a: u64, b: u64) -> bool {
+fn agrees(a: u64, b: u64) -> bool {
     (a ^ b).count_ones() as usize <= SIGNS / 2
 }

@@ -85,7 +85,7 @@ impl Levels {
 }
 
 /// `[n, SIGNS + told]`: the sample's signs over `√SIGNS` (or zeros), and what it is told.
-pub(super) fn conditioning(signs: &[u64], told: &[f32], own_data: bool, device: &Device) -> Result<Tensor> {
+pub(crate) fn conditioning(signs: &[u64], told: &[f32], own_data: bool, device: &Device) -> Result<Tensor> {
     let scale = if own_data { 1.0 / (SIGNS as f32).sqrt() } else { 0.0 };
     let width = told.len() / signs.len().max(1);
     let mut rows = Vec::with_capacity(signs.len() * (SIGNS + width));

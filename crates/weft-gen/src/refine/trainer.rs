@@ -1,7 +1,7 @@
 //! Training of the refiner.
 
 use super::refined::Refiner;
-use super::terms::{agrees, closeness, final_losses, mean_distance, shell_inputs, signs};
+use super::terms::{closeness, draw_examples, final_losses, mean_distance, shell_inputs, signs};
 use super::told::{Levels, Told, conditioning};
 use super::{FIXED_POINTS, RefinerConfig};
 use crate::decoder::{decode_shift, decode_tensor, without};
@@ -124,7 +124,7 @@ impl RefinerTrainer {
         let fingerprint = course::fingerprint(&format!("{config:?} {seed:?}{tasks}"), &[&pool_codes]);
         let plan = (config.steps, config.learning_rate, fingerprint);
         // The first device alone: the repulsion is between all samples of a step.
-        let course = Course::new(&network, settings, plan, seed, std::slice::from_ref(device.candle()))?;
+        let course = Course::new(&network.initial(seed.fork("network")), settings, plan, std::slice::from_ref(device.candle()))?;
         let between = (config.shell > 0.0).then(|| shell_inputs(&loss, &data.finals, seed.fork("shell"))).transpose()?;
         let example_signs = signs(seed.fork("examples"), loss.num_examples());
         // Running statistics follow from the rest, and no network here reads them: no distance is to count them.
@@ -195,7 +195,8 @@ impl RefinerTrainer {
         let conditioning = conditioning(&sample_signs, &told, config.own_data, device)?;
         let shift = self.network.forward(&codes, &conditioning, self.course.optimizer.parameters())?;
         let refined = (rows + decode_shift(&shift, &self.decode)?)?;
-        let examples = self.draw_examples(seed.fork("examples"), &sample_signs);
+        let own = config.own_data.then_some((&sample_signs[..], &self.example_signs[..]));
+        let examples = draw_examples(seed.fork("examples"), [n, config.batch_examples, self.loss.num_examples()], own);
         let task = self.task(&refined, &examples, &aims, seed.fork("shell"))?;
         let mut loss = (task.mean_all()? + (shift.sqr()?.sum_all()? * (config.mu / (10.0 * n as f64)))?)?;
         if config.repulsion > 0.0 {
@@ -226,25 +227,6 @@ impl RefinerTrainer {
         let centred = logits.broadcast_sub(&logits.mean_keepdim(2)?)?;
         let strayed = ((centred - mean)?.sqr()?.sum(2)?.mean(1)? / ensemble.spread.max(1e-9))?;
         Ok((task + (strayed.affine(1.0, -1.0)?.relu()? * self.config.shell)?)?)
-    }
-
-    /// Each sample's batch of training examples, sample by sample.
-    fn draw_examples(&self, seed: Seed, sample_signs: &[u64]) -> Vec<u32> {
-        let (b, count) = (self.config.batch_examples, self.loss.num_examples());
-        let mut out = Vec::with_capacity(b * sample_signs.len());
-        for (i, &own) in sample_signs.iter().enumerate() {
-            let draws = seed.index(i as u64);
-            if self.config.own_data {
-                let candidates = draws.indices(8 * b, count);
-                let before = out.len();
-                out.extend(candidates.iter().copied().filter(|&e| agrees(own, self.example_signs[e as usize])).take(b));
-                let missing = before + b - out.len();
-                out.extend_from_slice(&candidates[..missing]);
-            } else {
-                out.extend(draws.indices(b, count));
-            }
-        }
-        out
     }
 
     /// `Σ max(0, 1 − d/d̄)²` over pairs of samples and pairs of a sample and a training network, a sample.

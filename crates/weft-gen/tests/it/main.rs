@@ -13,4 +13,5 @@ mod ridge;
 mod samplers;
 mod support;
 mod tasks;
+mod tokens;
 mod trivial;

@@ -99,6 +99,7 @@ mod tests {
             inputs: 5,
             outputs: 4,
             tokens: 3,
+            positions: true,
             d_model: 16,
             num_heads: 2,
             num_layers: 2,

@@ -5,6 +5,9 @@
 //! (*adaLN-zero*: Peebles & Xie, *Scalable Diffusion Models with Transformers*, 2023). Without one, norms have a gain and a bias and
 //! there are no gates (pre-norm: Xiong et al., *On Layer Normalization in the Transformer Architecture*, 2020).
 //!
+//! Positions are optional. Without them nothing in the parameters depends on the number of tokens, so that one set of them serves
+//! sequences of any length ([`Transformer::of_tokens`]); what tells tokens apart then is among their features.
+//!
 //! Shape legend: `b` sequences, `t` tokens, `i` and `o` features of a token, `d` width, `c` conditioning features.
 
 use super::network::{Network, Pass, Places, Ran, draw_map, linear_backward, run};
@@ -20,8 +23,10 @@ pub struct TransformerConfig {
     pub inputs: usize,
     /// Features of an output token.
     pub outputs: usize,
-    /// Tokens of a sequence; each place has a learned position.
+    /// Tokens of a sequence.
     pub tokens: usize,
+    /// Whether each place of a sequence has a learned vector that is added to its token.
+    pub positions: bool,
     /// Width of the residual stream.
     pub d_model: usize,
     /// Attention heads; divides the width.
@@ -64,7 +69,7 @@ pub struct Transformer {
     config: TransformerConfig,
     conditioner: Option<Conditioner>,
     embed: Linear,
-    positions: usize,
+    positions: Option<usize>,
     layers: Vec<Layer>,
     norm: Norm,
     head: Linear,
@@ -103,7 +108,7 @@ impl Transformer {
             })
             .collect();
         let head = places.linear(d, config.outputs, false);
-        let positions = places.take(config.tokens * d);
+        let positions = config.positions.then(|| places.take(config.tokens * d));
         let layers = maps
             .into_iter()
             .map(|[qkv, project, up, down]| Layer {
@@ -116,6 +121,16 @@ impl Transformer {
             .collect();
         let norm = places.norm(d, !conditioned);
         Self { config, conditioner, embed, positions, layers, norm, head, num_parameters: places.len }
+    }
+
+    /// The same network over sequences of another number of tokens: its parameters are the same.
+    ///
+    /// # Panics
+    /// If it has learned positions, which are of one number of tokens.
+    #[must_use]
+    pub fn of_tokens(&self, tokens: usize) -> Self {
+        assert!(self.positions.is_none() || tokens == self.config.tokens, "learned positions are of {} tokens", self.config.tokens);
+        Self { config: TransformerConfig { tokens, ..self.config }, ..self.clone() }
     }
 
     /// The sizes.
@@ -145,9 +160,11 @@ impl Transformer {
         for (i, map) in maps.enumerate() {
             draw_map(map, seed.index(i as u64), &mut theta);
         }
-        let len = self.config.tokens * self.config.d_model;
-        let positions = &mut theta[self.positions..self.positions + len];
-        positions.iter_mut().zip(seed.fork("positions").normals(len)).for_each(|(t, n)| *t = 0.02 * n);
+        if let Some(start) = self.positions {
+            let len = self.config.tokens * self.config.d_model;
+            let positions = &mut theta[start..start + len];
+            positions.iter_mut().zip(seed.fork("positions").normals(len)).for_each(|(t, n)| *t = 0.02 * n);
+        }
         let norms = self.layers.iter().flat_map(|l| &l.norms).chain([&self.norm]);
         for gain in norms.filter_map(|norm| norm.gain) {
             theta[gain..gain + self.config.d_model].fill(1.0);
@@ -255,7 +272,9 @@ impl Network for Transformer {
         };
         let modulation = |layer, place| condition.as_ref().map(|c| (backend.view(&c.modulation), self.columns(layer, place)));
         let mut h = backend.linear(&self.embed, batch, x, theta)?;
-        backend.add_repeated(&mut h, (theta, self.positions, self.config.tokens * self.config.d_model))?;
+        if let Some(positions) = self.positions {
+            backend.add_repeated(&mut h, (theta, positions, self.config.tokens * self.config.d_model))?;
+        }
         let mut layers = Vec::new();
         for (at, layer) in self.layers.iter().enumerate() {
             let (normal, statistics) = backend.norm(&layer.norms[0], backend.view(&h), None, theta, modulation(at, 0))?;
@@ -337,7 +356,9 @@ impl Network for Transformer {
                 },
             )?;
         }
-        backend.add_repeated_backward(backend.view(&dh), (self.positions, self.config.tokens * self.config.d_model), gradient)?;
+        if let Some(positions) = self.positions {
+            backend.add_repeated_backward(backend.view(&dh), (positions, self.config.tokens * self.config.d_model), gradient)?;
+        }
         let dx = linear_backward(&self.embed, pass, x, backend.view(&dh), gradient)?;
         let d_condition = match (&self.conditioner, condition, &saved.condition, modulations) {
             (Some(conditioner), Some(condition), Some(saved), Some(modulations)) => {

@@ -2,7 +2,7 @@
 
 use super::best::BestOfConfig;
 use super::condition::{Asked, FieldConfig, condition_of};
-use super::require;
+use super::{TokensConfig, require};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_core::FieldSpec;
@@ -13,6 +13,8 @@ use weft_core::FieldSpec;
 pub enum GeneratorConfig {
     /// Conditional flow matching with a velocity network of residual blocks.
     Flow(FlowConfig),
+    /// Flow matching over the tokens of networks of this architecture, of others, or of both.
+    Tokens(TokensConfig),
 }
 
 impl Default for GeneratorConfig {
@@ -95,40 +97,70 @@ impl FlowConfig {
     }
 }
 
+impl FlowConfig {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        require("generator.flow.width", "1 or more", self.width >= 1, self.width)?;
+        require("generator.flow.steps", "1 or more", self.steps >= 1, self.steps)?;
+        require("generator.flow.batch-size", "1 or more", self.batch_size >= 1, self.batch_size)?;
+        let rate = self.learning_rate;
+        require("generator.flow.learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
+        require("generator.flow.ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay)?;
+        require("generator.flow.clip-norm", "a positive number", self.clip_norm > 0.0, self.clip_norm)?;
+        let dropout = self.condition_dropout;
+        require("generator.flow.condition-dropout", "a fraction in [0, 1]", (0.0..=1.0).contains(&dropout), dropout)?;
+        require("generator.flow.checkpoint-steps", "1 or more", self.checkpoint_steps >= 1, self.checkpoint_steps)
+    }
+}
+
 impl GeneratorConfig {
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        let Self::Flow(flow) = self;
-        require("generator.flow.width", "1 or more", flow.width >= 1, flow.width)?;
-        require("generator.flow.steps", "1 or more", flow.steps >= 1, flow.steps)?;
-        require("generator.flow.batch-size", "1 or more", flow.batch_size >= 1, flow.batch_size)?;
-        let rate = flow.learning_rate;
-        require("generator.flow.learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
-        require("generator.flow.ema-decay", "in [0, 1)", (0.0..1.0).contains(&flow.ema_decay), flow.ema_decay)?;
-        require("generator.flow.clip-norm", "a positive number", flow.clip_norm > 0.0, flow.clip_norm)?;
-        let dropout = flow.condition_dropout;
-        require("generator.flow.condition-dropout", "a fraction in [0, 1]", (0.0..=1.0).contains(&dropout), dropout)?;
-        let names = || flow.conditions.iter().map(|field| field.name.as_str());
+        match self {
+            Self::Flow(flow) => flow.check()?,
+            Self::Tokens(tokens) => tokens.check()?,
+        }
+        let names = || self.conditions().iter().map(|field| field.name.as_str());
         let twice = names().enumerate().find(|(i, name)| name.is_empty() || names().take(*i).any(|other| other == *name));
         let twice = twice.map_or("", |(_, name)| name);
         let distinct = names().collect::<BTreeSet<_>>();
-        let ok = distinct.len() == flow.conditions.len() && !distinct.contains("");
-        require("generator.flow.conditions", "fields of different names", ok, format!("`{twice}` again or empty"))?;
-        let shown = flow.conditions.iter().find_map(|field| field.kind.examples()).unwrap_or(1);
-        require("generator.flow.conditions", "1 to 4096 examples of each output", (1..=4_096).contains(&shown), shown)?;
-        require("generator.flow.checkpoint-steps", "1 or more", flow.checkpoint_steps >= 1, flow.checkpoint_steps)
+        let ok = distinct.len() == self.conditions().len() && !distinct.contains("");
+        require(self.conditions_key(), "fields of different names", ok, format!("`{twice}` again or empty"))?;
+        let shown = self.conditions().iter().find_map(|field| field.kind.examples()).unwrap_or(1);
+        require(self.conditions_key(), "1 to 4096 examples of each output", (1..=4_096).contains(&shown), shown)
     }
 
-    /// The flow's settings: the only kind yet.
-    pub(crate) fn flow(&self) -> &FlowConfig {
-        let Self::Flow(flow) = self;
-        flow
+    /// The flow over tokens, if it is that.
+    pub(crate) fn tokens(&self) -> Option<&TokensConfig> {
+        if let Self::Tokens(tokens) = self { Some(tokens) } else { None }
+    }
+
+    /// Whether sampled networks get back what the codec cut off.
+    pub(super) fn residual_noise(&self) -> bool {
+        matches!(self, Self::Flow(flow) if flow.residual_noise)
+    }
+
+    /// Training steps, and those between two checkpoints of their state.
+    pub(crate) fn steps(&self) -> [u64; 2] {
+        match self {
+            Self::Flow(flow) => [flow.steps, flow.checkpoint_steps],
+            Self::Tokens(tokens) => [tokens.steps, tokens.checkpoint_steps],
+        }
     }
 
     /// The fields that the generator is conditioned on.
     #[must_use]
     pub fn conditions(&self) -> &[FieldConfig] {
-        let Self::Flow(flow) = self;
-        &flow.conditions
+        match self {
+            Self::Flow(flow) => &flow.conditions,
+            Self::Tokens(tokens) => &tokens.conditions,
+        }
+    }
+
+    /// The key of these fields.
+    pub(super) fn conditions_key(&self) -> &'static str {
+        match self {
+            Self::Flow(_) => "generator.flow.conditions",
+            Self::Tokens(_) => "generator.tokens.conditions",
+        }
     }
 }
 

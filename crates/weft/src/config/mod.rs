@@ -24,6 +24,7 @@ mod overrides;
 mod recipe;
 mod refiner;
 mod text;
+mod tokens;
 mod zoo;
 
 pub use best::{BestBy, BestOfConfig};
@@ -45,6 +46,7 @@ pub use recipe::{
 };
 pub use refiner::RefinerConfig;
 pub use text::{BertConfig, TextConfig};
+pub use tokens::TokensConfig;
 pub use zoo::{ExistingZooConfig, SubsetsConfig, TasksConfig, TrainZooConfig, ZooConfig};
 
 use serde::{Deserialize, Serialize};
@@ -189,6 +191,7 @@ impl RunConfig {
         self.refiner.as_ref().map_or(Ok(()), RefinerConfig::check)?;
         self.hyper.as_ref().map_or(Ok(()), HyperConfig::check)?;
         self.check_tasks()?;
+        self.check_tokens()?;
         self.baselines.check()?;
         if let Some(n) = self.evaluate.best_of {
             let fits = n >= 1 && self.sample.count.is_multiple_of(n) && self.sample.best_of.is_none();
@@ -224,7 +227,7 @@ impl RunConfig {
         if (self.refiner.is_some() || self.hyper.is_some()) && !self.generator.conditions().iter().any(names_task) {
             let reason = "must have `{ classes = \"task\" }` or `{ examples = 16 }`: with `zoo.train.tasks`, refiner and hyper-decoder follow each \
                           network's task";
-            return Err(("generator.flow.conditions", reason.to_owned()));
+            return Err((self.generator.conditions_key(), reason.to_owned()));
         }
         let shows = self.generator.conditions().iter().any(|field| field.kind.examples().is_some());
         if self.evaluate.few_examples.is_some() && !shows {
@@ -244,6 +247,22 @@ impl RunConfig {
         }
     }
 
+    /// Checks what does not stand behind tokens.
+    fn check_tokens(&self) -> Result<(), (&'static str, String)> {
+        let Some(tokens) = self.generator.tokens() else { return Ok(()) };
+        let flow_alone = "`[generator.flow]` alone can do that";
+        let shows = tokens.conditions.iter().any(|field| field.kind.examples().is_some());
+        require("generator.tokens.conditions", &format!("other fields than `examples`: {flow_alone}"), !shows, "`examples`")?;
+        let whole = self.sampler.steps().guidance.is_empty();
+        require("sampler.guidance", &format!("left out: {flow_alone}"), whole, "scales of fields")?;
+        let Some(refiner) = &self.refiner else { return Ok(()) };
+        let reason = "must be `false` behind `[generator.tokens]`: it changes settings that its refiner has not";
+        if self.evaluate.ablation {
+            return Err(("evaluate.ablation", reason.to_owned()));
+        }
+        tokens.check_refiner(refiner)
+    }
+
     /// Checks what a run without data cannot do, and what a run with data cannot keep within.
     fn check_data(&self) -> Result<(), (&'static str, String)> {
         let CodecConfig::Pca(_) = self.codec else {
@@ -258,7 +277,8 @@ impl RunConfig {
             ("sample.best-of", self.sample.best_of.is_some()),
             ("canonicalize.by", self.canonicalize.by == By::Activations),
             ("canonicalize.align", self.canonicalize.align == Align::Consistent),
-            ("generator.flow.residual-noise", self.generator.flow().residual_noise),
+            ("generator.flow.residual-noise", self.generator.residual_noise()),
+            ("generator.tokens", self.generator.tokens().is_some()),
         ];
         match needs_data.into_iter().find(|(_, needs)| *needs) {
             _ if self.data.is_some() && self.run.memory.is_some() => {

@@ -346,6 +346,8 @@ fn a_resolved_config_parses_to_itself() {
         include_str!("../../../../configs/recipes.toml"),
         include_str!("../../../../configs/h5-mnist-tasks-text.toml"),
         include_str!("../../../../configs/few-examples.toml"),
+        include_str!("../../../../configs/widths/zoo.toml"),
+        include_str!("../../../../configs/widths/unseen.toml"),
     ];
     for text in texts {
         let config = parse(text).unwrap();

@@ -89,7 +89,7 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     }
     let networks = zoo.load(&train, Purpose::Evaluate)?;
     rows.push(bench.nearest(&networks, &train_tasks)?);
-    let ridge = RidgeGenerator::fit(set, models.flow()?.schema().clone(), session.seed.fork("ridge"))?;
+    let ridge = RidgeGenerator::fit(set, models.schema()?, session.seed.fork("ridge"))?;
     rows.push(bench.single(&ridge, &condition)?);
     let mean = mean_of(&networks)?;
     rows.push(bench.everywhere("mean", std::slice::from_ref(&mean))?);

@@ -242,7 +242,7 @@ impl Table<'_> {
     fn refined_row(&self, plan: &RefinerPlan, training: Option<&ModelTraining>) -> Result<Row> {
         let flow = self.trainings.first().filter(|_| plan.proposal == Proposal::Flow);
         let fit = flow.into_iter().chain(training).fold((self.done.of(Stage::Encode).wall_secs, 0.0), add);
-        self.row(&self.models.refined(plan)?, RowKind::Refined, fit)
+        self.row(self.models.refined(plan)?.as_ref(), RowKind::Refined, fit)
     }
 
     fn costs(&self, (sample_secs, sample_flops): (f64, f64), (fit_secs, fit_flops): (f64, f64)) -> Costs {

@@ -16,6 +16,7 @@ mod report;
 mod runs;
 mod sample;
 mod streamed;
+mod tokens;
 mod train;
 mod zoo;
 

@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_core::{ClassSet, Condition, ExampleSet, FieldSpec, FieldType, Monitor, Record, Schema, Split, Task, Value};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
-use weft_gen::{Artifact, ExampleEncoder, Flow, Generator, Guide, Guided, HyperDecoder, Refined, Refiner, TrainingSet};
+use weft_gen::{
+    Artifact, ExampleEncoder, Flow, Generator, Guide, Guided, HyperDecoder, Refined, Refiner, TokenFlow, TokenRefiner, TrainingSet,
+};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Training networks of all snapshots in canonical form, as the generators see them.
@@ -181,6 +183,9 @@ pub(super) fn refiners(config: &RunConfig) -> Vec<RefinerPlan> {
     let Some(chosen) = &config.refiner else { return Vec::new() };
     let flow = |file: String, role, config| RefinerPlan { file, proposal: Proposal::Flow, role, config };
     let mut plans = vec![flow("refiner".to_owned(), Role::Chosen, chosen.clone())];
+    if config.generator.tokens().is_some() {
+        return plans;
+    }
     let baselines = config.baselines.refined.iter().flat_map(|name| name.to_trivial(&config.baselines));
     plans.extend(baselines.map(|kind| RefinerPlan {
         file: format!("refiner-{}", kind.name()),
@@ -242,7 +247,19 @@ impl<'a> Models<'a> {
         Self { session, folder: folder.to_owned(), set }
     }
 
-    /// The trained flow.
+    /// The condition fields that the trained flow knows.
+    pub(super) fn schema(&self) -> Result<Schema> {
+        let tokens = self.session.config.generator.tokens().is_some();
+        Ok(if tokens { self.tokens()?.schema().clone() } else { self.flow()?.schema().clone() })
+    }
+
+    /// The trained flow over tokens.
+    pub(super) fn tokens(&self) -> Result<TokenFlow> {
+        let saved = read_artifact(&self.folder.join("flow.safetensors"))?;
+        Ok(TokenFlow::load(&saved, self.session.config.sampler.to_sampler(), &self.session.device)?)
+    }
+
+    /// The trained flow on codes.
     pub(super) fn flow(&self) -> Result<Flow> {
         let saved = read_artifact(&self.folder.join("flow.safetensors"))?;
         let sampler = self.session.config.sampler.to_sampler();
@@ -254,14 +271,22 @@ impl<'a> Models<'a> {
     /// What a refiner stands behind.
     pub(super) fn proposal(&self, proposal: Proposal) -> Result<Arc<dyn Generator>> {
         Ok(match proposal {
+            Proposal::Flow if self.session.config.generator.tokens().is_some() => {
+                Arc::new(self.tokens()?.generator(self.set.architecture().clone())?)
+            }
             Proposal::Flow => Arc::new(self.flow()?),
             Proposal::Trivial(kind) => Arc::new(TrivialGenerator::new(kind, self.set.clone())),
         })
     }
 
     /// A refined generator.
-    pub(super) fn refined(&self, plan: &RefinerPlan) -> Result<Refined> {
-        Ok(Refined::new(self.proposal(plan.proposal)?, self.refiner(plan)?))
+    pub(super) fn refined(&self, plan: &RefinerPlan) -> Result<Arc<dyn Generator>> {
+        let proposal = self.proposal(plan.proposal)?;
+        if self.session.config.generator.tokens().is_some() {
+            let refiner = TokenRefiner::load(&self.saved_refiner(plan)?, &self.session.device)?;
+            return Ok(Arc::new(refiner.behind(proposal, self.set.architecture().clone())?));
+        }
+        Ok(Arc::new(Refined::new(proposal, self.refiner(plan)?)))
     }
 
     /// The flow, or the flow with its refiner, steered by examples with this scale, in so many steps.
@@ -275,6 +300,10 @@ impl<'a> Models<'a> {
         (scale, steps): (f64, Option<usize>),
     ) -> Result<Arc<dyn Generator>> {
         check_generator(self.session.config, name)?;
+        if self.session.config.generator.tokens().is_some() {
+            let (expected, got) = ("a flow on codes".to_owned(), "`[generator.tokens]`".to_owned());
+            return Err(Error::Range { what: "what examples guide", expected, got });
+        }
         let sampler = self.session.config.sampler.to_sampler();
         let sampler = weft_gen::SamplerConfig { steps: steps.unwrap_or(sampler.steps), ..sampler };
         let guide = Guide::new(self.set.architecture().clone(), examples, scale, &self.session.device)?;
@@ -285,10 +314,13 @@ impl<'a> Models<'a> {
         })
     }
 
-    /// A trained refiner.
+    /// A trained refiner of codes.
     pub(super) fn refiner(&self, plan: &RefinerPlan) -> Result<Refiner> {
-        let saved = read_artifact(&self.folder.join(format!("{}.safetensors", plan.file)))?;
-        Ok(Refiner::load(&saved, self.set.codec.clone(), &self.session.device)?)
+        Ok(Refiner::load(&self.saved_refiner(plan)?, self.set.codec.clone(), &self.session.device)?)
+    }
+
+    fn saved_refiner(&self, plan: &RefinerPlan) -> Result<Artifact> {
+        read_artifact(&self.folder.join(format!("{}.safetensors", plan.file)))
     }
 
     /// The trained hyper-decoder.
@@ -310,7 +342,7 @@ impl<'a> Models<'a> {
     pub(super) fn generator(&self, name: GeneratorName) -> Result<Arc<dyn Generator>> {
         check_generator(self.session.config, name)?;
         Ok(match (name, refiners(self.session.config).first()) {
-            (GeneratorName::Refined, Some(plan)) => Arc::new(self.refined(plan)?),
+            (GeneratorName::Refined, Some(plan)) => self.refined(plan)?,
             (GeneratorName::Hyper, _) => Arc::new(self.hyper()?),
             _ => self.proposal(Proposal::Flow)?,
         })

@@ -52,7 +52,7 @@ pub(super) fn evaluate(session: &Session, done: &Done) -> Result<Option<RecipeEv
     let trained = held_out.values().map(|recipe| of_networks(&recipe.entries)).collect::<Result<Vec<_>>>()?;
     let Learnt { set, .. } = models::learn_from(session, done)?;
     let models = Models::new(session, &done.of(Stage::Train).folder, set.clone());
-    let schema = models.flow()?.schema().clone();
+    let schema = models.schema()?;
     let asked = condition_of(&session.config.sample.condition, &bench.fields)?;
     let of_recipe = |recipe: &OfRecipe| {
         let said = recipe.condition.iter();

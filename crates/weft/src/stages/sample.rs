@@ -98,8 +98,8 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
     let asked = |set| models::asked_conditions(session, done, &learnt, set);
     let first = asked(0)?;
     let models = Models::new(session, &done.of(Stage::Train).folder, learnt.set.clone());
-    let flow = models.flow()?;
-    first.iter().try_for_each(|(_, condition)| models::check_condition(session.monitor, flow.schema(), condition))?;
+    let schema = models.schema()?;
+    first.iter().try_for_each(|(_, condition)| models::check_condition(session.monitor, &schema, condition))?;
     let judge = config.best_of.map(|best_of| Judge::new(session, done, &learnt.set, best_of)).transpose()?;
     judge.iter().filter_map(Judge::note).for_each(|note| session.monitor.note(note));
     let n = config.best_of.map_or(1, |best_of| best_of.n);
@@ -205,7 +205,7 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest,
         let vector = examples::encoder_of(done.of(Stage::Train))?.encode(shown)?;
         condition = condition.with(ExampleEncoder::FIELD, Value::Vector(vector));
     }
-    models::check_condition(session.monitor, models.flow()?.schema(), &condition)?;
+    models::check_condition(session.monitor, &models.schema()?, &condition)?;
     let best = if session.config.refiner.is_some() { GeneratorName::Refined } else { GeneratorName::Flow };
     let name = request.generator.unwrap_or(best);
     let generator = match &files.guide {

@@ -11,17 +11,18 @@
 //! ```
 
 use super::models::{self, Learnt, Models, RefinerPlan, Role};
-use super::{Done, Session, examples, read_json, streamed, write_json};
+use super::{Done, Session, examples, read_json, streamed, tokens, write_json};
 use crate::cache::{Completed, Running};
-use crate::config::{FlowConfig, ZooConfig};
+use crate::config::{FlowConfig, GeneratorConfig, ZooConfig};
 use crate::report::data::TrainingCurve;
 use crate::run::Stage;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
-use weft_core::{Condition, Dataset, FieldSpec, Schema};
-use weft_gen::{Artifact, CodeFlow, CodeSet, FlowTrainer, HyperTrainer, RefinerTrainer, Trainer, TrainingSet};
+use weft_core::{Architecture, Condition, Dataset, FieldSpec, Schema};
+use weft_gen::{Artifact, CodeFlow, CodeSet, FlowTrainer, HyperTrainer, RefinerTrainer, Trainer};
 use weft_net::{Device, PopulationLoss};
 
 /// Raised when the stage's code changes what it writes.
@@ -62,6 +63,8 @@ pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
     let shows = config.generator.conditions().iter().any(|field| field.kind.examples().is_some());
     let key = if shows { key.setting("example draws", &examples::DRAWS) } else { key };
     let key = session.text.iter().fold(key, |key, encoder| key.input("text encoder", encoder.digest()));
+    let others = tokens::others(session)?;
+    let key = others.iter().enumerate().fold(key, |key, (i, other)| key.input(&format!("zoo-{i}"), other.output));
     session.unless_fresh(key, |running| train(session, done, &plans, running))
 }
 
@@ -73,21 +76,33 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
     let mut files = Vec::new();
     let trainings = if session.data.is_none() {
         let (codes, condition) = streamed::learn_from(session, done)?;
-        vec![train_flow(session, &folder, (codes, &condition), &|flow| Ok(flow.save()))?]
+        match &session.config.generator {
+            GeneratorConfig::Flow(config) => {
+                vec![train_flow(session, &folder, (codes, &condition), (config, &|flow| Ok(flow.save())))?]
+            }
+            GeneratorConfig::Tokens(_) => return Err(Error::RunWithoutData { stage: Stage::Train.name() }),
+        }
     } else {
         let learnt = models::learn_from(session, done)?;
         check_tasks(session, &learnt, plans)?;
         // Samples for tasks are judged beside those of the run's own generators alone.
         let plans: Vec<RefinerPlan> =
             plans.iter().filter(|plan| learnt.set.tasks.is_none() || plan.role == Role::Chosen).cloned().collect();
-        let (set, condition) = (&learnt.set, &learnt.condition);
         if let Some(shown) = &learnt.shown {
             models::write_artifact(&folder.join(examples::FILE), &shown.encoder.save())?;
             files.push(examples::FILE.to_owned());
         }
-        let flow = train_flow(session, &folder, (set.code_set(), condition), &|flow| Ok(flow.decoded_by(set)?.save()))?;
-        let mut trainings = vec![flow];
-        trainings.extend(train_refiners(session, &folder, &learnt, &plans)?);
+        let mut trainings = match &session.config.generator {
+            GeneratorConfig::Tokens(config) => tokens::train(session, done, &folder, (&learnt, &plans), config)?,
+            GeneratorConfig::Flow(config) => {
+                let (set, condition) = (&learnt.set, &learnt.condition);
+                let save = |flow: CodeFlow| Ok(flow.decoded_by(set)?.save());
+                let flow = train_flow(session, &folder, (set.code_set(), condition), (config, &save))?;
+                let mut trainings = vec![flow];
+                trainings.extend(train_refiners(session, &folder, &learnt, &plans)?);
+                trainings
+            }
+        };
         trainings.extend(train_hyper(session, &folder, &learnt)?);
         trainings
     };
@@ -101,9 +116,9 @@ fn train_flow(
     session: &Session,
     folder: &Path,
     (codes, condition): (CodeSet, &Condition),
-    save: &dyn Fn(CodeFlow) -> weft_gen::Result<Artifact>,
+    (config, save): (&FlowConfig, &dyn Fn(CodeFlow) -> weft_gen::Result<Artifact>),
 ) -> Result<ModelTraining> {
-    let (config, device, seed) = (session.config.generator.flow(), &session.device, session.seed.fork("generator").fork("flow"));
+    let (device, seed) = (&session.device, session.seed.fork("generator").fork("flow"));
     let settings = config.to_flow(conditions(session, &codes));
     // What samples are to be asked for is checked before anything is trained for it.
     Schema::fit(&settings.conditions, &codes.conditions)?.encode(condition)?;
@@ -129,7 +144,14 @@ fn train_refiners(session: &Session, folder: &Path, learnt: &Learnt, plans: &[Re
         trainings.push(refiner.run(
             || {
                 let (config, proposal, seed) = (plan.config.to_refiner(), (proposal.as_ref(), condition), seed.fork(&plan.file));
-                RefinerTrainer::new(config, proposal, set.clone(), loss_of(dataset, set, device)?, seed, device)
+                RefinerTrainer::new(
+                    config,
+                    proposal,
+                    set.clone(),
+                    loss_of(dataset, set.architecture(), set.tasks.is_some(), device)?,
+                    seed,
+                    device,
+                )
             },
             |trainer: RefinerTrainer| {
                 let flops = trainer.flops();
@@ -146,7 +168,15 @@ fn train_hyper(session: &Session, folder: &Path, learnt: &Learnt) -> Result<Opti
     let dataset = session.dataset(Stage::Train)?;
     let job = Job::new(session, folder, "hyper", ("cross-entropy and code MSE, weighted", config.steps));
     let trained = job.run(
-        || HyperTrainer::new(config.to_hyper(), set.clone(), loss_of(dataset, set, device)?, seed, device),
+        || {
+            HyperTrainer::new(
+                config.to_hyper(),
+                set.clone(),
+                loss_of(dataset, set.architecture(), set.tasks.is_some(), device)?,
+                seed,
+                device,
+            )
+        },
         |trainer: HyperTrainer| {
             let flops = trainer.flops();
             Ok((trainer.finish()?.save(), flops))
@@ -156,12 +186,14 @@ fn train_hyper(session: &Session, folder: &Path, learnt: &Learnt) -> Result<Opti
 }
 
 /// The loss of networks on training data: at the data's classes, or at tasks of their own.
-fn loss_of(dataset: &Dataset, set: &TrainingSet, device: &Device) -> weft_gen::Result<PopulationLoss> {
-    let architecture = set.architecture().clone();
-    Ok(match set.tasks {
-        Some(_) => PopulationLoss::of_tasks(architecture, dataset, device)?,
-        None => PopulationLoss::new(architecture, dataset, device)?,
-    })
+pub(super) fn loss_of(
+    dataset: &Dataset,
+    architecture: &Arc<Architecture>,
+    has_tasks: bool,
+    device: &Device,
+) -> weft_gen::Result<PopulationLoss> {
+    let of = if has_tasks { PopulationLoss::of_tasks } else { PopulationLoss::new };
+    Ok(of(architecture.clone(), dataset, device)?)
 }
 
 /// Refuses, before anything is trained, what is not defined for the tasks that networks turn out to have.
@@ -192,7 +224,7 @@ fn conditions(session: &Session, set: &CodeSet) -> Vec<FieldSpec> {
 }
 
 /// One model to train, or to go on training.
-struct Job<'a> {
+pub(super) struct Job<'a> {
     session: &'a Session<'a>,
     folder: PathBuf,
     file: String,
@@ -201,12 +233,12 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn new(session: &'a Session<'a>, folder: &Path, file: &str, (loss, steps): (&'static str, u64)) -> Self {
+    pub(super) fn new(session: &'a Session<'a>, folder: &Path, file: &str, (loss, steps): (&'static str, u64)) -> Self {
         Self { session, folder: folder.to_owned(), file: file.to_owned(), loss, steps }
     }
 
     /// Trains and writes the model, unless it is there; returns what its training took.
-    fn run<T: Trainer>(
+    pub(super) fn run<T: Trainer>(
         &self,
         prepare: impl FnOnce() -> weft_gen::Result<T>,
         finish: impl FnOnce(T) -> weft_gen::Result<(Artifact, f64)>,
@@ -251,7 +283,7 @@ impl<'a> Job<'a> {
         state: &Path,
         (before, since): (f64, Instant),
     ) -> Result<()> {
-        let (chunk, every) = ((self.steps / POINTS).max(1), self.session.config.generator.flow().checkpoint_steps);
+        let (chunk, every) = ((self.steps / POINTS).max(1), self.session.config.generator.steps()[1]);
         let save = |trainer: &T, training: &mut ModelTraining| -> Result<()> {
             training.secs = before + since.elapsed().as_secs_f64();
             let text =

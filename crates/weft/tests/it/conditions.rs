@@ -97,7 +97,7 @@ fn labels_and_recipes_condition_a_generator() {
 fn a_label_of_another_form_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = labelled(dir.path()).unwrap();
-    let GeneratorConfig::Flow(flow) = &mut config.generator;
+    let GeneratorConfig::Flow(flow) = &mut config.generator else { panic!("the quickstart has a flow") };
     flow.conditions = vec![FieldConfig { name: "phrase".to_owned(), kind: FieldKindName::Classes }];
     let error = weft::run(&config, Stage::Train, &Monitor::silent()).unwrap_err().to_string();
     assert!(error.contains("`phrase` must be a set of classes such as 0+3+7 (`phrase number"), "{error}");

@@ -365,7 +365,7 @@ fn held_out_tasks_are_judged_beside_networks_trained_for_them() {
     existing.evaluate.ablation = true;
     assert_eq!(refusal(&existing).hint().unwrap(), "set it to `false`");
     existing.evaluate.ablation = false;
-    let GeneratorConfig::Flow(flow) = &mut existing.generator;
+    let GeneratorConfig::Flow(flow) = &mut existing.generator else { panic!("the quickstart has a flow") };
     flow.conditions.retain(|field| field.name != "task");
     existing.sample.condition.clear();
     assert!(chain(&refusal(&existing)).contains("`conditions` must be fields of which `task` is one"));

@@ -1,0 +1,177 @@
+//! A trained refiner of tokens, alone and behind a proposal.
+
+use super::flow::{load_normalizer, save_normalizer};
+use super::space::Space;
+use super::{TokenNetwork, check_lengths, misfit};
+use crate::refine::SIGNS;
+use crate::refine::terms::signs;
+use crate::refine::told::conditioning;
+use crate::{Artifact, Error, Generator, Result, first_and_others, schema};
+use candle_core::Tensor;
+use std::sync::Arc;
+use weft_codec::{TokenLayout, TokenNormalizer};
+use weft_core::{Architecture, Condition, Population, Schema, Seed};
+use weft_net::Device;
+use weft_ops::tensor::{Network as _, Parameters, Precision, Transformer};
+
+/// An architecture whose tokens fit a pass, with what decodes shifts of them.
+#[derive(Debug, Clone)]
+pub(super) struct Fit {
+    pub(super) space: Space,
+    mask: Tensor,
+    /// The slot of each weight, `[D]`; what is in no token has any, and the scale 0.
+    slots: Tensor,
+    scale: Tensor,
+}
+
+impl Fit {
+    /// Refuses an architecture of more tokens than a window, by its name.
+    pub(super) fn new(space: Space, window: usize, device: &Device) -> Result<Self> {
+        let (device, tokens) = (device.candle(), space.layout.num_tokens());
+        if tokens > window {
+            let got = format!("{window} for the {tokens} tokens of `{}`", space.architecture.name());
+            return Err(Error::Setting { setting: "window", expected: "as long as a network that is refined", got });
+        }
+        let slots: Vec<u32> = space.layout.slot_of_weight().into_iter().map(|slot| slot.unwrap_or(0) as u32).collect();
+        let dim = slots.len();
+        let slots = Tensor::from_vec(slots, dim, device)?;
+        let scale = Tensor::from_slice(&space.moments.scale, (1, dim), device)?;
+        let mask = space.mask(0..tokens, device)?;
+        Ok(Self { space, mask, slots, scale })
+    }
+
+    /// What the transformer makes of networks: shifts of their normalized tokens.
+    ///
+    /// # Shapes
+    /// `[n, D]` → `[n, t, f]`.
+    pub(super) fn shift(
+        &self,
+        rows: &[f32],
+        conditioning: &Tensor,
+        (network, parameters): (&Transformer, &Parameters),
+    ) -> Result<Tensor> {
+        let tokens = 0..self.space.layout.num_tokens();
+        let x = self.space.with_coordinates(&self.space.tokens(rows, conditioning.device())?, tokens.clone())?;
+        let shift = network.of_tokens(tokens.len()).forward(&x, Some(conditioning), parameters)?;
+        Ok(shift.broadcast_mul(&self.mask)?)
+    }
+
+    /// What shifts of tokens make of weights, differentiable.
+    ///
+    /// # Shapes
+    /// `[n, t, f]` → `[n, D]`.
+    pub(super) fn decode(&self, shift: &Tensor) -> Result<Tensor> {
+        let n = shift.dim(0)?;
+        let flat = shift.reshape((n, shift.elem_count() / n))?; // [n, t·f]
+        Ok(flat.index_select(&self.slots, 1)?.broadcast_mul(&self.scale)?)
+    }
+}
+
+/// A trained refiner of tokens, for whatever architecture.
+#[derive(Debug, Clone)]
+pub struct TokenRefiner {
+    pub(super) sizes: TokenNetwork,
+    pub(super) network: Transformer,
+    pub(super) theta: Arc<Vec<f32>>,
+    pub(super) schema: Schema,
+    pub(super) normalizer: TokenNormalizer,
+    pub(super) token_len: usize,
+    pub(super) window: usize,
+    pub(super) own_data: bool,
+    pub(super) device: Device,
+}
+
+impl TokenRefiner {
+    /// What refining needs, to be saved.
+    #[must_use]
+    pub fn save(&self) -> Artifact {
+        let artifact = Artifact::default()
+            .with_vector("theta", &self.theta)
+            .with_text("kind", "token-refiner")
+            .with_text("own-data", self.own_data)
+            .with_text("token-len", self.token_len)
+            .with_text("window", self.window);
+        schema::save(&self.schema, save_normalizer(&self.normalizer, self.sizes.save(artifact)))
+    }
+
+    /// Restores a saved refiner.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] if the state lacks something or does not fit.
+    pub fn load(saved: &Artifact, device: &Device) -> Result<Self> {
+        let (schema, sizes) = (schema::load(saved)?, TokenNetwork::load(saved)?);
+        let (token_len, window) = (saved.text("token-len")?, saved.text("window")?);
+        check_lengths(token_len, window).map_err(misfit)?;
+        let network = sizes.build(token_len + TokenLayout::EXTRAS, SIGNS + schema.encoded_len());
+        let theta = Arc::new(saved.vector("theta", network.num_parameters())?);
+        let (normalizer, own_data) = (load_normalizer(saved)?, saved.text("own-data")?);
+        Ok(Self { sizes, network, theta, schema, normalizer, token_len, window, own_data, device: device.clone() })
+    }
+
+    /// Puts the refiner behind a proposal of networks of an architecture.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for an architecture of more tokens than a window, [`Error::Codec`] for one with a tensor of a kind of place that no
+    /// training network has.
+    pub fn behind(&self, proposal: Arc<dyn Generator>, architecture: Arc<Architecture>) -> Result<TokenRefined> {
+        let space = Space::new(architecture, &self.normalizer, self.token_len)?;
+        let fit = Fit::new(space, self.window, &self.device)?;
+        let name = format!("{} + refiner", proposal.name());
+        Ok(TokenRefined { proposal, refiner: self.clone(), fit, name })
+    }
+}
+
+/// A generator of one architecture whose samples are refined.
+pub struct TokenRefined {
+    proposal: Arc<dyn Generator>,
+    refiner: TokenRefiner,
+    fit: Fit,
+    name: String,
+}
+
+impl std::fmt::Debug for TokenRefined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TokenRefined({})", self.name)
+    }
+}
+
+impl TokenRefined {
+    /// Refines networks, each told a condition; the seed draws their signs.
+    fn refine(&self, mut networks: Population, told: &[Vec<f32>], seed: Seed) -> Result<Population> {
+        let (refiner, device) = (&self.refiner, self.refiner.device.candle());
+        let theta = Parameters::frozen(&refiner.theta, device, Precision::Single)?;
+        let signs = signs(seed.fork("signs"), networks.len());
+        let (dim, at_once) = (networks.dim(), (refiner.window / self.fit.space.layout.num_tokens()).max(1));
+        let pieces = networks.data_mut().chunks_mut(dim * at_once).zip(signs.chunks(at_once).zip(told.chunks(at_once)));
+        for (rows, (signs, told)) in pieces {
+            let conditioning = conditioning(signs, &told.concat(), refiner.own_data, device)?;
+            let shift = self.fit.shift(rows, &conditioning, (&refiner.network, &theta))?;
+            let shift = self.fit.decode(&shift)?.flatten_all()?.to_vec1::<f32>()?;
+            rows.iter_mut().zip(shift).for_each(|(w, s)| *w += s);
+        }
+        Ok(networks)
+    }
+}
+
+impl Generator for TokenRefined {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn sample(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Population> {
+        let told = vec![self.refiner.schema.encode(condition)?; n];
+        self.refine(self.proposal.sample(n, condition, seed.fork("proposal"))?, &told, seed.fork("refine"))
+    }
+
+    fn sample_each(&self, conditions: &[Condition], seed: Seed) -> Result<Population> {
+        first_and_others(conditions)?;
+        let told = conditions.iter().map(|condition| self.refiner.schema.encode(condition));
+        let told = told.collect::<weft_core::Result<Vec<_>>>()?;
+        self.refine(self.proposal.sample_each(conditions, seed.fork("proposal"))?, &told, seed.fork("refine"))
+    }
+
+    fn flops_per_sample(&self) -> f64 {
+        let tokens = self.fit.space.layout.num_tokens();
+        self.proposal.flops_per_sample() + self.refiner.network.of_tokens(tokens).flops_per_sequence()
+    }
+}

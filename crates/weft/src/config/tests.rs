@@ -230,6 +230,25 @@ fn the_best_of_n_has_a_judge() {
 }
 
 #[test]
+fn tokens_are_refused_what_the_flow_on_codes_alone_does() {
+    let refused = |generator: &str, expected: &str| {
+        let error = refusal(parse(&format!("{RUN}{generator}")));
+        assert!(error.contains(expected), "{error}");
+    };
+    refused(
+        "[generator.tokens]\nconditions = [\"step\"]\n[sampler.heun]\nguidance = { step = 2.0 }\n",
+        "`sampler.guidance` must be left out: `[generator.flow]` alone can do that",
+    );
+    refused(
+        "[generator.flow]\nconditions = []\n[sampler.heun]\nguidance = { step = 2.0 }\n",
+        "fields that the generator is trained on",
+    );
+    let tasks = RUN.replace("[zoo.train]\nruns = 4\nheld-out-runs = 2\n", "[zoo.train]\ntasks.subsets = {}\n");
+    let error = refusal(parse(&(tasks + "[generator.tokens]\nconditions = [{ examples = 16 }]\n")));
+    assert!(error.contains("`generator.tokens.conditions` must be other fields than `examples`"), "{error}");
+}
+
+#[test]
 fn examples_are_a_condition_of_networks_of_many_tasks() {
     let tasks = "[zoo.train]\ntasks.subsets = {}\n";
     let conditions = "[generator.flow]\nconditions = [{ examples = 16 }]\n[hyper]\n";
@@ -329,7 +348,7 @@ fn overrides_are_checked_by_the_same_types() {
     check("run.seed.x=1", "invalid type: map, expected u64");
     check(
         "generater.flow.width=1",
-        "unknown key `generater`\nhint: did you mean `generator`? keys here: `run`, `data`, `architecture`, `zoo`, `canonicalize`, `codec`, `generator`, `sampler`, `sample`, `refiner`, `hyper`, `baselines`, `evaluate`, `export`",
+        "unknown key `generater`\nhint: did you mean `generator`? keys here: `run`, `data`, `architecture`, `zoo`, `canonicalize`, `codec`, `generator`, `text`, `sampler`, `sample`, `refiner`, `hyper`, `baselines`, `evaluate`, `export`",
     );
 }
 

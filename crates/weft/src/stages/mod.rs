@@ -8,6 +8,7 @@ mod encode;
 mod evaluate;
 mod export;
 mod models;
+mod nested;
 mod report;
 mod runs;
 mod sample;

@@ -20,7 +20,7 @@ pub struct TokensConfig {
     /// Whether this run's own training networks are learned from; if not, they are the yardstick alone.
     pub own: bool,
     /// Copies of each training network with its hidden units in random orders, which are learned from in place of the canonical one; 0 learns
-    /// that. Canonical orders of two widths have nothing in common: copies teach what units have to do with each other instead.
+    /// that, in an order that widths share: the mean network of each is matched to that of the next narrower one.
     pub orbits: usize,
     /// The most weights of a unit's row in one token; longer rows are cut.
     pub token_len: usize,

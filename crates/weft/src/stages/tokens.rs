@@ -2,7 +2,7 @@
 
 use super::models::{self, Learnt, Models, RefinerPlan};
 use super::train::{Job, ModelTraining, loss_of};
-use super::{Done, Session, canonicalize, tasks_of};
+use super::{Done, Session, canonicalize, nested, tasks_of};
 use crate::cache::{self, Completed};
 use crate::config::TokensConfig;
 use crate::run::Stage;
@@ -18,7 +18,8 @@ use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Canonical training networks of one run.
 struct Source {
-    part: TokenPart,
+    networks: Population,
+    conditions: Vec<Condition>,
     /// What samples like its last networks are asked for, with tasks where they have their own.
     asked: Vec<(Condition, Option<Task>)>,
 }
@@ -62,7 +63,7 @@ fn source(session: &Session, stage: &Completed) -> Result<Source> {
             conditions.into_iter().zip(tasks.into_iter().map(Some)).collect()
         }
     };
-    Ok(Source { part: TokenPart { networks: Arc::new(networks), conditions }, asked })
+    Ok(Source { networks, conditions, asked })
 }
 
 /// So many copies of each network, network by network, with units in random orders and signs where these are free.
@@ -91,8 +92,15 @@ pub(super) fn train(
     if config.own {
         stages.insert(0, done.of(Stage::Canonicalize).clone());
     }
-    let sources = stages.iter().map(|stage| source(session, stage)).collect::<Result<Vec<_>>>()?;
-    let set = TokenSet::new(sources.iter().map(|source| source.part.clone()).collect())?;
+    let mut sources = stages.iter().map(|stage| source(session, stage)).collect::<Result<Vec<_>>>()?;
+    let mut populations: Vec<Population> = sources.iter_mut().map(|source| take(&mut source.networks)).collect();
+    if config.orbits == 0 {
+        nested::nest(&mut populations, session.seed.fork("generator").fork("nested"))?;
+    }
+    let parts = populations.into_iter().zip(&mut sources);
+    let parts = parts
+        .map(|(networks, source)| TokenPart { networks: Arc::new(networks), conditions: std::mem::take(&mut source.conditions) });
+    let set = TokenSet::new(parts.collect())?;
     let settings = config.to_tokens(session.learnt_fields());
     check(config, learnt, plans)?;
     // What samples are to be asked for is checked before anything is trained for it.
@@ -113,7 +121,7 @@ pub(super) fn train(
         let refiner = config.to_refiner(&plan.config);
         let job = Job::new(session, folder, &plan.file, ("cross-entropy with anchor, nats", refiner.steps));
         let flow = Models::new(session, folder, learnt.set.clone()).tokens()?;
-        let generators = sources.iter().map(|source| flow.generator(source.part.networks.architecture().clone()));
+        let generators = sources.iter().map(|source| flow.generator(source.networks.architecture().clone()));
         let generators = generators.collect::<weft_gen::Result<Vec<_>>>()?;
         let prepare = || {
             let dataset = session.data.as_ref().map(|(dataset, _)| dataset);
@@ -131,6 +139,12 @@ pub(super) fn train(
         })?);
     }
     Ok(trainings)
+}
+
+/// The networks, leaving none of their architecture behind.
+fn take(networks: &mut Population) -> Population {
+    let none = Population::zeros(networks.architecture().clone(), 0);
+    std::mem::replace(networks, none)
 }
 
 /// Refuses a refiner that could not read this run's networks.

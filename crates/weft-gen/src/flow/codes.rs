@@ -56,7 +56,7 @@ impl CodeFlow {
     /// Restores a saved flow on codes of length `k`.
     ///
     /// # Errors
-    /// [`Error::Artifact`] if the state lacks something or does not fit.
+    /// [`crate::Error::Artifact`] if the state lacks something or does not fit.
     pub fn load(saved: &Artifact, k: usize, sampler: SamplerConfig, device: &Device) -> Result<Self> {
         let schema = schema::load(saved)?;
         let [width, blocks] = saved.network_size()?;
@@ -76,7 +76,7 @@ impl CodeFlow {
     /// not 1 costs one more evaluation.
     ///
     /// # Errors
-    /// [`weft_core::Error::UnknownField`] for a field that the flow was not trained on; [`Error::Setting`] for a scale that is not finite.
+    /// [`weft_core::Error::UnknownField`] for a field that the flow was not trained on; [`crate::Error::Setting`] for a scale that is not finite.
     pub fn guided_by(mut self, scales: &BTreeMap<String, f64>) -> Result<Self> {
         self.guidance.clear();
         for (name, &scale) in scales {
@@ -112,7 +112,7 @@ impl CodeFlow {
     /// Samples a code under each of several conditions, `[n, k]`; those of one condition are those of [`CodeFlow::sample_codes`].
     ///
     /// # Errors
-    /// As [`CodeFlow::sample_codes`]; [`Error::Setting`] names `conditions` if there is none.
+    /// As [`CodeFlow::sample_codes`]; [`crate::Error::Setting`] names `conditions` if there is none.
     pub fn sample_codes_each(&self, conditions: &[Condition], seed: Seed) -> Result<Vec<f32>> {
         first_and_others(conditions)?;
         let encoded = conditions.iter().map(|condition| self.schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?;

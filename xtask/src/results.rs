@@ -175,7 +175,7 @@ fn of_tasks(reports: &[Value], first: &Value) -> String {
     )
 }
 
-/// The tables of ways from a few examples to a network, where they were measured; times are of the first report.
+/// The tables of ways from a few examples to a network, where they were measured; times are means over reports.
 fn of_few_examples(reports: &[Value]) -> String {
     let few = |report: &'_ Value| report["tasks"]["few_examples"].clone();
     let first = few(&reports[0]);

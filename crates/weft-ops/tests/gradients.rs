@@ -353,22 +353,25 @@ fn residual_mlp() {
     check_network(&network, [7, 1], &shaken(network.initial(Seed::new(1))));
 }
 
+/// A pre-norm transformer whose gradients can be checked number by number.
+const SMALL: TransformerConfig = TransformerConfig {
+    inputs: 3,
+    outputs: 2,
+    tokens: 5,
+    positions: true,
+    d_model: 8,
+    num_heads: 2,
+    num_layers: 2,
+    hidden: 12,
+    activation: Activation::Gelu,
+    gated: false,
+    causal: false,
+    conditioning: 0,
+};
+
 #[test]
 fn transformers() {
-    let base = TransformerConfig {
-        inputs: 3,
-        outputs: 2,
-        tokens: 5,
-        positions: true,
-        d_model: 8,
-        num_heads: 2,
-        num_layers: 2,
-        hidden: 12,
-        activation: Activation::Gelu,
-        gated: false,
-        causal: false,
-        conditioning: 0,
-    };
+    let base = SMALL;
     let swiglu = TransformerConfig { activation: Activation::Silu, gated: true, causal: true, ..base };
     let free = TransformerConfig { positions: false, conditioning: 4, ..base };
     for config in
@@ -415,20 +418,7 @@ fn transformers_start_at_zero_and_refuse_misfits() {
 /// Without positions one set of parameters serves any number of tokens, and a sequence has no order but that of its features.
 #[test]
 fn a_transformer_without_positions_takes_any_number_of_tokens() {
-    let config = TransformerConfig {
-        inputs: 3,
-        outputs: 2,
-        tokens: 5,
-        positions: false,
-        d_model: 8,
-        num_heads: 2,
-        num_layers: 2,
-        hidden: 12,
-        activation: Activation::Gelu,
-        gated: false,
-        causal: false,
-        conditioning: 4,
-    };
+    let config = TransformerConfig { positions: false, conditioning: 4, ..SMALL };
     let network = Transformer::new(config);
     let theta = shaken(network.initial(Seed::new(1)));
     let parameters = Parameters::frozen(&theta, &Device::Cpu, Precision::Single).unwrap();

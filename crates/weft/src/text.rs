@@ -1,6 +1,6 @@
 //! Texts as vectors by a trained encoder: BERT from a folder, such as `MiniLM`. Nothing is downloaded.
 //!
-//! The folder holds `model.safetensors` and `tokenizer.json`, as Hugging Face's do. The architecture is inferred from the weights and run by
+//! The folder holds `model.safetensors`, `config.json` and `tokenizer.json`, as Hugging Face's do. The architecture is inferred from the weights and run by
 //! the engine's interpreter, so that the encoder is a network like any other. A text's vector is the mean of its last layer over all tokens,
 //! scaled to length 1 (Reimers & Gurevych 2019, *Sentence-BERT*).
 

@@ -225,7 +225,7 @@ impl RunConfig {
             return if trained { Err(("hyper", reason.to_owned())) } else { Ok(()) };
         }
         if (self.refiner.is_some() || self.hyper.is_some()) && !self.generator.conditions().iter().any(names_task) {
-            let reason = "must have `{ classes = \"task\" }` or `{ examples = 16 }`: with `zoo.train.tasks`, refiner and hyper-decoder follow each \
+            let reason = "must have `{ classes = \"task\" }`, `{ text = \"description\" }` or `{ examples = 16 }`: with `zoo.train.tasks`, refiner and hyper-decoder follow each \
                           network's task";
             return Err((self.generator.conditions_key(), reason.to_owned()));
         }

@@ -1,9 +1,9 @@
 //! Conditions made of examples: a run over many tasks, and networks for a task that is shown.
 
-use crate::tasks::{chain, config, with_points};
+use crate::tasks::{chain, config, function_aware, with_points};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use weft::config::{BestBy, BestOfConfig, FewExamplesConfig, HyperConfig, RefinerConfig, RunConfig};
+use weft::config::{BestBy, BestOfConfig, FewExamplesConfig, RefinerConfig, RunConfig};
 use weft::report::data::TaskReport;
 use weft::{GeneratorName, GuideRequest, Monitor, SampleOptions, SampleRequest, Stage};
 use weft_core::{Dataset, Part, Population, Seed, Task};
@@ -12,29 +12,9 @@ use weft_gen::examples::draw_examples;
 /// Generators that are shown eight examples of each output.
 fn shown(output: &Path, data: &Path) -> RunConfig {
     let more = ["generator.flow.conditions=[{ examples = 8 }]", "sample.condition={}"];
-    let mut config = config(output, data, &more);
-    config.refiner = Some(RefinerConfig {
-        hinge: false,
-        steps: 300,
-        learning_rate: 3e-3,
-        width: 48,
-        blocks: 1,
-        batch_networks: 26,
-        batch_examples: 20,
-        pool: 520,
-        ..RefinerConfig::default()
-    });
-    config.hyper = Some(HyperConfig {
-        code_weight: 0.01,
-        steps: 300,
-        learning_rate: 3e-3,
-        width: 48,
-        blocks: 1,
-        batch_networks: 26,
-        batch_examples: 20,
-        ..HyperConfig::default()
-    });
-    config.baselines.refined.clear();
+    let mut config = function_aware(config(output, data, &more));
+    config.refiner = config.refiner.map(|refiner| RefinerConfig { pool: 520, ..refiner });
+    config.sample.seeds = 1;
     config.evaluate.best_of = Some(4);
     config.evaluate.few_examples = Some(FewExamplesConfig {
         train_steps: 48,

@@ -201,7 +201,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// A refiner and a hyper-decoder that are trained in a second.
-fn function_aware(mut config: RunConfig) -> RunConfig {
+pub(crate) fn function_aware(mut config: RunConfig) -> RunConfig {
     config.refiner = Some(RefinerConfig {
         hinge: false,
         steps: 300,

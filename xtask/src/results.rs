@@ -93,17 +93,21 @@ fn of_recipes(reports: &[Value], first: &Value) -> String {
     }
     let _ = writeln!(
         page,
-        "\n| generator | figure | rank correlation above another recipe's | its standard error | follows |\n|---|---|---|---|---|"
+        "\n| generator | figure | control | rank correlation above the control's | its standard error | follows (both controls) |\n\
+         |---|---|---|---|---|---|"
     );
     for (v, verdict) in list(&first["recipes"]["verdicts"]).enumerate() {
         for (f, figure) in figures.iter().enumerate() {
-            let of = |part: &str| {
-                let gains = reports.iter().filter_map(|r| r["recipes"]["verdicts"][v]["rank_gain"][f][part].as_f64());
-                estimate(&gains.collect::<Vec<_>>(), 2)
-            };
-            let follows = reports.iter().filter(|r| r["recipes"]["verdicts"][v]["follows"][f] == true).count();
-            let generator = verdict["generator"].as_str().unwrap_or_default();
-            let _ = writeln!(page, "| {generator} | {figure} | {} | {} | {follows} of {} |", of("mean"), of("se"), reports.len());
+            for (g, gain) in list(&verdict["gains"]).enumerate() {
+                let of = |part: &str| {
+                    let gains = reports.iter().filter_map(|r| r["recipes"]["verdicts"][v]["gains"][g]["rank"][f][part].as_f64());
+                    estimate(&gains.collect::<Vec<_>>(), 2)
+                };
+                let follows = reports.iter().filter(|r| r["recipes"]["verdicts"][v]["follows"][f] == true).count();
+                let [generator, over] = [&verdict["generator"], &gain["over"]].map(|name| name.as_str().unwrap_or_default());
+                let (mean, se) = (of("mean"), of("se"));
+                let _ = writeln!(page, "| {generator} | {figure} | {over} | {mean} | {se} | {follows} of {} |", reports.len());
+            }
         }
     }
     let held_out = list(&first["recipes"]["recipes"]).count();

@@ -120,20 +120,19 @@ impl HeldOutTasks {
         by_digest.sort();
         let mut by_digest = by_digest.into_iter().map(|(_, pair)| pair);
         let mut held_out: BTreeSet<&ClassSet> = by_digest.by_ref().take(self.pairs).map(|(a, _)| a).collect();
-        let lower = |(a, b): &'_ (ClassSet, ClassSet)| digest(&a.to_string()) < digest(&b.to_string());
-        let singles: BTreeSet<&ClassSet> =
-            by_digest.take(self.singles).map(|pair| if lower(pair) { &pair.0 } else { &pair.1 }).collect();
         if let Some(containing) = &self.containing {
             containing.check(num_classes)?;
             let contains = |set: &ClassSet| containing.classes().iter().all(|&class| set.contains(class));
             held_out.extend(pairs.iter().filter(|(a, b)| contains(a) || contains(b)).map(|(a, _)| a));
         }
-        match held_out.len() + singles.len() {
-            0 => return refuse("no task is held out".to_owned()),
-            count if count >= pairs.len() => {
-                return refuse(format!("all {} pairs of tasks are, and none is left to train on", pairs.len()));
-            }
-            _ => {}
+        let lower = |(a, b): &'_ (ClassSet, ClassSet)| digest(&a.to_string()) < digest(&b.to_string());
+        let parted = by_digest.filter(|(a, _)| !held_out.contains(a)).take(self.singles);
+        let singles: BTreeSet<&ClassSet> = parted.map(|pair| if lower(pair) { &pair.0 } else { &pair.1 }).collect();
+        if held_out.is_empty() && singles.is_empty() {
+            return refuse("no task is held out".to_owned());
+        }
+        if held_out.len() >= pairs.len() {
+            return refuse(format!("all {} pairs of tasks are, and none is left to train on", pairs.len()));
         }
         let of = |(a, b): &(ClassSet, ClassSet)| [a, b].map(|set| (set.clone(), held_out.contains(a) || singles.contains(set)));
         let mut sets: Vec<_> = pairs.iter().flat_map(of).collect();
@@ -203,6 +202,11 @@ mod tests {
         assert!(held_out(0, 19).is_subset(&twenty));
         let (pairs, both) = (held_out(10, 0), held_out(10, 20));
         assert_eq!((both.len(), both.intersection(&pairs).count()), (40, 20));
+        let beside = HeldOutTasks { pairs: 0, singles: 20, containing: Some(set("3+7")) }.divide(10).unwrap();
+        let beside: BTreeSet<ClassSet> = beside.into_iter().filter(|(_, held_out)| *held_out).map(|(set, _)| set).collect();
+        assert_eq!(beside.len(), 530, "singles are of pairs that are not held out");
+        assert_eq!(beside.iter().filter(|set| !beside.contains(&complement(set))).count(), 20);
+        assert_eq!(held_out(0, 511).len(), 511, "half of the tasks are left to train on");
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //!
 //! A network is measured by a few figures (its norm, accuracy, sharpness). Of each held-out recipe, the mean figure of samples is set beside
 //! that of the networks trained by it. What follows the recipe has the same *order* over recipes (Spearman's rank correlation) and the same
-//! *values* (mean absolute difference, in standard deviations of the trained networks' means over recipes). The control is the same samples
-//! taken for those of another recipe, the mean over all cyclic shifts of the recipes. Standard errors are the larger of that over recipes
-//! (jackknife) and that over seeds; of a difference, both sides leave out the same recipes.
+//! *values* (mean absolute difference, in standard deviations of the trained networks' means over recipes). Two controls: the same samples
+//! taken for those of the recipe half way round, and samples that are told no recipe. Standard errors are the larger of that over recipes
+//! (jackknife) and that over seeds; of a difference, both sides leave out the same trained networks.
+//!
+//! (A mean over all exchanges of recipes would say nothing new of the order: it is `−ρ/(n − 1)` whatever the samples are.)
 
 use crate::conditional::TaskRowKind;
 use crate::figures::Estimate;
@@ -20,6 +22,8 @@ pub struct RecipeMeasurements {
     pub name: String,
     /// What it stands for.
     pub kind: TaskRowKind,
+    /// For a control, the generator that it is of.
+    pub of: Option<String>,
     /// Figures, `[seed][recipe][sample][figure]`.
     pub figures: Vec<Vec<Vec<Vec<f64>>>>,
 }
@@ -30,8 +34,8 @@ pub struct RecipeMeasurements {
 pub struct Agreement {
     /// Spearman's rank correlation with trained networks, over recipes.
     pub rank: Estimate,
-    /// Mean absolute difference from trained networks, in standard deviations of their means over recipes.
-    pub error: Estimate,
+    /// Mean absolute difference from trained networks, in standard deviations of their means over recipes; none if these are all the same.
+    pub error: Option<Estimate>,
 }
 
 /// A row of the table.
@@ -48,16 +52,27 @@ pub struct RecipeRow {
     pub by_recipe: Vec<Vec<f64>>,
 }
 
-/// A generator beside its own samples taken for another recipe's.
+/// A generator beside its controls.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RecipeVerdict {
     /// The generator.
     pub generator: String,
-    /// By how much its rank correlation is higher, an entry a figure.
-    pub rank_gain: Vec<Estimate>,
-    /// Whether that is more than two standard errors above zero; else the figure *ignores the recipe*.
+    /// By how much its rank correlation is higher than each control's.
+    pub gains: Vec<RecipeGain>,
+    /// Whether all of these are more than two standard errors above zero, an entry a figure; else, and with fewer than five recipes, a figure
+    /// is *not shown to follow* the recipe.
     pub follows: Vec<bool>,
+}
+
+/// A generator beside one control.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecipeGain {
+    /// The control.
+    pub over: String,
+    /// By how much the rank correlation is higher, an entry a figure.
+    pub rank: Vec<Estimate>,
 }
 
 /// What was found of held-out recipes.
@@ -78,10 +93,12 @@ pub struct RecipeEvaluation {
 
 /// Standard errors that a gain has to exceed.
 const ERRORS: f64 = 2.0;
+/// Recipes below which the right order comes by luck too often: of four, one order in 24 is right and has no error to be seen.
+const LEAST: usize = 5;
 
 /// Draws the table and the verdicts from the figures of networks trained by held-out recipes, `[recipe][network][figure]`, and of rows.
 ///
-/// Each generator gets a row of its control behind it.
+/// Each generator gets a row of its samples taken for another recipe's behind it.
 ///
 /// # Errors
 /// [`Error::TooFew`] for fewer than three recipes or two trained networks of one; [`Error::Length`] for a row that lacks a recipe or a figure.
@@ -91,42 +108,54 @@ pub fn evaluate_recipes(
     trained: &[Vec<Vec<f64>>],
     rows: &[RecipeMeasurements],
 ) -> Result<RecipeEvaluation> {
-    let n = recipes.len();
+    let (n, count) = (recipes.len(), figures.len());
     if n < 3 {
         return Err(Error::TooFew { what: "held-out recipes", got: n, least: 3 });
     }
+    if trained.len() != n {
+        return Err(Error::Length { what: "trained networks of each recipe", expected: n, got: trained.len() });
+    }
     let fewest = trained.iter().map(Vec::len).min().unwrap_or(0);
-    if trained.len() != n || fewest < 2 {
+    if fewest < 2 {
         return Err(Error::TooFew { what: "networks trained by a held-out recipe", got: fewest, least: 2 });
     }
     let half = |parity: usize| trained.iter().map(|of| of.iter().skip(parity).step_by(2).cloned().collect()).collect::<Vec<_>>();
-    let (yardstick, other_half) = (Table::new(&[trained.to_vec()], n, figures.len())?, Table::new(&[half(1)], n, figures.len())?);
-    let first_half = Table::new(&[half(0)], n, figures.len())?;
-    let row = |name: &str, kind, table: &Table, against: &Table, shifts: &[usize]| RecipeRow {
+    let table = |networks| Table::new(&[networks], n, count);
+    let (yardstick, halves) = (table(trained.to_vec())?, [table(half(0))?, table(half(1))?]);
+    let row = |name: &str, kind, table: &Table, against: &Table| RecipeRow {
         name: name.to_owned(),
         kind,
-        agreement: (0..figures.len()).map(|figure| table.agreement(against, figure, shifts)).collect(),
+        agreement: (0..count).map(|figure| table.agreement(against, figure)).collect(),
         by_recipe: table.mean.clone(),
     };
     let mut found = RecipeEvaluation {
         figures: figures.iter().map(|&name| name.to_owned()).collect(),
         recipes: recipes.to_vec(),
         num_trained,
-        rows: vec![row("trained by the recipe, two halves", TaskRowKind::Runs, &first_half, &other_half, &[0])],
+        rows: vec![row("trained by the recipe, two halves", TaskRowKind::Runs, &halves[0], &halves[1])],
         verdicts: Vec::new(),
     };
     found.rows[0].by_recipe.clone_from(&yardstick.mean);
-    let others: Vec<usize> = (1..n).collect();
-    for measured in rows {
-        let table = Table::new(&measured.figures, n, figures.len())?;
-        found.rows.push(row(&measured.name, measured.kind, &table, &yardstick, &[0]));
-        if measured.kind == TaskRowKind::Ours {
-            let name = format!("{}, told another recipe", measured.name);
-            found.rows.push(row(&name, TaskRowKind::Control, &table, &yardstick, &others));
-            let gains: Vec<Estimate> = (0..figures.len()).map(|figure| table.gain(&yardstick, figure, &others)).collect();
-            let follows = gains.iter().map(|gain| gain.mean > ERRORS * gain.se).collect();
-            found.verdicts.push(RecipeVerdict { generator: measured.name.clone(), rank_gain: gains, follows });
+    let tables = rows.iter().map(|row| Table::new(&row.figures, n, count)).collect::<Result<Vec<_>>>()?;
+    for (measured, table) in rows.iter().zip(&tables) {
+        found.rows.push(row(&measured.name, measured.kind, table, &yardstick));
+        if measured.kind != TaskRowKind::Ours {
+            continue;
         }
+        let exchanged = (format!("{}, told another recipe", measured.name), table.half_way_round());
+        found.rows.push(row(&exchanged.0, TaskRowKind::Control, &exchanged.1, &yardstick));
+        let own = |(row, _): &(&RecipeMeasurements, &Table)| row.of.as_ref() == Some(&measured.name);
+        let sampled = rows.iter().zip(&tables).filter(own).map(|(row, table)| (row.name.as_str(), table));
+        let controls = [(exchanged.0.as_str(), &exchanged.1)].into_iter().chain(sampled);
+        let gains: Vec<RecipeGain> = controls
+            .map(|(name, control)| RecipeGain {
+                over: name.to_owned(),
+                rank: (0..count).map(|figure| table.gain(control, &yardstick, figure)).collect(),
+            })
+            .collect();
+        let is_certain = |gain: &RecipeGain, figure: usize| gain.rank[figure].mean > ERRORS * gain.rank[figure].se;
+        let follows = (0..count).map(|figure| n >= LEAST && gains.iter().all(|gain| is_certain(gain, figure))).collect();
+        found.verdicts.push(RecipeVerdict { generator: measured.name.clone(), gains, follows });
     }
     Ok(found)
 }
@@ -164,53 +193,54 @@ impl Table {
         Ok(Self { seeds, mean })
     }
 
-    /// The figure of samples told `shift` recipes further on, and of networks trained by each recipe that is kept.
-    fn pairs(values: &[Vec<f64>], against: &Self, figure: usize, (shift, kept): (usize, &[usize])) -> [Vec<f64>; 2] {
-        let n = values.len();
-        let own = kept.iter().map(|&i| values[(i + shift) % n][figure]).collect();
-        [own, kept.iter().map(|&i| against.mean[i][figure]).collect()]
+    /// The same figures, each recipe's taken for those of the recipe half way round.
+    fn half_way_round(&self) -> Self {
+        let turned = |recipes: &Vec<Vec<f64>>| {
+            let mut recipes = recipes.clone();
+            let half = recipes.len() / 2;
+            recipes.rotate_left(half);
+            recipes
+        };
+        Self { seeds: self.seeds.iter().map(turned).collect(), mean: turned(&self.mean) }
     }
 
-    /// An estimate of what the mean over shifts of a function of these pairs is.
-    fn estimate(&self, against: &Self, figure: usize, of: impl Fn(&[Vec<f64>], &[usize]) -> f64) -> Estimate {
-        debug_assert!(figure < against.mean[0].len(), "figure {figure}");
+    /// What is computed from recipes that are kept: of the means over seeds, with the larger of the errors over recipes and over seeds.
+    fn estimate(&self, of: impl Fn(&[Vec<f64>], Option<usize>, &[usize]) -> f64) -> Estimate {
         let n = self.mean.len();
-        let over_recipes = jackknife(n, |kept| of(&self.mean, kept));
+        let over_recipes = jackknife(n, |kept| of(&self.mean, None, kept));
         let all: Vec<usize> = (0..n).collect();
-        let of_seeds: Vec<f64> = self.seeds.iter().map(|seed| of(seed, &all)).collect();
+        let of_seeds: Vec<f64> = self.seeds.iter().enumerate().map(|(s, seed)| of(seed, Some(s), &all)).collect();
         let over_seeds = std(&of_seeds) / (of_seeds.len() as f64).sqrt();
         Estimate { mean: over_recipes.mean, se: over_recipes.se.max(over_seeds) }
     }
 
-    fn rank(values: &[Vec<f64>], against: &Self, figure: usize, (shifts, kept): (&[usize], &[usize])) -> f64 {
-        let of_shift = |&shift: &usize| {
-            let [a, b] = Self::pairs(values, against, figure, (shift, kept));
-            spearman(&a, &b)
+    fn agreement(&self, against: &Self, figure: usize) -> Agreement {
+        let spread = std(&column(&against.mean, figure, &(0..against.mean.len()).collect::<Vec<_>>()));
+        let apart = |values: &[Vec<f64>], _: Option<usize>, kept: &[usize]| {
+            let pairs = column(values, figure, kept).into_iter().zip(column(&against.mean, figure, kept));
+            mean(&pairs.map(|(a, b)| (a - b).abs() / spread).collect::<Vec<_>>())
         };
-        mean(&shifts.iter().map(of_shift).collect::<Vec<_>>())
+        let rank = |values: &[Vec<f64>], _: Option<usize>, kept: &[usize]| rank(values, &against.mean, figure, kept);
+        Agreement { rank: self.estimate(rank), error: (spread > 0.0).then(|| self.estimate(apart)) }
     }
 
-    fn agreement(&self, against: &Self, figure: usize, shifts: &[usize]) -> Agreement {
-        let spread = std(&against.mean.iter().map(|figures| figures[figure]).collect::<Vec<_>>()).max(f64::MIN_POSITIVE);
-        let apart = |values: &[Vec<f64>], kept: &[usize]| {
-            let of_shift = |&shift: &usize| {
-                let [a, b] = Self::pairs(values, against, figure, (shift, kept));
-                mean(&a.iter().zip(&b).map(|(a, b)| (a - b).abs() / spread).collect::<Vec<_>>())
-            };
-            mean(&shifts.iter().map(of_shift).collect::<Vec<_>>())
-        };
-        Agreement {
-            rank: self.estimate(against, figure, |values, kept| Self::rank(values, against, figure, (shifts, kept))),
-            error: self.estimate(against, figure, apart),
-        }
-    }
-
-    /// How much more the rank correlation is than under other recipes.
-    fn gain(&self, against: &Self, figure: usize, others: &[usize]) -> Estimate {
-        self.estimate(against, figure, |values, kept| {
-            Self::rank(values, against, figure, (&[0], kept)) - Self::rank(values, against, figure, (others, kept))
+    /// How much more the rank correlation is than a control's, seed by seed where there are as many.
+    fn gain(&self, control: &Self, against: &Self, figure: usize) -> Estimate {
+        let paired = control.seeds.len() == self.seeds.len();
+        self.estimate(|values, seed, kept| {
+            let other = seed.filter(|_| paired).map_or(&control.mean, |seed| &control.seeds[seed]);
+            rank(values, &against.mean, figure, kept) - rank(other, &against.mean, figure, kept)
         })
     }
+}
+
+/// A figure of the recipes that are kept.
+fn column(values: &[Vec<f64>], figure: usize, kept: &[usize]) -> Vec<f64> {
+    kept.iter().map(|&recipe| values[recipe][figure]).collect()
+}
+
+fn rank(values: &[Vec<f64>], trained: &[Vec<f64>], figure: usize, kept: &[usize]) -> f64 {
+    spearman(&column(values, figure, kept), &column(trained, figure, kept))
 }
 
 /// Spearman's rank correlation, ties by their mean rank; 0 where one side is constant.
@@ -249,21 +279,44 @@ mod tests {
         let recipes: Vec<String> = (0..RECIPES).map(|i| i.to_string()).collect();
         let trained: Vec<_> = (0..RECIPES).map(|i| vec![vec![i as f64 - 0.1, 1.0], vec![i as f64 + 0.1, 1.0]]).collect();
         let seed = |s: usize| (0..RECIPES).map(|i| vec![vec![samples(s, i), 2.0]; 2]).collect();
-        let ours = RecipeMeasurements { name: "flow".to_owned(), kind: TaskRowKind::Ours, figures: (0..3).map(seed).collect() };
-        evaluate_recipes((&["norm", "depth"], &recipes), 20, &trained, &[ours]).unwrap()
+        let ours =
+            RecipeMeasurements { name: "flow".to_owned(), kind: TaskRowKind::Ours, of: None, figures: (0..3).map(seed).collect() };
+        let untold = |_| vec![vec![vec![3.0, 2.0]]; RECIPES];
+        let untold = RecipeMeasurements {
+            name: "flow, told no recipe".to_owned(),
+            kind: TaskRowKind::Control,
+            of: Some("flow".to_owned()),
+            figures: (0..3).map(untold).collect(),
+        };
+        evaluate_recipes((&["norm", "depth"], &recipes), 20, &trained, &[ours, untold]).unwrap()
     }
 
     #[test]
     fn samples_that_follow_their_recipe_beat_those_told_another() {
         let found = evaluate(|seed, i| i as f64 + 0.5 + 0.1 * seed as f64);
-        let [trained, ours, control] = &found.rows[..] else { panic!("three rows") };
+        let [trained, ours, control, untold] = &found.rows[..] else { panic!("four rows") };
         assert!((trained.agreement[0].rank.mean - 1.0).abs() < 1e-12 && (ours.agreement[0].rank.mean - 1.0).abs() < 1e-12);
         // All samples are .6 above on the mean over seeds; the numbers 0 to 7 have a deviation of √6.
-        assert!((ours.agreement[0].error.mean - 0.6 / 6f64.sqrt()).abs() < 1e-9, "{:?}", ours.agreement);
-        assert!(control.agreement[0].rank.mean < 0.0 && control.agreement[0].error.mean > 1.0, "{:?}", control.agreement);
+        assert!((ours.agreement[0].error.unwrap().mean - 0.6 / 6f64.sqrt()).abs() < 1e-9, "{:?}", ours.agreement);
+        assert_eq!(ours.agreement[1].error, None, "trained networks are all the same");
+        // Half way round, 0 to 7 is 4 to 7 and 0 to 3: Σd² = 8·16.
+        assert!((control.agreement[0].rank.mean - (1.0 - 6.0 * 128.0 / 504.0)).abs() < 1e-12, "{:?}", control.agreement);
+        assert!(untold.agreement[0].rank.mean.abs() < 1e-12 && control.agreement[0].error.unwrap().mean > 1.0);
         let verdict = &found.verdicts[0];
         assert_eq!(verdict.follows, [true, false], "{verdict:?}");
-        assert!((verdict.rank_gain[0].mean - 1.0 + control.agreement[0].rank.mean).abs() < 1e-12);
+        let over: Vec<&str> = verdict.gains.iter().map(|gain| gain.over.as_str()).collect();
+        assert_eq!(over, ["flow, told another recipe", "flow, told no recipe"]);
+        assert!((verdict.gains[1].rank[0].mean - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn of_four_recipes_the_right_order_may_be_luck() {
+        let names: Vec<String> = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+        let trained: Vec<_> = (0..4).map(|i| vec![vec![f64::from(i)]; 2]).collect();
+        let ours =
+            RecipeMeasurements { name: "flow".to_owned(), kind: TaskRowKind::Ours, of: None, figures: vec![trained.clone()] };
+        let verdict = &evaluate_recipes((&["norm"], &names), 9, &trained, &[ours]).unwrap().verdicts[0];
+        assert!(!verdict.follows[0] && verdict.gains[0].rank[0].mean > 1.0, "{verdict:?}");
     }
 
     #[test]
@@ -282,6 +335,7 @@ mod tests {
         assert!(evaluate(&names, &trained, row(vec![trained.clone()])).is_ok());
         assert!(matches!(evaluate(&names[..2], &trained, row(vec![])), Err(Error::TooFew { got: 2, least: 3, .. })));
         assert!(matches!(evaluate(&names, &vec![vec![vec![1.0]]; 3], row(vec![])), Err(Error::TooFew { got: 1, least: 2, .. })));
+        assert!(matches!(evaluate(&names, &trained[..2], row(vec![])), Err(Error::Length { expected: 3, got: 2, .. })));
         assert!(matches!(evaluate(&names, &trained, row(vec![trained[..2].to_vec()])), Err(Error::Length { got: 2, .. })));
         assert!(matches!(evaluate(&names, &trained, row(vec![vec![vec![]; 3]])), Err(Error::TooFew { got: 0, .. })));
         assert!(matches!(evaluate(&names, &trained, row(vec![vec![vec![vec![1.0, 2.0]]; 3]])), Err(Error::Length { got: 2, .. })));

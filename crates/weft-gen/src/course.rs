@@ -51,7 +51,7 @@ impl Course {
 ///
 /// A step draws from the seed and its own number alone, so training that is restored goes on bit for bit.
 pub trait Trainer {
-    /// How far training is.
+    /// How far training is: what the provided methods work on, and nothing to anyone else.
     fn course(&self) -> &Course;
 
     /// The same, to go on.
@@ -136,6 +136,8 @@ pub(crate) fn advance_ahead<T: Trainer>(
 
 /// What tells settings and numbers from others.
 pub(crate) fn fingerprint(settings: &str, numbers: &[&[f32]]) -> String {
-    let bytes: Vec<Vec<u8>> = numbers.iter().map(|numbers| numbers.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
-    Digest::of_parts(std::iter::once(settings.as_bytes()).chain(bytes.iter().map(Vec::as_slice))).to_string()
+    let of_piece = |piece: &[f32]| *Digest::of_bytes(&piece.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()).as_bytes();
+    // Piece by piece: numbers may be a whole zoo, of which there need not be a second copy.
+    let digests: Vec<Vec<u8>> = numbers.iter().map(|numbers| numbers.chunks(1 << 16).flat_map(of_piece).collect()).collect();
+    Digest::of_parts(std::iter::once(settings.as_bytes()).chain(digests.iter().map(Vec::as_slice))).to_string()
 }

@@ -21,6 +21,8 @@ use weft_core::{Dataset, ExampleSet, Part, Seed, Task};
 
 /// Random features behind `φ`.
 const HIDDEN: usize = 256;
+/// The most values of an input that a saved encoder may want.
+const MAX_INPUTS: usize = 1 << 20;
 /// Training examples that the encoder is fitted on, at most.
 const FITTED: usize = 10_000;
 /// Penalty of the regression.
@@ -182,16 +184,13 @@ impl ExampleEncoder {
         if scale <= 0.0 {
             return fail("scale", "is not positive".to_owned());
         }
+        if d > MAX_INPUTS {
+            return fail("mean", format!("has {d} values, more than {MAX_INPUTS}"));
+        }
+        let (mean, offset, slopes) = (saved.vector("mean", d)?, saved.vector("offset", q)?, saved.vector("slopes", HIDDEN * q)?);
+        // After the checks: the map is so many times as large.
         let (weights, biases) = random_map(d);
-        Ok(Self {
-            num_outputs,
-            mean: saved.vector("mean", d)?,
-            scale,
-            offset: saved.vector("offset", q)?,
-            slopes: saved.vector("slopes", HIDDEN * q)?,
-            weights,
-            biases,
-        })
+        Ok(Self { num_outputs, mean, scale, offset, slopes, weights, biases })
     }
 }
 
@@ -205,6 +204,9 @@ fn random_map(d: usize) -> (Vec<f32>, Vec<f32>) {
 /// Draws examples of each output of a task, without repetition; of an output that has fewer, all.
 ///
 /// `classes` are those of the examples to draw from, `[N]`; what comes back are their numbers, output by output.
+///
+/// # Panics
+/// If a class is not of the task.
 #[must_use]
 pub fn draw_examples(task: &Task, classes: &[u32], per_output: usize, seed: Seed) -> Vec<u32> {
     let mut left: Vec<usize> = vec![per_output; task.num_outputs()];

@@ -17,7 +17,7 @@
 use crate::decoder::{decode_shift, decode_tensor};
 use crate::error::require;
 use crate::flow::Flow;
-use crate::{Error, Generator, Result, first_and_others};
+use crate::{Error, Generator, Result, same_architecture, schema};
 use candle_core::{Tensor, Var};
 use std::sync::Arc;
 use weft_core::{Architecture, Condition, ExampleSet, Population, Seed};
@@ -67,8 +67,9 @@ impl Guided {
     /// Steers a flow.
     ///
     /// # Errors
-    /// If the codec's map cannot be brought to the device.
+    /// Examples for networks of another architecture, or a codec whose map cannot be brought to the device.
     pub fn new(flow: Flow, guide: Guide) -> Result<Self> {
+        same_architecture(flow.architecture(), guide.loss.architecture())?;
         let (device, codec, spread) = (&flow.codes().device, flow.codec(), &flow.codes().spread);
         let k = codec.code_len();
         let decode = decode_tensor(codec, &[], device)?;
@@ -150,10 +151,7 @@ impl Generator for Guided {
     }
 
     fn sample_each(&self, conditions: &[Condition], seed: Seed) -> Result<Population> {
-        first_and_others(conditions)?;
-        let encoded =
-            conditions.iter().map(|condition| self.flow.schema().encode(condition)).collect::<weft_core::Result<Vec<_>>>()?;
-        self.sample_encoded(&encoded.concat(), conditions.len(), seed)
+        self.sample_encoded(&schema::encode_each(self.flow.schema(), conditions)?.concat(), conditions.len(), seed)
     }
 
     /// Forward and backward passes take three times a forward pass: of the velocity, of the decoded network on all examples, of the codec.

@@ -22,7 +22,7 @@
 use crate::decoder::{decode_shift, decode_tensor};
 use crate::error::require;
 use crate::flow::Spread;
-use crate::{Artifact, Course, Error, Generator, Result, RunTasks, Trainer, TrainingSet, course, first_and_others, schema};
+use crate::{Artifact, Course, Error, Generator, Result, RunTasks, Trainer, TrainingSet, course, schema};
 use candle_core::Tensor;
 use std::sync::Arc;
 use weft_codec::Codec;
@@ -232,9 +232,8 @@ impl HyperDecoder {
     /// # Errors
     /// A condition that is not of the schema, or a failed tensor operation; [`Error::Setting`] names `conditions` if there is none.
     pub fn codes(&self, conditions: &[Condition]) -> Result<Vec<f32>> {
-        first_and_others(conditions)?;
         let (n, device) = (conditions.len(), self.device.candle());
-        let encoded = conditions.iter().map(|condition| self.schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?;
+        let encoded = schema::encode_each(&self.schema, conditions)?;
         let encoded = Tensor::from_vec(encoded.concat(), (n, self.schema.encoded_len()), device)?;
         let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
         let codes = self.network.forward(&encoded, &encoded, &theta)?;

@@ -50,7 +50,7 @@ pub use tokens::{
 };
 pub use training_set::{CodeSet, RunTasks, TrainingSet};
 
-use weft_core::{Condition, Population, Seed};
+use weft_core::{Architecture, Condition, Population, Seed};
 
 /// A source of new networks.
 pub trait Generator: Send + Sync {
@@ -78,6 +78,12 @@ pub trait Generator: Send + Sync {
 
     /// Floating-point operations of one sample, for cost accounting.
     fn flops_per_sample(&self) -> f64;
+}
+
+/// Refuses networks of another architecture than expected.
+fn same_architecture(got: &Architecture, expected: &Architecture) -> Result<()> {
+    let fits = got.same_graph(expected);
+    error::require("networks", "of the architecture that they are taken for", fits, got.name())
 }
 
 /// The first condition and the others; sampling under none is refused.

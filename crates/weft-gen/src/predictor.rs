@@ -19,6 +19,8 @@ const PENALTIES: [f64; 8] = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0];
 const PART: usize = 8;
 /// Numbers of each tensor.
 const PER_TENSOR: usize = 7;
+/// The most numbers of a network: the regression solves for a square of so many.
+const MAX_FEATURES: usize = 16_384;
 
 /// What a prediction is worth on networks of runs that it was not fitted on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,7 +49,8 @@ impl AccuracyPredictor {
     /// Fits the prediction to canonical training networks and their validation accuracies; equal `runs` are never parted.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there are fewer than three runs or not an accuracy and a run for each network; a regression that fails.
+    /// [`Error::Setting`] if there are fewer than three runs, not an accuracy and a run for each network, or codes and tensors of too many
+    /// numbers; a regression that fails.
     pub fn fit(codec: Arc<Codec>, networks: &Population, accuracies: &[f64], runs: &[String], seed: Seed) -> Result<Self> {
         let mut by_run: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         runs.iter().enumerate().for_each(|(i, run)| by_run.entry(run).or_default().push(i));
@@ -58,14 +61,17 @@ impl AccuracyPredictor {
             return Err(Error::Setting { setting: "accuracies", expected: "one, and a run, for each network", got });
         }
         let k = codec.code_len();
-        let spread = Spread::of(&codec.encode(networks.data())?, k);
         let architecture = networks.architecture().clone();
-        let features = features(&codec, &spread, networks)?;
-        let f = features.len() / networks.len();
+        let f = k + PER_TENSOR * architecture.tensors().len();
+        require("predictor", "made of 16384 features of a network or fewer", f <= MAX_FEATURES, f)?;
         let order = seed.permutation(groups.len());
         let part = (groups.len() / PART).max(1);
         let of = |groups_of: &[u32]| groups_of.iter().flat_map(|&g| groups[g as usize].iter().copied()).collect::<Vec<usize>>();
         let (held_out, choose, fitted) = (of(&order[..part]), of(&order[part..2 * part]), of(&order[2 * part..]));
+        // Held-out runs have no say in the scale either; the codec has seen their weights, as it has those of all training runs.
+        let seen = networks.select(&[fitted.as_slice(), &choose].concat());
+        let spread = Spread::of(&codec.encode(seen.data())?, k);
+        let features = features(&codec, &spread, networks)?;
         let x = |rows: &[usize]| rows.iter().flat_map(|&i| features[i * f..(i + 1) * f].iter().copied()).collect::<Vec<f32>>();
         let y = |rows: &[usize]| rows.iter().map(|&i| accuracies[i] as f32).collect::<Vec<f32>>();
         let mut best = (f64::INFINITY, PENALTIES[0]);

@@ -38,6 +38,12 @@ impl SamplerConfig {
             }
     }
 
+    /// Whether the condition is exaggerated or played down, which takes a second evaluation without it.
+    #[must_use]
+    pub fn is_guided(&self) -> bool {
+        (self.guidance_scale - 1.0).abs() > 1e-12
+    }
+
     /// Integrates from noise to data.
     ///
     /// # Errors

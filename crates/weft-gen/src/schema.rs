@@ -4,8 +4,26 @@
 //! is long: `field.NAME.mean` and `.std` of a vector, `.seen` of the training values that are kept, whose spacing is `spacing.NAME`. Words stand one a line after the
 //! type. Line breaks and backslashes inside of names and words are written as `\n` and `\\`.
 
-use crate::{Artifact, Error, Result};
-use weft_core::{Field, FieldKind, Scale, Schema, Seen};
+use crate::{Artifact, Error, Result, first_and_others};
+use weft_core::{Condition, Field, FieldKind, FieldSpec, Scale, Schema, Seen};
+
+/// Fits fields to training conditions, all of which some checkpoint has to know, and encodes these, `[n · encoded_len]`.
+pub(crate) fn fit(fields: &[FieldSpec], conditions: &[Condition]) -> Result<(Schema, Vec<f32>)> {
+    let schema = Schema::fit(fields, conditions)?;
+    if let Some(absent) = fields.iter().find(|spec| schema.field(&spec.name).is_err()) {
+        let expected = "fields that training checkpoints have";
+        return Err(Error::Setting { setting: "conditions", expected, got: absent.name.clone() });
+    }
+    let encode = |condition: &Condition| schema.encode(&condition.restricted_to(&schema));
+    let encoded = conditions.iter().map(encode).collect::<weft_core::Result<Vec<_>>>()?.concat();
+    Ok((schema, encoded))
+}
+
+/// Encodes what samples are asked for, one condition or more.
+pub(crate) fn encode_each(schema: &Schema, conditions: &[Condition]) -> Result<Vec<Vec<f32>>> {
+    first_and_others(conditions)?;
+    Ok(conditions.iter().map(|condition| schema.encode(condition)).collect::<weft_core::Result<_>>()?)
+}
 
 pub(crate) fn save(schema: &Schema, mut artifact: Artifact) -> Artifact {
     let names: Vec<String> = schema.fields.iter().map(|field| escape(&field.name)).collect();

@@ -16,13 +16,13 @@ pub struct TrainingSet {
     pub finals: Arc<Population>,
     /// The same networks as they came from training, before canonicalization.
     pub raw_finals: Arc<Population>,
-    /// Codes of all snapshots, `[N, k]`.
+    /// Codes of all snapshots, `[N, k]`; `[draws · N, k]` where each has several conditions.
     pub codes: Arc<Vec<f32>>,
     /// Codes of the last snapshots, `[n, k]`.
     pub final_codes: Arc<Vec<f32>>,
-    /// Conditions of all snapshots, `[N]`.
+    /// Conditions of all snapshots, `[N]`, or `[draws · N]`.
     pub conditions: Arc<Vec<Condition>>,
-    /// Which snapshots are of one task, by a number for each, `[N]`, where their conditions alone do not tell.
+    /// Which snapshots are of one task, by a number for each, `[N]` or `[draws · N]`, where their conditions alone do not tell.
     pub groups: Option<Arc<Vec<u32>>>,
     /// Tasks of the runs, where they have their own.
     pub tasks: Option<Arc<RunTasks>>,

@@ -270,6 +270,8 @@ impl Error {
             Self::Memory { needed, .. } => Some(format!("set `run.memory` to {} or more", bytes(*needed))),
             Self::RunWithoutData { .. } => Some("name some in `[data.…]`, or end the run with `--until sample`".to_owned()),
             Self::ManyTasks { stage: "evaluate.ablation" } => Some("set it to `false`".to_owned()),
+            Self::ManyTasks { stage: "sample.best-of" } => Some("leave it out; `evaluate.best-of` measures it for tasks".to_owned()),
+            Self::WithoutNames => Some("tasks of a zoo that is there already are told by `{ classes = \"task\" }`; a zoo that is trained names classes in `zoo.train.tasks.subsets.names`".to_owned()),
             Self::NoGenerator { generator: "refined", .. } => Some("`[refiner]` in the run file trains it".to_owned()),
             Self::NoGenerator { generator: "hyper", .. } => Some("`[hyper]` in the run file trains it".to_owned()),
             Self::ManyTasks { stage: "zoo stats --data" } => Some("leave `--data` out: weights alone are measured then".to_owned()),

@@ -2,7 +2,7 @@
 
 use super::{Spread, TIME_FREQUENCIES, embed_time, precondition};
 use crate::error::require;
-use crate::{Artifact, Result, SamplerConfig, first_and_others, schema};
+use crate::{Artifact, Result, SamplerConfig, schema};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -96,7 +96,7 @@ impl CodeFlow {
     #[must_use]
     pub fn flops_per_code(&self) -> f64 {
         // Guidance runs the network twice, wherever there is a condition to be guided by.
-        let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && !self.schema.fields.is_empty();
+        let guided = self.sampler.is_guided() && !self.schema.fields.is_empty();
         let passes = 1 + usize::from(guided) + self.guidance.len();
         passes as f64 * self.sampler.evaluations() as f64 * self.network.flops_per_row()
     }
@@ -114,9 +114,7 @@ impl CodeFlow {
     /// # Errors
     /// As [`CodeFlow::sample_codes`]; [`crate::Error::Setting`] names `conditions` if there is none.
     pub fn sample_codes_each(&self, conditions: &[Condition], seed: Seed) -> Result<Vec<f32>> {
-        first_and_others(conditions)?;
-        let encoded = conditions.iter().map(|condition| self.schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?;
-        self.integrate(&encoded.concat(), conditions.len(), seed)
+        self.integrate(&schema::encode_each(&self.schema, conditions)?.concat(), conditions.len(), seed)
     }
 
     /// Carries noise to codes under `n` encoded conditions.
@@ -144,7 +142,7 @@ impl CodeFlow {
         let device = self.device.candle();
         let parameters = if differentiable { Parameters::new } else { Parameters::frozen };
         let theta = parameters(&self.theta, device, Precision::Single)?;
-        let guided = (self.sampler.guidance_scale - 1.0).abs() > 1e-12 && encoded.iter().any(|&v| v != 0.0);
+        let guided = self.sampler.is_guided() && encoded.iter().any(|&v| v != 0.0);
         let len = self.schema.encoded_len();
         let run = |x_t: &Tensor, t: f64, encoded: &[f32]| -> Result<Tensor> {
             let mut time = Vec::new();

@@ -21,7 +21,7 @@ pub use weights::Flow;
 
 use crate::error::require;
 use crate::trivial::column_moments;
-use crate::{CodeSet, Course, Error, Result, SamplerConfig, Trainer, course};
+use crate::{CodeSet, Course, Result, SamplerConfig, Trainer, course, schema};
 use weft_core::{FieldSpec, Monitor, Schema, Seed};
 use weft_net::Device;
 use weft_ops::tensor::{FlatOptimizerConfig, Lesson, ResidualMlp, ResidualMlpConfig, regress};
@@ -110,18 +110,7 @@ impl FlowTrainer {
     /// A setting out of range, conditions that do not fit their fields' types, or a failed transfer to the device.
     pub fn new(config: FlowConfig, data: CodeSet, seed: Seed, device: &Device) -> Result<Self> {
         config.check()?;
-        let schema = Schema::fit(&config.conditions, &data.conditions)?;
-        if let Some(absent) = config.conditions.iter().find(|spec| schema.field(&spec.name).is_err()) {
-            return Err(Error::Setting {
-                setting: "conditions",
-                expected: "fields that training checkpoints have",
-                got: absent.name.clone(),
-            });
-        }
-        let mut encoded = Vec::new();
-        for condition in data.conditions.iter() {
-            encoded.extend(schema.encode(&condition.restricted_to(&schema))?);
-        }
+        let (schema, encoded) = schema::fit(&config.conditions, &data.conditions)?;
         let k = data.code_len;
         let network = config.network(k, &schema);
         let settings = format!("{config:?} {schema:?} {seed:?}");

@@ -39,6 +39,10 @@ impl Flow {
     }
 
     /// What decodes its codes.
+    pub(crate) fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
     pub(crate) fn codec(&self) -> &Codec {
         &self.codec
     }

@@ -35,6 +35,7 @@ pub use trainer::RefinerTrainer;
 
 use crate::Result;
 use crate::error::require;
+use weft_ops::tensor::FlatOptimizerConfig;
 
 /// Random signs of an example and of a sample; odd, so that a majority always exists.
 pub(crate) const SIGNS: usize = 63;
@@ -42,6 +43,9 @@ pub(crate) const SIGNS: usize = 63;
 const SHELL_INPUTS: usize = 8_192;
 /// Training networks drawn as fixed points of the repulsion, each step.
 const FIXED_POINTS: usize = 64;
+
+/// How refiners are optimized, beside the learning rate.
+pub(crate) const OPTIMIZER: FlatOptimizerConfig = FlatOptimizerConfig { weight_decay: 0.0, clip_norm: 1.0, ema_decay: 0.99 };
 
 /// Settings of the refiner and its training.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use candle_core::Tensor;
 use std::sync::Arc;
 use weft_core::{Condition, Monitor, Population, Seed, Task};
 use weft_net::{Device, Ensemble, PopulationLoss};
-use weft_ops::tensor::{FlatOptimizerConfig, ResidualMlp, ResidualMlpConfig};
+use weft_ops::tensor::{ResidualMlp, ResidualMlpConfig};
 
 /// What samples are to reach.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl RefinerTrainer {
             Aim::Levels(_) => proposal.sample(config.pool, condition, seed.fork("pool"))?,
         };
         let pool_codes = data.codec.encode(pool.data())?;
-        let settings = FlatOptimizerConfig { weight_decay: 0.0, clip_norm: 1.0, ema_decay: 0.99 };
+        let settings = super::OPTIMIZER;
         let tasks = data.tasks.as_ref().map_or_else(String::new, |of_runs| of_runs.fingerprint());
         let fingerprint = course::fingerprint(&format!("{config:?} {seed:?}{tasks}"), &[&pool_codes]);
         let plan = (config.steps, config.learning_rate, fingerprint);

@@ -3,7 +3,7 @@
 use super::TokenFlow;
 use super::space::Space;
 use crate::flow::{embed_time, precondition};
-use crate::{Generator, Result, first_and_others};
+use crate::{Generator, Result, schema};
 use candle_core::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,26 +35,22 @@ impl TokenGenerator {
         self.space.layout.num_tokens()
     }
 
-    fn is_guided(&self) -> bool {
-        (self.flow.sampler.guidance_scale - 1.0).abs() > 1e-12
-    }
-
     /// Carries noise to networks under encoded conditions, as many at once as fit a window.
     fn integrate(&self, encoded: &[Vec<f32>], seed: Seed) -> Result<Population> {
         let (t, f) = (self.num_tokens(), self.space.layout.num_slots());
-        let device = self.flow.device.candle();
-        let theta = Parameters::frozen(&self.flow.theta, device, Precision::Single)?;
-        let windows = self.space.layout.windows(self.flow.window);
+        let device = self.flow.model.device.candle();
+        let theta = Parameters::frozen(&self.flow.model.theta, device, Precision::Single)?;
+        let windows = self.space.layout.windows(self.flow.model.window);
         let masks = windows.iter().map(|window| self.space.mask(window.clone(), device)).collect::<Result<Vec<_>>>()?;
         let windows: Vec<_> = windows.into_iter().zip(masks).collect();
-        let at_once = (self.flow.window / t).max(1);
+        let at_once = (self.flow.model.window / t).max(1);
         let mut rows = Vec::with_capacity(encoded.len() * self.space.layout.dim());
         for (at, encoded) in encoded.chunks(at_once).enumerate() {
             let n = encoded.len();
             let noise = (0..n).flat_map(|i| seed.index((at * at_once + i) as u64).fork("noise").normals(t * f)).collect();
             let noise = Tensor::from_vec(noise, (n, t, f), device)?;
-            let guided = self.is_guided() && encoded.iter().flatten().any(|&v| v != 0.0);
-            let unknown = vec![vec![0.0; self.flow.schema.encoded_len()]; n];
+            let guided = self.flow.sampler.is_guided() && encoded.iter().flatten().any(|&v| v != 0.0);
+            let unknown = vec![vec![0.0; self.flow.model.schema.encoded_len()]; n];
             let tokens = self.flow.sampler.integrate(noise, |x_t, time| {
                 let conditional = self.velocity((x_t, time), encoded, &windows, &theta)?;
                 if !guided {
@@ -91,7 +87,7 @@ impl TokenGenerator {
         for (window, mask) in windows {
             let x = x_t.narrow(1, window.start, window.len())?.broadcast_mul(mask)?;
             let inputs = self.space.with_coordinates(&x, window.clone())?;
-            let learned = self.flow.network.of_tokens(window.len()).forward(&inputs, Some(&conditioning), theta)?;
+            let learned = self.flow.model.network.of_tokens(window.len()).forward(&inputs, Some(&conditioning), theta)?;
             parts.push(((x * f64::from(skip))? + (learned.broadcast_mul(mask)? * f64::from(scale))?)?);
         }
         Ok(if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1)? })
@@ -104,20 +100,18 @@ impl Generator for TokenGenerator {
     }
 
     fn sample(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Population> {
-        self.integrate(&vec![self.flow.schema.encode(condition)?; n], seed)
+        self.integrate(&vec![self.flow.model.schema.encode(condition)?; n], seed)
     }
 
     fn sample_each(&self, conditions: &[Condition], seed: Seed) -> Result<Population> {
-        first_and_others(conditions)?;
-        let encoded = conditions.iter().map(|condition| self.flow.schema.encode(condition));
-        self.integrate(&encoded.collect::<weft_core::Result<Vec<_>>>()?, seed)
+        self.integrate(&schema::encode_each(&self.flow.model.schema, conditions)?, seed)
     }
 
     fn flops_per_sample(&self) -> f64 {
-        let windows = self.space.layout.windows(self.flow.window);
-        let pass: f64 = windows.iter().map(|w| self.flow.network.of_tokens(w.len()).flops_per_sequence()).sum();
+        let windows = self.space.layout.windows(self.flow.model.window);
+        let pass: f64 = windows.iter().map(|w| self.flow.model.network.of_tokens(w.len()).flops_per_sequence()).sum();
         // Guidance runs the network twice, wherever there is a condition to be guided by.
-        let passes = if self.is_guided() && !self.flow.schema.fields.is_empty() { 2.0 } else { 1.0 };
+        let passes = if self.flow.sampler.is_guided() && !self.flow.model.schema.fields.is_empty() { 2.0 } else { 1.0 };
         passes * pass * self.flow.sampler.evaluations() as f64
     }
 }

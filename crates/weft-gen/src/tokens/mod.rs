@@ -11,8 +11,8 @@
 //!
 //! # Windows
 //!
-//! Passes see at most `window` tokens (one network at least, if it is that short), so memory is bounded by that setting, in training and in
-//! sampling. A network of more tokens is cut: training draws windows at random places, sampling takes one window after the other inside
+//! Passes see at most `window` tokens (one network at least, if it is that short), so what a pass keeps is bounded by that setting, in training
+//! and in sampling; a network's own tokens are held whole. A network of more tokens is cut: training draws windows at random places, sampling takes one window after the other inside
 //! each step of the differential equation. Windows know nothing of each other but what they share: the condition, the time, and
 //! coordinates that are of the whole network. What one window draws, another cannot answer to; networks that must agree across it
 //! need a window as long as they are.
@@ -33,6 +33,7 @@
 
 mod flow;
 mod generator;
+mod model;
 mod refine;
 mod refiner;
 mod set;

@@ -1,18 +1,18 @@
 //! Training of the refiner of tokens.
 
 use super::flow::TokenFlow;
+use super::model::TokenModel;
 use super::refiner::{Fit, TokenRefiner};
-use super::space::Space;
 use super::{TokenNetwork, check_lengths};
 use crate::error::require;
 use crate::refine::SIGNS;
 use crate::refine::terms::{draw_examples, signs};
-use crate::{Course, Error, Generator, Result, Trainer, course};
+use crate::{Course, Generator, Result, Trainer, course, same_architecture, schema};
 use candle_core::Tensor;
 use std::sync::Arc;
 use weft_core::{Condition, Monitor, Population, Seed, Task};
 use weft_net::{Device, PopulationLoss};
-use weft_ops::tensor::{FlatOptimizerConfig, Transformer};
+use weft_ops::tensor::Transformer;
 
 /// Settings of the refiner of tokens and its training.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,12 +116,15 @@ impl TokenRefinerTrainer {
             Part::new(&config, flow, part, (seed, device))
         });
         let parts = parts.collect::<Result<Vec<_>>>()?;
-        let network = config.network.build(parts[0].fit.space.layout.num_slots(), SIGNS + flow.schema.encoded_len());
-        let numbers: Vec<&[f32]> = parts.iter().map(|part| part.pool.data()).collect();
-        let tasks: Vec<_> = parts.iter().map(|part| (&part.tasks, part.pool.architecture().name())).collect();
-        let fingerprint = course::fingerprint(&format!("{config:?} {seed:?} {tasks:?}"), &numbers);
+        let network = config.network.build(parts[0].fit.space.layout.num_slots(), SIGNS + flow.model.schema.encoded_len());
+        let told: Vec<Vec<f32>> = parts.iter().map(|part| part.told.concat()).collect();
+        let numbers: Vec<&[f32]> = parts.iter().map(|part| part.pool.data()).chain(told.iter().map(Vec::as_slice)).collect();
+        let tasks: Vec<_> = parts.iter().map(|part| (&part.tasks, part.pool.architecture().tensors())).collect();
+        let TokenModel { schema, normalizer, token_len, .. } = &flow.model;
+        let settings = format!("{config:?} {seed:?} {tasks:?} {schema:?} {normalizer:?} {token_len}");
+        let fingerprint = course::fingerprint(&settings, &numbers);
         let plan = (config.steps, config.learning_rate, fingerprint);
-        let settings = FlatOptimizerConfig { weight_decay: 0.0, clip_norm: 1.0, ema_decay: 0.99 };
+        let settings = crate::refine::OPTIMIZER;
         // The first device alone: decoding is an operation on tensors.
         let initial = network.initial(seed.fork("network"));
         let course = Course::new(&initial, settings, plan, std::slice::from_ref(device.candle()))?;
@@ -145,17 +148,10 @@ impl TokenRefinerTrainer {
     /// # Errors
     /// If the parameters cannot be read from the device.
     pub fn finish(self) -> Result<TokenRefiner> {
-        Ok(TokenRefiner {
-            sizes: self.config.network,
-            network: self.network,
-            theta: Arc::new(self.course.optimizer.average()?),
-            schema: self.flow.schema,
-            normalizer: self.flow.normalizer,
-            token_len: self.flow.token_len,
-            window: self.config.window,
-            own_data: self.config.own_data,
-            device: self.device,
-        })
+        let (sizes, network, window, device) = (self.config.network, self.network, self.config.window, self.device);
+        let theta = Arc::new(self.course.optimizer.average()?);
+        let model = TokenModel { sizes, network, theta, window, device, ..self.flow.model };
+        Ok(TokenRefiner { model, own_data: self.config.own_data })
     }
 
     fn train_step(&mut self) -> Result<f64> {
@@ -198,18 +194,17 @@ impl TokenRefinerTrainer {
 impl Part {
     fn new(config: &TokenRefinerConfig, flow: &TokenFlow, part: RefinerPart<'_>, (seed, device): (Seed, &Device)) -> Result<Self> {
         let RefinerPart { proposal, asked, loss } = part;
-        let space = Space::new(loss.architecture().clone(), &flow.normalizer, flow.token_len)?;
-        let fit = Fit::new(space, config.window, device)?;
+        let fit = Fit::new(flow.model.space(loss.architecture().clone())?, config.window, device)?;
         require("asked", "1 condition or more", !asked.is_empty(), asked.len())?;
+        let of_tasks = asked.iter().filter(|(_, task)| task.is_some()).count();
+        require("tasks", "those of all networks or of none", of_tasks == 0 || of_tasks == asked.len(), of_tasks)?;
         let drawn = seed.fork("asked").indices(config.pool, asked.len());
         let drawn: Vec<&(Condition, Option<Task>)> = drawn.into_iter().map(|i| &asked[i as usize]).collect();
         let conditions: Vec<Condition> = drawn.iter().map(|(condition, _)| condition.clone()).collect();
         let tasks: Option<Vec<Task>> = drawn.iter().map(|(_, task)| task.clone()).collect();
-        if tasks.is_none() && drawn.iter().any(|(_, task)| task.is_some()) {
-            return Err(Error::Setting { setting: "tasks", expected: "those of all networks or of none", got: "some".to_owned() });
-        }
         let pool = proposal.sample_each(&conditions, seed.fork("pool"))?;
-        let told = conditions.iter().map(|condition| flow.schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?;
+        same_architecture(pool.architecture(), loss.architecture())?;
+        let told = schema::encode_each(&flow.model.schema, &conditions)?;
         Ok(Self { fit, loss, pool, told, tasks })
     }
 }

@@ -1,18 +1,16 @@
 //! A trained refiner of tokens, alone and behind a proposal.
 
-use super::flow::{load_normalizer, save_normalizer};
+use super::model::TokenModel;
 use super::space::Space;
-use super::{TokenNetwork, check_lengths, misfit};
 use crate::refine::SIGNS;
 use crate::refine::terms::signs;
 use crate::refine::told::conditioning;
-use crate::{Artifact, Error, Generator, Result, first_and_others, schema};
+use crate::{Artifact, Error, Generator, Result, same_architecture, schema};
 use candle_core::Tensor;
 use std::sync::Arc;
-use weft_codec::{TokenLayout, TokenNormalizer};
-use weft_core::{Architecture, Condition, Population, Schema, Seed};
+use weft_core::{Architecture, Condition, Population, Seed};
 use weft_net::Device;
-use weft_ops::tensor::{Network as _, Parameters, Precision, Transformer};
+use weft_ops::tensor::{Parameters, Precision, Transformer};
 
 /// An architecture whose tokens fit a pass, with what decodes shifts of them.
 #[derive(Debug, Clone)]
@@ -70,28 +68,15 @@ impl Fit {
 /// A trained refiner of tokens, for whatever architecture.
 #[derive(Debug, Clone)]
 pub struct TokenRefiner {
-    pub(super) sizes: TokenNetwork,
-    pub(super) network: Transformer,
-    pub(super) theta: Arc<Vec<f32>>,
-    pub(super) schema: Schema,
-    pub(super) normalizer: TokenNormalizer,
-    pub(super) token_len: usize,
-    pub(super) window: usize,
+    pub(super) model: TokenModel,
     pub(super) own_data: bool,
-    pub(super) device: Device,
 }
 
 impl TokenRefiner {
     /// What refining needs, to be saved.
     #[must_use]
     pub fn save(&self) -> Artifact {
-        let artifact = Artifact::default()
-            .with_vector("theta", &self.theta)
-            .with_text("kind", "token-refiner")
-            .with_text("own-data", self.own_data)
-            .with_text("token-len", self.token_len)
-            .with_text("window", self.window);
-        schema::save(&self.schema, save_normalizer(&self.normalizer, self.sizes.save(artifact)))
+        self.model.save("token-refiner").with_text("own-data", self.own_data)
     }
 
     /// Restores a saved refiner.
@@ -99,13 +84,7 @@ impl TokenRefiner {
     /// # Errors
     /// [`Error::Artifact`] if the state lacks something or does not fit.
     pub fn load(saved: &Artifact, device: &Device) -> Result<Self> {
-        let (schema, sizes) = (schema::load(saved)?, TokenNetwork::load(saved)?);
-        let (token_len, window) = (saved.text("token-len")?, saved.text("window")?);
-        check_lengths(token_len, window).map_err(misfit)?;
-        let network = sizes.build(token_len + TokenLayout::EXTRAS, SIGNS + schema.encoded_len());
-        let theta = Arc::new(saved.vector("theta", network.num_parameters())?);
-        let (normalizer, own_data) = (load_normalizer(saved)?, saved.text("own-data")?);
-        Ok(Self { sizes, network, theta, schema, normalizer, token_len, window, own_data, device: device.clone() })
+        Ok(Self { model: TokenModel::load(saved, SIGNS, device)?, own_data: saved.text("own-data")? })
     }
 
     /// Puts the refiner behind a proposal of networks of an architecture.
@@ -114,8 +93,7 @@ impl TokenRefiner {
     /// [`Error::Setting`] for an architecture of more tokens than a window, [`Error::Codec`] for one with a tensor of a kind of place that no
     /// training network has.
     pub fn behind(&self, proposal: Arc<dyn Generator>, architecture: Arc<Architecture>) -> Result<TokenRefined> {
-        let space = Space::new(architecture, &self.normalizer, self.token_len)?;
-        let fit = Fit::new(space, self.window, &self.device)?;
+        let fit = Fit::new(self.model.space(architecture)?, self.model.window, &self.model.device)?;
         let name = format!("{} + refiner", proposal.name());
         Ok(TokenRefined { proposal, refiner: self.clone(), fit, name })
     }
@@ -138,14 +116,15 @@ impl std::fmt::Debug for TokenRefined {
 impl TokenRefined {
     /// Refines networks, each told a condition; the seed draws their signs.
     fn refine(&self, mut networks: Population, told: &[Vec<f32>], seed: Seed) -> Result<Population> {
-        let (refiner, device) = (&self.refiner, self.refiner.device.candle());
-        let theta = Parameters::frozen(&refiner.theta, device, Precision::Single)?;
+        same_architecture(networks.architecture(), &self.fit.space.architecture)?;
+        let (refiner, device) = (&self.refiner, self.refiner.model.device.candle());
+        let theta = Parameters::frozen(&refiner.model.theta, device, Precision::Single)?;
         let signs = signs(seed.fork("signs"), networks.len());
-        let (dim, at_once) = (networks.dim(), (refiner.window / self.fit.space.layout.num_tokens()).max(1));
+        let (dim, at_once) = (networks.dim(), (refiner.model.window / self.fit.space.layout.num_tokens()).max(1));
         let pieces = networks.data_mut().chunks_mut(dim * at_once).zip(signs.chunks(at_once).zip(told.chunks(at_once)));
         for (rows, (signs, told)) in pieces {
             let conditioning = conditioning(signs, &told.concat(), refiner.own_data, device)?;
-            let shift = self.fit.shift(rows, &conditioning, (&refiner.network, &theta))?;
+            let shift = self.fit.shift(rows, &conditioning, (&refiner.model.network, &theta))?;
             let shift = self.fit.decode(&shift)?.flatten_all()?.to_vec1::<f32>()?;
             rows.iter_mut().zip(shift).for_each(|(w, s)| *w += s);
         }
@@ -159,19 +138,17 @@ impl Generator for TokenRefined {
     }
 
     fn sample(&self, n: usize, condition: &Condition, seed: Seed) -> Result<Population> {
-        let told = vec![self.refiner.schema.encode(condition)?; n];
+        let told = vec![self.refiner.model.schema.encode(condition)?; n];
         self.refine(self.proposal.sample(n, condition, seed.fork("proposal"))?, &told, seed.fork("refine"))
     }
 
     fn sample_each(&self, conditions: &[Condition], seed: Seed) -> Result<Population> {
-        first_and_others(conditions)?;
-        let told = conditions.iter().map(|condition| self.refiner.schema.encode(condition));
-        let told = told.collect::<weft_core::Result<Vec<_>>>()?;
+        let told = schema::encode_each(&self.refiner.model.schema, conditions)?;
         self.refine(self.proposal.sample_each(conditions, seed.fork("proposal"))?, &told, seed.fork("refine"))
     }
 
     fn flops_per_sample(&self) -> f64 {
         let tokens = self.fit.space.layout.num_tokens();
-        self.proposal.flops_per_sample() + self.refiner.network.of_tokens(tokens).flops_per_sequence()
+        self.proposal.flops_per_sample() + self.refiner.model.network.of_tokens(tokens).flops_per_sequence()
     }
 }

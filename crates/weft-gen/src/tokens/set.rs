@@ -25,7 +25,7 @@ impl TokenSet {
     /// Collects networks, a part an architecture or a zoo.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is no network, or not a condition for each.
+    /// [`Error::Setting`] if there is no network in a part, or not a condition for each.
     pub fn new(parts: Vec<TokenPart>) -> Result<Self> {
         for part in &parts {
             let (networks, conditions) = (part.networks.len(), part.conditions.len());
@@ -34,8 +34,8 @@ impl TokenSet {
                 return Err(Error::Setting { setting: "conditions", expected: "one for each network", got });
             }
         }
-        if parts.iter().all(|part| part.networks.is_empty()) {
-            return Err(Error::Setting { setting: "networks", expected: "1 or more", got: "none".to_owned() });
+        if parts.is_empty() || parts.iter().any(|part| part.networks.is_empty()) {
+            return Err(Error::Setting { setting: "networks", expected: "1 or more in each part", got: "none".to_owned() });
         }
         Ok(Self { parts })
     }

@@ -1,6 +1,7 @@
 //! An architecture as the transformer sees it: its tokens, their coordinates, and what their weights are shifted and divided by.
 
 use crate::Result;
+use crate::error::require;
 use candle_core::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(super) struct Space {
 impl Space {
     pub(super) fn new(architecture: Arc<Architecture>, normalizer: &TokenNormalizer, token_len: usize) -> Result<Self> {
         let layout = TokenLayout::new(&architecture, token_len)?;
+        require("architecture", "one with weights", layout.num_tokens() > 0, architecture.name())?;
         let moments = normalizer.moments(&layout)?;
         let (coordinates, filled) = (layout.coordinates(0..layout.num_tokens()), layout.filled());
         Ok(Self { architecture, layout, moments, coordinates, filled })

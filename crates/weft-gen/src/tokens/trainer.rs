@@ -1,9 +1,10 @@
 //! Training of the token generator.
 
+use super::model::TokenModel;
 use super::space::Space;
 use super::{TokenConfig, TokenFlow, TokenSet};
 use crate::flow::{TIME_FREQUENCIES, embed_time, precondition};
-use crate::{Course, Error, Result, SamplerConfig, Trainer, course};
+use crate::{Course, Result, SamplerConfig, Trainer, course, schema};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,10 +14,8 @@ use weft_core::{Architecture, Monitor, Schema, Seed};
 use weft_net::Device;
 use weft_ops::tensor::{Lesson, Network as _, Transformer, regress};
 
-/// The length of conditioning rows: the time's embedding and the condition.
-pub(super) fn conditioning_len(schema: &Schema) -> usize {
-    2 * TIME_FREQUENCIES + 1 + schema.encoded_len()
-}
+/// Numbers of the time's embedding in conditioning rows.
+pub(super) const TIME: usize = 2 * TIME_FREQUENCIES + 1;
 
 /// A token generator in training.
 #[derive(Debug)]
@@ -64,21 +63,14 @@ impl TokenTrainer {
     /// device.
     pub fn new(config: TokenConfig, set: TokenSet, seed: Seed, device: &Device) -> Result<Self> {
         config.check()?;
-        let conditions = set.conditions();
-        let schema = Schema::fit(&config.conditions, &conditions)?;
-        if let Some(absent) = config.conditions.iter().find(|spec| schema.field(&spec.name).is_err()) {
-            let expected = "fields that training checkpoints have";
-            return Err(Error::Setting { setting: "conditions", expected, got: absent.name.clone() });
-        }
-        let encode = |condition: &weft_core::Condition| schema.encode(&condition.restricted_to(&schema));
-        let encoded = conditions.iter().map(encode).collect::<weft_core::Result<Vec<_>>>()?.concat();
+        let (schema, encoded) = schema::fit(&config.conditions, &set.conditions())?;
         let layouts = set.parts().iter().map(|part| TokenLayout::new(part.networks.architecture(), config.token_len));
         let layouts = layouts.collect::<weft_codec::Result<Vec<_>>>()?;
         let rows: Vec<_> = layouts.iter().zip(set.parts()).map(|(layout, part)| (layout, part.networks.data())).collect();
         let normalizer = TokenNormalizer::fit(&rows)?;
         let spaces = set.parts().iter().map(|part| Space::new(part.networks.architecture().clone(), &normalizer, config.token_len));
         let spaces = spaces.collect::<Result<Vec<_>>>()?;
-        let network = config.network.build(spaces[0].layout.num_slots(), conditioning_len(&schema));
+        let network = config.network.build(spaces[0].layout.num_slots(), TIME + schema.encoded_len());
         let names: Vec<_> = set.parts().iter().map(|part| part.networks.architecture().tensors()).collect();
         let mut numbers: Vec<&[f32]> = set.parts().iter().map(|part| part.networks.data()).collect();
         numbers.push(&encoded);
@@ -119,17 +111,10 @@ impl TokenTrainer {
     /// # Errors
     /// If that cannot be read from the device.
     pub fn finish(self, sampler: SamplerConfig) -> Result<TokenFlow> {
-        Ok(TokenFlow {
-            sizes: self.config.network,
-            network: self.network,
-            theta: Arc::new(self.course.optimizer.average()?),
-            schema: self.schema,
-            normalizer: self.normalizer,
-            token_len: self.config.token_len,
-            window: self.config.window,
-            sampler,
-            device: self.device,
-        })
+        let TokenConfig { network: sizes, token_len, window, .. } = self.config;
+        let theta = Arc::new(self.course.optimizer.average()?);
+        let (network, schema, normalizer, device) = (self.network, self.schema, self.normalizer, self.device);
+        Ok(TokenFlow { model: TokenModel { sizes, network, theta, schema, normalizer, token_len, window, device }, sampler })
     }
 
     /// Queues the lessons of one step; their loss is read later.

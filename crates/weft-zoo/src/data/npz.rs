@@ -10,6 +10,7 @@ use std::path::Path;
 use weft_core::{Dataset, ExampleSet, Inputs};
 
 const WHAT: &str = "an npz archive of `x_train`, `y_train`, `x_test` and `y_test` (or `x`, `y`, `x_test`, `y_test`)";
+const EXAMPLES: &str = "an npz archive of `x`, examples, and `y`, a label for each";
 
 /// Loads an archive with the arrays `x_train`, `y_train`, `x_test`, `y_test`, or `x`, `y`, `x_test`, `y_test`.
 ///
@@ -21,12 +22,12 @@ const WHAT: &str = "an npz archive of `x_train`, `y_train`, `x_test` and `y_test
 /// [`Error::DataMissing`] if there is no such file; [`Error::Data`] if an array is missing, cut short, of a type
 /// that is not read, not finite, or without fitting labels.
 pub fn npz(path: &Path, name: &str) -> Result<Dataset> {
-    let mut arrays = Arrays::open(path, name)?;
+    let mut arrays = Arrays::open(path, name, WHAT)?;
     let suffix = if arrays.has("x_train") { "_train" } else { "" };
     let (train, test) = (arrays.examples(suffix)?, arrays.examples("_test")?);
     let features = |examples: &Examples| examples.header.shape.iter().skip(1).product::<u64>();
     if features(&train) != features(&test) || train.header.element != test.header.element {
-        return Err(fail(path, "test examples differ from training examples in size or type".to_owned()));
+        return Err(arrays.fail("test examples differ from training examples in size or type".to_owned()));
     }
     let num_known = train.labels.len();
     let num_features = features(&train) as usize;
@@ -39,7 +40,7 @@ pub fn npz(path: &Path, name: &str) -> Result<Dataset> {
         element => {
             let values: Vec<f32> = element.values(&bytes).iter().map(|&v| v as f32).collect();
             if values.iter().any(|v| !v.is_finite()) {
-                return Err(fail(path, "an example has a value that is not finite".to_owned()));
+                return Err(arrays.fail("an example has a value that is not finite".to_owned()));
             }
             Inputs::Floats(reorder(&values, &order, num_features))
         }
@@ -55,15 +56,11 @@ pub fn npz(path: &Path, name: &str) -> Result<Dataset> {
 /// [`Error::DataMissing`] if there is no such file; [`Error::Data`] if an array is missing, cut short or of a type that is not read;
 /// [`Error::Domain`] if a value is not finite or there is no example.
 pub fn examples(path: &Path) -> Result<ExampleSet> {
-    let mut arrays = Arrays::open(path, "examples")?;
+    let mut arrays = Arrays::open(path, "examples", EXAMPLES)?;
     let Examples { header, bytes, labels } = arrays.examples("")?;
     let scale = if header.element == Element::U8 { 1.0 / 255.0 } else { 1.0 };
     let inputs = header.element.values(&bytes).iter().map(|&v| v as f32 * scale).collect();
     ExampleSet::new(inputs, labels).map_err(|source| Error::Domain { origin: format!("`{}`", path.display()), source })
-}
-
-fn fail(path: &Path, reason: String) -> Error {
-    Error::Data { path: path.to_owned(), expected: WHAT, reason }
 }
 
 /// The examples of one part, with a label each.
@@ -76,17 +73,24 @@ struct Examples {
 struct Arrays<'a> {
     archive: NpzArchive<BufReader<File>>,
     path: &'a Path,
+    /// What it is to hold, as errors say it.
+    what: &'static str,
 }
 
 impl<'a> Arrays<'a> {
-    fn open(path: &'a Path, name: &str) -> Result<Self> {
+    fn open(path: &'a Path, name: &str, what: &'static str) -> Result<Self> {
         if !path.is_file() {
-            let hint = "give the path of a `.npz` file, such as `mnist1d.npz`".to_owned();
-            return Err(Error::DataMissing { dataset: name.to_owned(), wanted: WHAT.to_owned(), path: path.to_owned(), hint });
+            let hint = "give the path of a `.npz` file".to_owned();
+            return Err(Error::DataMissing { dataset: name.to_owned(), wanted: what.to_owned(), path: path.to_owned(), hint });
         }
         let file = BufReader::new(File::open(path).map_err(Error::io("open", path))?);
-        let archive = NpzArchive::new(file).map_err(|e| fail(path, e.to_string()))?;
-        Ok(Self { archive, path })
+        let archive =
+            NpzArchive::new(file).map_err(|e| Error::Data { path: path.to_owned(), expected: what, reason: e.to_string() })?;
+        Ok(Self { archive, path, what })
+    }
+
+    fn fail(&self, reason: String) -> Error {
+        Error::Data { path: self.path.to_owned(), expected: self.what, reason }
     }
 
     fn has(&self, name: &str) -> bool {
@@ -99,26 +103,27 @@ impl<'a> Arrays<'a> {
         let (label_header, label_bytes) = self.array(&name)?;
         if label_header.shape.len() != 1 || header.shape.len() < 2 || header.shape[0] != label_header.shape[0] {
             let reason = format!("`x{suffix}` has shape {:?}, `{name}` {:?}", header.shape, label_header.shape);
-            return Err(fail(self.path, reason));
+            return Err(self.fail(reason));
         }
         let labels = label_header.element.values(&label_bytes);
         if let Some(label) = labels.iter().find(|&&l| l.fract() != 0.0 || !(0.0..=f64::from(u32::MAX)).contains(&l)) {
-            return Err(fail(self.path, format!("`{name}` has the value {label}, which is not a class")));
+            return Err(self.fail(format!("`{name}` has the value {label}, which is not a class")));
         }
         Ok(Examples { header, bytes, labels: labels.iter().map(|&l| l as u32).collect() })
     }
 
     /// Reads one array; the archive's own statement of its size is not believed.
     fn array(&mut self, name: &str) -> Result<(NpyHeader, Vec<u8>)> {
-        let path = self.path;
+        let (path, expected) = (self.path, self.what);
+        let fail = |reason: String| Error::Data { path: path.to_owned(), expected, reason };
         let entry = self.archive.zip_archive().by_name(&npyz::npz::file_name_from_array_name(name));
-        let mut stream = entry.map_err(|e| fail(path, format!("`{name}`: {e}")))?;
-        let header = read_header(&mut stream).map_err(|reason| fail(path, format!("`{name}`: {reason}")))?;
+        let mut stream = entry.map_err(|e| fail(format!("`{name}`: {e}")))?;
+        let header = read_header(&mut stream).map_err(|reason| fail(format!("`{name}`: {reason}")))?;
         if header.by_columns {
-            return Err(fail(path, format!("`{name}` is stored column by column")));
+            return Err(fail(format!("`{name}` is stored column by column")));
         }
         let size = header.shape.iter().try_fold(header.element.size(), |size, &axis| size.checked_mul(axis));
-        let size = size.filter(|&s| s > 0).ok_or_else(|| fail(path, format!("`{name}` has shape {:?}", header.shape)))?;
-        Ok((header, read_exactly(stream, size, path, WHAT)?))
+        let size = size.filter(|&s| s > 0).ok_or_else(|| fail(format!("`{name}` has shape {:?}", header.shape)))?;
+        Ok((header, read_exactly(stream, size, path, expected)?))
     }
 }

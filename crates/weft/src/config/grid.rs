@@ -84,11 +84,12 @@ impl GridConfig {
         let count = [self.learning_rate.len(), self.weight_decay.len(), self.optimizer.len(), self.steps.len()]
             .into_iter()
             .fold(1, |count: usize, len| count.saturating_mul(len.max(1)));
-        let expected = "a list of values or more, of 4 to 4096 combinations";
-        require("zoo.train.grid", expected, (4..=MAX_COMBINATIONS).contains(&count), format!("{count} combinations"))?;
-        let expected = "3 or more, so that an order of them means something, and fewer than all but one";
-        require("zoo.train.grid.held-out", expected, self.held_out >= 3 && self.held_out + 2 <= count, self.held_out)?;
-        require("zoo.train.grid.per-combination", "1 or more", self.per_combination >= 1, self.per_combination)?;
+        let expected = "a list of values or more, of 7 to 4096 combinations";
+        require("zoo.train.grid", expected, (7..=MAX_COMBINATIONS).contains(&count), format!("{count} combinations"))?;
+        let expected = "5 or more, so that an order of them means something, and fewer than all but one";
+        require("zoo.train.grid.held-out", expected, self.held_out >= 5 && self.held_out + 2 <= count, self.held_out)?;
+        let expected = "2 or more: one half of them says how well the other can be known";
+        require("zoo.train.grid.per-combination", expected, self.per_combination >= 2, self.per_combination)?;
         let mut names: Vec<String> = self.recipes(base).into_iter().map(|(name, _)| name).collect();
         names.sort();
         let twice = names.windows(2).find(|pair| pair[0] == pair[1]).map_or("none", |pair| pair[0].as_str());

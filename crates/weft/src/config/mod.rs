@@ -181,6 +181,8 @@ impl RunConfig {
         if self.architecture.is_none() && matches!(self.zoo, ZooConfig::Train(_)) {
             return Err(("zoo.train", "needs an `[architecture.mlp]` or `[architecture.file]` to train".to_owned()));
         }
+        let reads_texts = self.generator.conditions().iter().any(|field| field.kind == FieldKindName::Text);
+        require("text", "left out: no condition is a text", reads_texts || self.text.is_default(), "an encoder")?;
         self.check_data()?;
         self.zoo.check()?;
         self.canonicalize.check()?;
@@ -190,13 +192,13 @@ impl RunConfig {
         self.sample.check(&self.generator)?;
         self.refiner.as_ref().map_or(Ok(()), RefinerConfig::check)?;
         self.hyper.as_ref().map_or(Ok(()), HyperConfig::check)?;
-        self.check_tasks()?;
-        self.check_tokens()?;
-        self.baselines.check()?;
         if let Some(n) = self.evaluate.best_of {
             let fits = n >= 1 && self.sample.count.is_multiple_of(n) && self.sample.best_of.is_none();
             require("evaluate.best-of", "a divisor of `sample.count`, without `sample.best-of`", fits, n)?;
         }
+        self.check_tasks()?;
+        self.check_tokens()?;
+        self.baselines.check()?;
         self.evaluate.check()
     }
 
@@ -213,9 +215,17 @@ impl RunConfig {
             let is_named = !subsets.names.is_empty() || !self.generator.conditions().iter().any(describes);
             require("zoo.train.tasks.subsets.names", expected, is_named, "none")?;
         }
+        let shows = self.generator.conditions().iter().any(|field| field.kind.examples().is_some());
+        if self.evaluate.few_examples.is_some() && !shows {
+            return Err(("evaluate.few-examples", "needs `{ examples = 16 }` in `generator.flow.conditions`".to_owned()));
+        }
         if self.zoo.tasks().is_none() {
             let is_trained = matches!(self.zoo, ZooConfig::Train(_));
-            if is_trained && self.generator.conditions().iter().any(|field| field.kind.examples().is_some()) {
+            if is_trained && self.evaluate.best_of.is_some() {
+                let reason = "is measured on held-out tasks, and the networks of this zoo have one; use `sample.best-of`";
+                return Err(("evaluate.best-of", reason.to_owned()));
+            }
+            if is_trained && shows {
                 let reason =
                     "has `examples`, which show tasks, and the networks of this zoo have one; name many in `zoo.train.tasks`";
                 return Err(("generator.flow.conditions", reason.to_owned()));
@@ -229,9 +239,9 @@ impl RunConfig {
                           network's task";
             return Err((self.generator.conditions_key(), reason.to_owned()));
         }
-        let shows = self.generator.conditions().iter().any(|field| field.kind.examples().is_some());
-        if self.evaluate.few_examples.is_some() && !shows {
-            return Err(("evaluate.few-examples", "needs `{ examples = 16 }` in `generator.flow.conditions`".to_owned()));
+        if self.sample.best_of.is_some() {
+            let reason = "is for networks of one task: of many, `evaluate.best-of` shows what each judge is worth, beside controls of as many samples";
+            return Err(("sample.best-of", reason.to_owned()));
         }
         let Some(refiner) = &self.refiner else { return Ok(()) };
         let undefined = [
@@ -253,6 +263,14 @@ impl RunConfig {
         let flow_alone = "`[generator.flow]` alone can do that";
         let shows = tokens.conditions.iter().any(|field| field.kind.examples().is_some());
         require("generator.tokens.conditions", &format!("other fields than `examples`: {flow_alone}"), !shows, "`examples`")?;
+        let by_predictor = self.sample.best_of.is_some_and(|best_of| best_of.by == BestBy::Predictor);
+        require(
+            "sample.best-of.by",
+            "another judge: accuracy is predicted from networks in canonical form",
+            !by_predictor,
+            "predictor",
+        )?;
+        require("evaluate.best-of", &format!("left out: {flow_alone}"), self.evaluate.best_of.is_none(), "a number")?;
         let whole = self.sampler.steps().guidance.is_empty();
         require("sampler.guidance", &format!("left out: {flow_alone}"), whole, "scales of fields")?;
         let Some(refiner) = &self.refiner else { return Ok(()) };

@@ -168,7 +168,7 @@ fn runs_are_counted_or_follow_from_tasks() {
 
 #[test]
 fn recipes_are_all_combinations_of_what_is_listed() {
-    let grid = "[zoo.train]\ngrid = { held-out = 3, learning-rate = [0.1, 0.01], weight-decay = [0.0, 0.001], steps = [10, 20] }\n";
+    let grid = "[zoo.train]\ngrid = { held-out = 5, learning-rate = [0.1, 0.01], weight-decay = [0.0, 0.001], steps = [10, 20] }\n";
     let text = RUN.replace("[zoo.train]\nruns = 4\nheld-out-runs = 2\n", grid);
     let config = parse(&text).unwrap();
     assert_eq!(parse(&config.to_toml()).unwrap(), config);
@@ -183,12 +183,13 @@ fn recipes_are_all_combinations_of_what_is_listed() {
         let error = refusal(parse(&text.replace(from, to)));
         assert!(error.contains(expected), "{error}");
     };
-    refused("held-out = 3", "held-out = 7", "`zoo.train.grid.held-out` must be 3 or more");
-    refused("held-out = 3", "held-out = 1", "`zoo.train.grid.held-out` must be 3 or more");
+    refused("held-out = 5", "held-out = 7", "`zoo.train.grid.held-out` must be 5 or more");
+    refused("held-out = 5", "held-out = 4", "`zoo.train.grid.held-out` must be 5 or more");
+    refused("held-out = 5", "held-out = 5, per-combination = 1", "`zoo.train.grid.per-combination` must be 2 or more");
     refused("[10, 20]", "[10, 10]", "combinations of different names, got `lr 0.01, wd 0, steps 10` twice");
     refused("[zoo.train]\n", "[zoo.train]\nruns = 3\n", "`zoo.train.runs` follows from `zoo.train.grid`; leave it out");
     refused("[zoo.train]\n", "[zoo.train]\ntasks.subsets = {}\n", "leave `zoo.train.tasks` out");
-    refused("learning-rate = [0.1, 0.01], weight-decay = [0.0, 0.001], ", "", "of 4 to 4096 combinations, got 2 combinations");
+    refused("learning-rate = [0.1, 0.01], weight-decay = [0.0, 0.001], ", "", "of 7 to 4096 combinations, got 2 combinations");
 }
 
 #[test]
@@ -269,6 +270,17 @@ fn examples_are_a_condition_of_networks_of_many_tasks() {
     assert!(none.contains("`evaluate.few-examples.guide-scales` must be positive numbers, at least one, got []"), "{none}");
     refused("examples = 16", "examples = 0", "must be 1 to 4096 examples of each output, got 0");
     refused("examples = 16", "examples = \"few\"", "invalid type: string \"few\", expected usize");
+    refused(
+        "[hyper]\n",
+        "[hyper]\n[sample]\nbest-of = { n = 2, by = \"validation\" }\n",
+        "`sample.best-of` is for networks of one task",
+    );
+    let best = refusal(parse(&(RUN.to_owned() + "[evaluate]\nbest-of = 2\n[sample]\ncount = 4\n")));
+    assert!(best.contains("`evaluate.best-of` is measured on held-out tasks"), "{best}");
+    let few = refusal(parse(&(RUN.to_owned() + "[evaluate.few-examples]\n")));
+    assert!(few.contains("`evaluate.few-examples` needs"), "{few}");
+    let text = refusal(parse(&(RUN.to_owned() + "[text.bert]\npath = \"minilm\"\n")));
+    assert!(text.contains("`text` must be left out: no condition is a text"), "{text}");
     let single = refusal(parse(&(RUN.to_owned() + "[generator.flow]\nconditions = [{ examples = 16 }]\n")));
     assert!(single.contains("show tasks, and the networks of this zoo have one"), "{single}");
 }

@@ -117,7 +117,7 @@ fn curve(few: &FewExamples) -> String {
         }
         chart.finish("few-examples", "Accuracy against milliseconds", "One line a way, one marker a budget.")
     };
-    let legend = each(looks(few), |(way, class, shape)| legend_entry(&class, Some(shape), &escape(&way.name)));
+    let legend = each(looks(few), |(way, class, shape)| legend_entry(&class, Some(shape), &way.name));
     figure(
         "plot",
         &responsive(draw),

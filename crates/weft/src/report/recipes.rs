@@ -16,17 +16,18 @@ const KINDS: [(TaskRowKind, &str); 4] = [
 pub(crate) fn recipes(report: &Report) -> String {
     let Some(found) = &report.recipes else { return String::new() };
     let lines = each(&found.verdicts, |verdict| {
-        let chips = each(found.figures.iter().zip(&verdict.follows).zip(&verdict.rank_gain), |((figure, &follows), gain)| {
-            let (class, word) = if follows { ("good", "follows") } else { ("bad", "ignores") };
-            let gain = html::estimate(*gain, 2);
-            format!("<span class=\"chip {class}\">{} {word} the recipe</span> ({gain} in rank correlation) ", escape(figure))
+        let chips = each(found.figures.iter().zip(&verdict.follows).enumerate(), |(f, (figure, &follows))| {
+            let (class, word) = if follows { ("good", "follows the recipe") } else { ("bad", "is not shown to follow it") };
+            let gains = verdict.gains.iter().filter_map(|gain| gain.rank.get(f).map(|rank| html::estimate(*rank, 2)));
+            let gains = gains.collect::<Vec<_>>().join(" and ");
+            format!("<span class=\"chip {class}\">{} {word}</span> ({gains} above its controls) ", escape(figure))
         });
         format!("<p class=\"lede\"><strong>{}</strong> {chips}</p>\n", escape(&verdict.generator))
     });
     let content = format!(
         "<p>{} recipes were held out whole, of {}. For each, the mean figure of samples that are told the recipe is set beside that of \
          networks trained by it. A generator follows a recipe by a figure if its rank correlation is higher than that of the same samples \
-         taken for those of another recipe, by two standard errors of the difference.</p>\n{lines}{}{}",
+         taken for those of another recipe, and than that of samples told none, each by two standard errors of the difference.</p>\n{lines}{}{}",
         found.recipes.len(),
         found.recipes.len() + found.num_trained,
         table(found),
@@ -40,8 +41,11 @@ fn table(found: &RecipeEvaluation) -> String {
         .chain(found.figures.iter().flat_map(|figure| [format!("{figure}, rank correlation"), format!("{figure}, difference")]))
         .collect();
     let line = |row: &RecipeRow| {
-        let figures: Vec<String> =
-            row.agreement.iter().flat_map(|a| [html::estimate(a.rank, 2), html::estimate(a.error, 2)]).collect();
+        let figures: Vec<String> = row
+            .agreement
+            .iter()
+            .flat_map(|a| [html::estimate(a.rank, 2), a.error.map_or_else(|| MISSING.to_owned(), |error| html::estimate(error, 2))])
+            .collect();
         format!("<tr><th scope=\"row\">{}</th>{}</tr>", escape(&row.name), cells(&figures))
     };
     let body = each(KINDS, |(kind, heading)| {
@@ -89,7 +93,7 @@ fn charts(found: &RecipeEvaluation) -> String {
 mod tests {
     use super::*;
     use weft_eval::Estimate;
-    use weft_eval::recipes::{Agreement, RecipeVerdict};
+    use weft_eval::recipes::{Agreement, RecipeGain, RecipeVerdict};
 
     #[test]
     fn each_figure_has_its_verdict_and_chart() {
@@ -97,12 +101,12 @@ mod tests {
         let row = |name: &str, kind| RecipeRow {
             name: name.to_owned(),
             kind,
-            agreement: vec![Agreement { rank: estimate(0.5), error: estimate(0.25) }; 2],
+            agreement: vec![Agreement { rank: estimate(0.5), error: Some(estimate(0.25)) }; 2],
             by_recipe: vec![vec![1.0, 0.5], vec![2.0, 0.75]],
         };
         let verdict = RecipeVerdict {
             generator: "flow <&>".to_owned(),
-            rank_gain: vec![estimate(0.75), estimate(0.125)],
+            gains: vec![RecipeGain { over: "flow, told none".to_owned(), rank: vec![estimate(0.75), estimate(0.125)] }],
             follows: vec![true, false],
         };
         let found = RecipeEvaluation {
@@ -113,7 +117,7 @@ mod tests {
             verdicts: vec![verdict],
         };
         let html = recipes(&Report { recipes: Some(found), ..Report::default() });
-        assert!(html.contains("norm follows the recipe") && html.contains("accuracy ignores the recipe"), "{html}");
+        assert!(html.contains("norm follows the recipe") && html.contains("accuracy is not shown to follow it"), "{html}");
         assert!(html.contains("2 recipes were held out whole, of 7"), "{html}");
         assert!(!html.contains("<1>") && !html.contains("<&>") && html.matches("<svg viewBox=\"0 0 400").count() == 2, "{html}");
         assert!(recipes(&Report::default()).is_empty());

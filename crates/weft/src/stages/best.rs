@@ -3,7 +3,7 @@
 //! Test examples have no part in it. What n costs is counted: times and operations of a network are those of all n.
 
 use super::sample::Samples;
-use super::{Done, Session, canonicalize};
+use super::{Done, Session, canonicalize, tasks_of};
 use crate::config::{BestBy, BestOfConfig};
 use crate::report::data::{BestOf, BestOfRow, PredictorFacts};
 use crate::run::Stage;
@@ -42,6 +42,21 @@ impl<'a> Judge<'a> {
     pub(super) fn new(session: &'a Session<'a>, done: &Done, set: &TrainingSet, config: BestOfConfig) -> Result<Self> {
         let predictor = (config.by == BestBy::Predictor).then(|| predictor(session, done, set)).transpose()?;
         Ok(Self { session, config, predictor })
+    }
+
+    /// The judge, if it can rank networks of which so much is known.
+    ///
+    /// # Errors
+    /// A ranking by validation where nothing is known of the task; one by prediction of networks that are in no canonical form.
+    pub(super) fn able(self, known: Known) -> Result<Self> {
+        if self.config.by == BestBy::Validation && matches!(known, Known::Nothing) {
+            return Err(unknown_task());
+        }
+        if self.config.by == BestBy::Predictor && self.session.config.generator.tokens().is_some() {
+            let (expected, got) = ("of networks in canonical form".to_owned(), "samples of `[generator.tokens]`".to_owned());
+            return Err(Error::Range { what: "a ranking by predicted accuracy", expected, got });
+        }
+        Ok(self)
     }
 
     /// What its predictor is worth, in words.
@@ -85,11 +100,7 @@ impl<'a> Judge<'a> {
                 let right = |said: &Vec<u32>| said.iter().zip(examples.labels()).filter(|(a, b)| a == b).count();
                 Ok(said.iter().map(|said| right(said) as f64 / examples.labels().len() as f64).collect())
             }
-            Known::Nothing => Err(Error::Range {
-                what: "a ranking by validation",
-                expected: "of networks whose task is named, or shown by examples".to_owned(),
-                got: "neither".to_owned(),
-            }),
+            Known::Nothing => Err(unknown_task()),
         }
     }
 
@@ -107,6 +118,11 @@ impl<'a> Judge<'a> {
         let of_network = |logits: &[f32]| logits.chunks_exact(classes).map(greatest).collect();
         Ok(logits.chunks_exact(logits.len() / networks.len().max(1)).map(of_network).collect())
     }
+}
+
+fn unknown_task() -> Error {
+    let expected = "of networks whose task is named, or shown by examples".to_owned();
+    Error::Range { what: "a ranking by validation", expected, got: "neither".to_owned() }
 }
 
 /// What is measured of each judge on samples that are there.
@@ -222,8 +238,11 @@ fn predictor(session: &Session, done: &Done, set: &TrainingSet) -> Result<Accura
     let known = |entry: &&Entry| entry.record().metrics.contains_key("validation-accuracy");
     let entries: Vec<Entry> = entries.iter().filter(known).cloned().collect();
     let accuracies: Vec<f64> = entries.iter().map(|entry| entry.record().metrics["validation-accuracy"]).collect();
+    // Networks of one task are never parted, whether or not the generator follows tasks.
+    let num_classes = session.dataset(Stage::Sample)?.num_classes();
+    let has_tasks = tasks_of(entries.iter().map(Entry::record), zoo.architecture(), num_classes)?.is_some();
     let run = |entry: &Entry| {
-        let task = entry.record().labels.get(Task::LABEL).filter(|_| set.tasks.is_some());
+        let task = entry.record().labels.get(Task::LABEL).filter(|_| has_tasks);
         task.unwrap_or(&entry.record().run).clone()
     };
     let runs: Vec<String> = entries.iter().map(run).collect();

@@ -70,7 +70,7 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
         None => (bench.held_out(&zoo.load(&held_out, Purpose::Evaluate)?, &tasks_of(&held_out)?)?, 0.0),
     };
     rows.push(trained);
-    let Learnt { set, condition, shown } = models::learn_from(session, done)?;
+    let Learnt { set, condition, shown, .. } = models::learn_from(session, done)?;
     let bench = Bench { shown, ..bench };
     // What the run file asks for in general, without the task.
     let others = condition.iter().filter(|(field, _)| *field != Task::LABEL && *field != Task::TEXT);
@@ -105,7 +105,7 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     let progress = recipe.as_ref().map_or_else(|| Ok(Vec::new()), |recipe| bench.progress(recipe))?;
     let costs = TaskCosts {
         progress,
-        zoo_secs: matches!(session.config.zoo, ZooConfig::Train(_)).then(|| done.of(Stage::Zoo).wall_secs),
+        zoo_secs: learns_own_zoo(session).then(|| done.of(Stage::Zoo).wall_secs),
         fit_secs: fit_secs(session, done)?,
         train_secs,
         sample_secs,
@@ -120,6 +120,12 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     };
     write_json(&path, &TaskReport { evaluation, costs, few_examples, best_of })?;
     running.complete_as(&["tasks.json"], output)
+}
+
+/// Whether what generators learn from was trained by this run, and all of it.
+fn learns_own_zoo(session: &Session) -> bool {
+    let alone = session.config.generator.tokens().is_none_or(|tokens| tokens.own && tokens.zoos.is_empty());
+    alone && matches!(session.config.zoo, ZooConfig::Train(_))
 }
 
 /// Whether a complete evaluation is one of many tasks.

@@ -8,6 +8,7 @@
 //!   samples.json            each sample of the run's last generator: accuracy, distance, nearest network
 //! ```
 
+use super::best::Judge;
 use super::models::{self, Learnt, Models, Proposal, RefinerPlan, Role};
 use super::train::ModelTraining;
 use super::{Done, Session, canonicalize, conditional, recipes, sample, tasks_of, train, write_json};
@@ -24,7 +25,7 @@ use weft_gen::trivial::{Trivial, TrivialGenerator};
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Floating-point operations that the search for one network's dead units may take, and the examples that it looks at in any case.
 const DEAD_FLOPS: f64 = 4e12;
 const DEAD_LEAST: usize = 1_000;
@@ -127,6 +128,7 @@ fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Complete
         models: Models::new(session, &done.of(Stage::Train).folder, set.clone()),
         condition,
         trainings: train::trainings(done.of(Stage::Train))?,
+        judge: session.config.sample.best_of.map(|best_of| Judge::new(session, done, &set, best_of)).transpose()?,
     };
     let mut rows = table.baselines(|kind| TrivialGenerator::new(kind, set.clone()))?;
     let (own, facts, filters) = table.own()?;
@@ -138,11 +140,15 @@ fn evaluate(session: &Session, done: &Done, running: Running) -> Result<Complete
     write_json(&folder.join("ablation.json"), &ablation)?;
     write_json(&folder.join("filters.json"), &filters)?;
     write_json(&folder.join("samples.json"), &facts)?;
-    recipes::evaluate(session, done)?.iter().try_for_each(|found| write_json(&folder.join("recipes.json"), found))?;
+    let mut files = vec!["evaluation.json", "ablation.json", "filters.json", "samples.json"];
+    if let Some(found) = recipes::evaluate(session, done)? {
+        write_json(&folder.join("recipes.json"), &found)?;
+        files.push("recipes.json");
+    }
     // Figures hold times; what later stages read is in the facts alone.
     let text = serde_json::to_string(&facts).unwrap_or_default();
     let output = Digest::of_bytes(text.as_bytes());
-    running.complete_as(&["evaluation.json", "ablation.json", "filters.json", "samples.json"], output)
+    running.complete_as(&files, output)
 }
 
 /// On how many training examples a unit must be silent to count as dead: all, or as many as a network runs in [`DEAD_FLOPS`].
@@ -159,6 +165,8 @@ struct Table<'a> {
     models: Models<'a>,
     condition: Condition,
     trainings: Vec<ModelTraining>,
+    /// What chooses among samples, baselines' as the run's own.
+    judge: Option<Judge<'a>>,
 }
 
 impl Table<'_> {
@@ -184,8 +192,14 @@ impl Table<'_> {
     }
 
     fn row(&self, generator: &dyn Generator, kind: RowKind, (fit_secs, fit_flops): (f64, f64)) -> Result<Row> {
-        let (sets, sample_secs) = sample::sets(self.session, generator, &self.condition)?;
-        let costs = self.costs((sample_secs, generator.flops_per_sample()), (fit_secs, fit_flops));
+        let (sets, sample_secs) = sample::sets(self.session, generator, &self.condition, self.judge.as_ref())?;
+        let costs = self.costs(
+            (
+                sample_secs,
+                self.session.config.sample.best_of.map_or(1.0, |best_of| best_of.n as f64) * generator.flops_per_sample(),
+            ),
+            (fit_secs, fit_flops),
+        );
         Ok(self.context.row(RowInput { name: generator.name(), kind, sets: &sets, costs }, self.session.monitor)?)
     }
 

@@ -4,7 +4,7 @@
 //! seed of the run's last generator, in turn.
 
 use super::evaluate::SampleFacts;
-use super::{Done, Session, canonicalize, read_json, sample};
+use super::{Done, Session, canonicalize, read_json, sample, tokens};
 use crate::cache::{Completed, Running};
 use crate::run::Stage;
 use crate::{Error, Result};
@@ -31,7 +31,7 @@ fn export(session: &Session, done: &Done, running: Running) -> Result<Completed>
     let config = &session.config.sample;
     let samples = sample::samples_of(done.of(Stage::Sample), &architecture, config.seeds)?;
     let facts: Vec<SampleFacts> = read_json(&done.of(Stage::Evaluate).folder.join("samples.json"))?;
-    let licence = licence_of(done)?;
+    let licence = licence_of(session, done)?;
     let Some(last) = samples.last() else {
         return Err(Error::NotRun { output: session.output.clone(), stage: Stage::Sample.name() });
     };
@@ -57,10 +57,11 @@ fn export(session: &Session, done: &Done, running: Running) -> Result<Completed>
 }
 
 /// The licences of all training networks: a sample owes something to each.
-pub(super) fn licence_of(done: &Done) -> Result<String> {
+pub(super) fn licence_of(session: &Session, done: &Done) -> Result<String> {
     let zoo = Zoo::open(&canonicalize::zoo_of(done.of(Stage::Canonicalize)))?;
     let train = zoo.records(&Filter { split: Some(Split::Train), ..Filter::default() })?;
-    let licences: BTreeSet<&str> = train.iter().map(|entry| entry.record().provenance.licence.as_str()).collect();
+    let own = train.iter().map(|entry| entry.record().provenance.licence.clone());
+    let licences: BTreeSet<String> = own.chain(tokens::licences(session)?).collect();
     Ok(licences.into_iter().collect::<Vec<_>>().join(" AND "))
 }
 

@@ -79,8 +79,11 @@ pub(super) fn measure(input: &Input, config: &FewExamplesConfig) -> Result<FewEx
     let of_set = |set: usize| input.tasks.0.iter().map(move |task| (task, examples::seed_of(session, task, set)));
     let held_out = (0..seeds).flat_map(of_set).map(|(task, seed)| case(task, seed)).collect::<Result<Vec<_>>>()?;
     let seed = session.seed.fork("few examples").fork("choose");
-    let chosen = seed.fork("tasks").subset(config.choose_on, input.train_tasks.len());
-    let choosing = chosen.iter().map(|&t| case(&input.train_tasks[t as usize], seed.index(u64::from(t))));
+    let mut train_tasks: Vec<&Task> = input.train_tasks.iter().collect();
+    train_tasks.sort_by_key(|task| task.name());
+    train_tasks.dedup();
+    let chosen = seed.fork("tasks").subset(config.choose_on, train_tasks.len());
+    let choosing = chosen.iter().map(|&t| case(train_tasks[t as usize], seed.index(u64::from(t))));
     let choosing = choosing.collect::<Result<Vec<_>>>()?;
     let architecture = input.mean.architecture().clone();
     let bench = Bench { input, config, dataset, architecture, held_out, choosing };

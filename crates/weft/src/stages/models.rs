@@ -26,6 +26,8 @@ pub(super) struct Learnt {
     pub(super) set: TrainingSet,
     /// What is asked for where the run file does not say.
     pub(super) condition: Condition,
+    /// Whether networks have tasks of their own, also where the generator does not follow them.
+    pub(super) has_tasks: bool,
     /// What shows tasks by examples, where that is a condition.
     pub(super) shown: Option<Shown>,
 }
@@ -66,6 +68,7 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
         let conditions = shown.of_runs(session, &set.conditions, (&of_all, &runs(&all)));
         set = set.with_draws(conditions, &groups)?;
     }
+    let has_tasks = tasks.is_some();
     // A flow alone need not know tasks.
     let config = session.config;
     let follows_tasks = names_tasks(&fields) || config.refiner.is_some() || config.hyper.is_some();
@@ -77,7 +80,7 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
         }
         set = set.with_tasks(&session.learnt_fields(), &conditions, tasks)?;
     }
-    Ok(Learnt { set, condition, shown })
+    Ok(Learnt { set, condition, has_tasks, shown })
 }
 
 /// Whether conditions have a field that names, describes or shows tasks.

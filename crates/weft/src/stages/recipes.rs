@@ -47,13 +47,17 @@ pub(super) fn evaluate(session: &Session, done: &Done) -> Result<Option<RecipeEv
     if train.is_empty() || held_out.is_empty() {
         return Ok(None);
     }
+    if held_out.len() < 3 || held_out.values().any(|recipe| recipe.entries.len() < 2) {
+        session.monitor.note("evaluate: held-out recipes are not judged: that takes three or more, with two networks each");
+        return Ok(None);
+    }
     let names: Vec<String> = held_out.keys().cloned().collect();
     let of_networks = |entries: &[Entry]| bench.figures(&zoo.load(entries, Purpose::Evaluate)?);
     let trained = held_out.values().map(|recipe| of_networks(&recipe.entries)).collect::<Result<Vec<_>>>()?;
     let Learnt { set, .. } = models::learn_from(session, done)?;
     let models = Models::new(session, &done.of(Stage::Train).folder, set.clone());
     let schema = models.schema()?;
-    let asked = condition_of(&session.config.sample.condition, &bench.fields)?;
+    let asked = session.encode_texts(condition_of(&session.config.sample.condition, &bench.fields)?)?;
     let of_recipe = |recipe: &OfRecipe| {
         let said = recipe.condition.iter();
         said.fold(asked.clone(), |condition, (field, value)| condition.with(field, value.clone()))
@@ -61,10 +65,12 @@ pub(super) fn evaluate(session: &Session, done: &Done) -> Result<Option<RecipeEv
     let told: Vec<Condition> = held_out.values().map(of_recipe).collect();
     let mut rows = Vec::new();
     for generator in models.own()? {
-        rows.push(bench.samples(generator.as_ref(), generator.name(), TaskRowKind::Ours, (&names, &told))?);
-        let nothing = vec![asked.clone(); names.len()];
-        let name = format!("{}, told no recipe", generator.name());
-        rows.push(bench.samples(generator.as_ref(), &name, TaskRowKind::Control, (&names, &nothing))?);
+        let name = generator.name();
+        let row = |name: &str, kind, of| RecipeMeasurements { name: name.to_owned(), kind, of, figures: Vec::new() };
+        rows.push(bench.samples(generator.as_ref(), row(name, TaskRowKind::Ours, None), (&names, &told))?);
+        let (untold, nothing) = (format!("{name}, told no recipe"), vec![asked.clone(); names.len()]);
+        let untold = row(&untold, TaskRowKind::Control, Some(name.to_owned()));
+        rows.push(bench.samples(generator.as_ref(), untold, (&names, &nothing))?);
     }
     let nearest = told.iter().map(|told| Ok(&train[nearest(&schema, told, &train)?])).collect::<Result<Vec<&OfRecipe>>>()?;
     let figures = nearest.into_iter().map(|recipe| of_networks(&recipe.entries)).collect::<Result<Vec<_>>>()?;
@@ -76,7 +82,7 @@ pub(super) fn evaluate(session: &Session, done: &Done) -> Result<Option<RecipeEv
 }
 
 fn baseline(name: &str, figures: Vec<Vec<Vec<f64>>>) -> RecipeMeasurements {
-    RecipeMeasurements { name: name.to_owned(), kind: TaskRowKind::Baseline, figures: vec![figures] }
+    RecipeMeasurements { name: name.to_owned(), kind: TaskRowKind::Baseline, of: None, figures: vec![figures] }
 }
 
 /// The recipe that was learned from whose encoded condition is nearest.
@@ -109,16 +115,15 @@ impl Bench<'_> {
         Ok(recipes)
     }
 
-    /// The figures of a generator's samples, told a condition for each recipe.
+    /// A row with the figures of a generator's samples, told a condition for each recipe; each counts, whatever `sample.best-of` says.
     fn samples(
         &self,
         generator: &dyn Generator,
-        name: &str,
-        kind: TaskRowKind,
+        row: RecipeMeasurements,
         (recipes, told): (&[String], &[Condition]),
     ) -> Result<RecipeMeasurements> {
         let (session, config) = (self.session, &self.session.config.sample);
-        session.monitor.start(&format!("measure {name} by recipe"), (config.seeds * told.len()) as u64, "recipes");
+        session.monitor.start(&format!("measure {} by recipe", row.name), (config.seeds * told.len()) as u64, "recipes");
         let mut figures = Vec::with_capacity(config.seeds);
         for set in 0..config.seeds {
             let mut of_seed = Vec::with_capacity(told.len());
@@ -131,7 +136,7 @@ impl Bench<'_> {
             figures.push(of_seed);
         }
         session.monitor.finish();
-        Ok(RecipeMeasurements { name: name.to_owned(), kind, figures })
+        Ok(RecipeMeasurements { figures, ..row })
     }
 
     /// Norm of the weights, test accuracy, and the cost of noise in validation loss, network by network.

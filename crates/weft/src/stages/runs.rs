@@ -30,7 +30,7 @@ pub(super) fn plan(config: &TrainZooConfig, num_classes: usize, seed: Seed) -> R
         return of_subsets(subsets, num_classes, seed.fork("tasks"));
     }
     if let Some(grid) = &config.grid {
-        return Ok(of_grid(grid, &config.recipe, &seed.fork("grid")));
+        return of_grid(grid, &config.recipe, &seed.fork("grid"));
     }
     let (train, held_out) = (config.runs.unwrap_or(0), config.held_out_runs.unwrap_or(0));
     let run = |number: usize| PlannedRun {
@@ -60,11 +60,31 @@ fn of_subsets(config: &SubsetsConfig, num_classes: usize, seed: Seed) -> Result<
 
 /// Runs of every combination. Those are held out whose names have the lowest digests, so that which they are depends on neither seed nor
 /// order, and more of them hold out the same and more.
-fn of_grid(config: &GridConfig, base: &RecipeConfig, seed: &Seed) -> Vec<PlannedRun> {
+///
+/// # Errors
+/// A listed value that no combination to train on has: nothing could be asked for there.
+fn of_grid(config: &GridConfig, base: &RecipeConfig, seed: &Seed) -> Result<Vec<PlannedRun>> {
     let recipes = config.recipes(base);
     let mut by_digest: Vec<_> = recipes.iter().map(|(name, _)| (*Digest::of_bytes(name.as_bytes()).as_bytes(), name)).collect();
     by_digest.sort();
     let held_out: BTreeSet<&String> = by_digest.into_iter().take(config.held_out).map(|(_, name)| name).collect();
+    let values = |(_, r): &(String, RecipeConfig)| {
+        [
+            format!("{:?}", r.optimizer),
+            format!("{:?}", r.learning_rate),
+            format!("{:?}", r.weight_decay),
+            format!("{:?}", r.duration),
+        ]
+    };
+    let trained: BTreeSet<String> = recipes.iter().filter(|(name, _)| !held_out.contains(name)).flat_map(values).collect();
+    if let Some(lost) = recipes.iter().flat_map(values).find(|value| !trained.contains(value)) {
+        let expected = "so few that every listed value is trained on somewhere".to_owned();
+        return Err(Error::Range {
+            what: "`zoo.train.grid.held-out`",
+            expected,
+            got: format!("{}, which hold out all with {lost}", config.held_out),
+        });
+    }
     let runs = recipes.iter().flat_map(|(name, recipe)| {
         let (seed, split) = (seed.fork(name), if held_out.contains(name) { Split::Test } else { Split::Train });
         (0..config.per_combination).map(move |number| PlannedRun {
@@ -75,7 +95,7 @@ fn of_grid(config: &GridConfig, base: &RecipeConfig, seed: &Seed) -> Vec<Planned
             recipe: Some((name.clone(), recipe.clone())),
         })
     });
-    runs.collect()
+    Ok(runs.collect())
 }
 
 /// The tasks of networks, where their records name one each; none where they do not.
@@ -130,6 +150,7 @@ mod tests {
             held_out,
             per_combination,
             learning_rate: vec![0.1, 0.2, 0.3],
+            weight_decay: vec![0.0, 0.1],
             steps: vec![9, 18],
             ..GridConfig::default()
         };
@@ -137,8 +158,10 @@ mod tests {
             let names = runs.iter().filter(|run| run.split == Split::Test).filter_map(|run| run.recipe.clone());
             names.map(|(name, _)| name).collect()
         };
-        let [few, many] = [(3, 2), (4, 3)].map(|(held, each)| of_grid(&grid(held, each), &base, &Seed::new(1)));
-        assert_eq!((few.len(), many.len()), (12, 18));
+        let [few, many] = [(3, 2), (4, 3)].map(|(held, each)| of_grid(&grid(held, each), &base, &Seed::new(1)).unwrap());
+        assert_eq!((few.len(), many.len()), (24, 36));
+        let lost = of_grid(&grid(11, 2), &base, &Seed::new(1)).unwrap_err().to_string();
+        assert!(lost.contains("11, which hold out all with"), "{lost}");
         assert_eq!((held_out(&few).len(), held_out(&many).len()), (3, 4));
         assert!(held_out(&few).is_subset(&held_out(&many)));
         assert_eq!(few.iter().filter(|run| run.split == Split::Test).count(), 6);

@@ -103,7 +103,6 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
     let judge = config.best_of.map(|best_of| Judge::new(session, done, &learnt.set, best_of)).transpose()?;
     judge.iter().filter_map(Judge::note).for_each(|note| session.monitor.note(note));
     let n = config.best_of.map_or(1, |best_of| best_of.n);
-    let num_classes = session.dataset(Stage::Sample)?.num_classes();
     let (own, names) = (models.own()?, models::own_names(session.config));
     let files: Vec<String> = names.iter().map(|name| format!("{}.safetensors", name.name())).collect();
     let each = config.seeds * first.len() * config.count;
@@ -119,8 +118,7 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
                 let seed = task.as_ref().map_or(seed_of(session, i), |task| seed_of(session, i).fork(task));
                 let mut drawn = draw(session, generator.as_ref(), n * config.count, condition, seed)?;
                 if let Some(judge) = &judge {
-                    let task = task.as_ref().map(|name| Task::is_one_of(&name.parse()?, num_classes)).transpose()?;
-                    drawn = judge.choose(&drawn, known(&learnt, task.as_ref()))?;
+                    drawn = judge.choose(&drawn, Known::Classes)?;
                 }
                 set.extend(&drawn)?;
                 sampled += config.count as u64;
@@ -152,7 +150,7 @@ fn sample(session: &Session, done: &Done, running: Running) -> Result<Completed>
 fn known<'a>(learnt: &Learnt, task: Option<&'a Task>) -> Known<'a> {
     match task {
         Some(task) => Known::Task(task),
-        None if learnt.set.architecture().num_outputs() == 2 && learnt.set.tasks.is_some() => Known::Nothing,
+        None if learnt.has_tasks => Known::Nothing,
         None => Known::Classes,
     }
 }
@@ -183,11 +181,19 @@ pub(super) fn draw(
     Ok(networks)
 }
 
-/// Samples one set for every generator of a list: what baselines are measured on.
-pub(super) fn sets(session: &Session, generator: &dyn Generator, condition: &Condition) -> Result<(Vec<Population>, f64)> {
+/// Samples sets for a generator beside the run's own: what baselines are measured on. A judge chooses for them as for these.
+pub(super) fn sets(
+    session: &Session,
+    generator: &dyn Generator,
+    condition: &Condition,
+    judge: Option<&Judge>,
+) -> Result<(Vec<Population>, f64)> {
     let config = &session.config.sample;
-    let since = Instant::now();
-    let set = |i| draw(session, generator, config.count, condition, seed_of(session, i));
+    let (since, n) = (Instant::now(), config.best_of.map_or(1, |best_of| best_of.n));
+    let set = |i| {
+        let drawn = draw(session, generator, n * config.count, condition, seed_of(session, i))?;
+        judge.map_or(Ok(drawn.clone()), |judge| judge.choose(&drawn, Known::Classes))
+    };
     let sets = (0..config.seeds).map(set).collect::<Result<Vec<_>>>()?;
     Ok((sets, since.elapsed().as_secs_f64() / (config.seeds * config.count) as f64))
 }
@@ -212,12 +218,20 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest,
         Some((examples, guide)) => models.guided(name, examples, (guide.scale, guide.steps))?,
         None => models.generator(name)?,
     };
+    let best_of = files.best_of;
+    let task = match condition.get(Task::LABEL) {
+        Some(Value::Classes(classes)) => Some(Task::is_one_of(classes, session.dataset(Stage::Sample)?.num_classes())?),
+        _ => None,
+    };
+    let shown = files.shown.as_ref().or(files.guide.as_ref().map(|(examples, _)| examples));
+    let known = shown.filter(|_| task.is_none()).map_or_else(|| known(&learnt, task.as_ref()), Known::Examples);
+    // What cannot be judged is refused before anything is sampled for it.
+    let judge = best_of.map(|best_of| Judge::new(session, done, &learnt.set, best_of)?.able(known)).transpose()?;
     session.monitor.start("sample", request.count as u64, "networks");
     let seed = session.seed.fork("on demand").index(request.seed);
-    let best_of = files.best_of;
     let mut networks = draw(session, generator.as_ref(), best_of.map_or(1, |best_of| best_of.n) * request.count, &condition, seed)?;
     std::fs::create_dir_all(&request.folder).map_err(Error::io("create", &request.folder))?;
-    let licence = export::licence_of(done)?;
+    let licence = export::licence_of(session, done)?;
     let mut metadata = describe(&condition);
     metadata.extend([
         ("synthetic".to_owned(), "true".to_owned()),
@@ -228,14 +242,7 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest,
         ("architecture".to_owned(), architecture.name().to_owned()),
         ("weft".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ]);
-    if let Some(best_of) = best_of {
-        let judge = Judge::new(session, done, &learnt.set, best_of)?;
-        let task = match condition.get(Task::LABEL) {
-            Some(Value::Classes(classes)) => Some(Task::is_one_of(classes, session.dataset(Stage::Sample)?.num_classes())?),
-            _ => None,
-        };
-        let examples = files.shown.as_ref().or(files.guide.as_ref().map(|(examples, _)| examples));
-        let known = examples.filter(|_| task.is_none()).map_or_else(|| known(&learnt, task.as_ref()), Known::Examples);
+    if let Some((best_of, judge)) = best_of.zip(judge) {
         networks = judge.choose(&networks, known)?;
         metadata.insert("best-of".to_owned(), format!("{} by {}", best_of.n, best_of.by.name()));
         metadata.extend(judge.note().map(|note| ("predictor".to_owned(), note)));

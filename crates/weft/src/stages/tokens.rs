@@ -1,12 +1,14 @@
 //! The generator of tokens: what it learns from, of this run and of others, and its training.
 
 use super::models::{self, Learnt, Models, RefinerPlan};
-use super::train::{Job, ModelTraining, loss_of};
+use super::runs::RECIPE;
+use super::train::{Job, ModelTraining, conditions, loss_of};
 use super::{Done, Session, canonicalize, nested, tasks_of};
 use crate::cache::{self, Completed};
 use crate::config::TokensConfig;
 use crate::run::Stage;
 use crate::{Error, Result};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use weft_canon::Group;
@@ -39,6 +41,46 @@ pub(super) fn others(session: &Session) -> Result<Vec<Completed>> {
         Err(Error::Misfit { what, other: "this run".to_owned(), reason: "its networks were made from other data".to_owned() })
     };
     config.zoos.iter().map(other).collect()
+}
+
+/// What this run holds out, by what names it.
+struct HeldOut(BTreeSet<String>);
+
+impl HeldOut {
+    fn of(canonical: &Completed) -> Result<Self> {
+        let zoo = Zoo::open(&canonicalize::zoo_of(canonical))?;
+        let records = zoo.records(&Filter { split: Some(Split::Test), ..Filter::default() })?;
+        Ok(Self(records.iter().flat_map(names).collect()))
+    }
+
+    /// Refuses another run that trains on a task, a recipe or a network that this one holds out.
+    fn check(&self, other: &Completed, output: &Path) -> Result<()> {
+        let zoo = Zoo::open(&canonicalize::zoo_of(other))?;
+        let records = zoo.records(&Filter { split: Some(Split::Train), ..Filter::default() })?;
+        let Some(shared) = records.iter().flat_map(names).find(|name| self.0.contains(name)) else { return Ok(()) };
+        let what = format!("the run in `{}`", output.display());
+        let reason = format!("it trains on what this run holds out: {shared}");
+        Err(Error::Misfit { what, other: "this run".to_owned(), reason })
+    }
+}
+
+/// What a checkpoint is known by across runs: its task, its recipe, itself and what it came from.
+fn names(entry: &Entry) -> Vec<String> {
+    let record = entry.record();
+    let labels = [Task::LABEL, RECIPE].into_iter().filter_map(|label| Some(format!("{label} `{}`", record.labels.get(label)?)));
+    let digests = std::iter::once(&record.digest).chain(&record.provenance.parents).map(|digest| format!("network {digest}"));
+    labels.chain(digests).collect()
+}
+
+/// The licences of the networks of other runs that are learned from.
+pub(super) fn licences(session: &Session) -> Result<BTreeSet<String>> {
+    let mut licences = BTreeSet::new();
+    for stage in others(session)? {
+        let zoo = Zoo::open(&canonicalize::zoo_of(&stage))?;
+        let train = zoo.records(&Filter { split: Some(Split::Train), ..Filter::default() })?;
+        licences.extend(train.iter().map(|entry| entry.record().provenance.licence.clone()));
+    }
+    Ok(licences)
 }
 
 /// Reads the training networks of a canonical zoo; held-out runs cannot be reached this way.
@@ -89,6 +131,8 @@ pub(super) fn train(
     config: &TokensConfig,
 ) -> Result<Vec<ModelTraining>> {
     let mut stages = others(session)?;
+    let held_out = HeldOut::of(done.of(Stage::Canonicalize))?;
+    stages.iter().zip(&config.zoos).try_for_each(|(stage, zoo)| held_out.check(stage, zoo))?;
     if config.own {
         stages.insert(0, done.of(Stage::Canonicalize).clone());
     }
@@ -101,7 +145,7 @@ pub(super) fn train(
     let parts = parts
         .map(|(networks, source)| TokenPart { networks: Arc::new(networks), conditions: std::mem::take(&mut source.conditions) });
     let set = TokenSet::new(parts.collect())?;
-    let settings = config.to_tokens(session.learnt_fields());
+    let settings = config.to_tokens(conditions(session, &set.conditions()));
     check(config, learnt, plans)?;
     // What samples are to be asked for is checked before anything is trained for it.
     Schema::fit(&settings.conditions, &set.conditions())?.encode(&learnt.condition)?;

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use weft_core::{Architecture, Condition, Dataset, FieldSpec, Schema};
+use weft_core::{Architecture, Condition, Dataset, FieldSpec, FieldType, Schema, Task};
 use weft_gen::{Artifact, CodeFlow, CodeSet, FlowTrainer, HyperTrainer, RefinerTrainer, Trainer};
 use weft_net::{Device, PopulationLoss};
 
@@ -119,7 +119,7 @@ fn train_flow(
     (config, save): (&FlowConfig, &dyn Fn(CodeFlow) -> weft_gen::Result<Artifact>),
 ) -> Result<ModelTraining> {
     let (device, seed) = (&session.device, session.seed.fork("generator").fork("flow"));
-    let settings = config.to_flow(conditions(session, &codes));
+    let settings = config.to_flow(conditions(session, &codes.conditions));
     // What samples are to be asked for is checked before anything is trained for it.
     Schema::fit(&settings.conditions, &codes.conditions)?.encode(condition)?;
     let job = Job::new(session, folder, "flow", ("velocity MSE", config.steps));
@@ -202,18 +202,26 @@ fn check_tasks(session: &Session, learnt: &Learnt, plans: &[RefinerPlan]) -> Res
     if many_tasks && session.config.evaluate.ablation && !plans.is_empty() {
         return Err(Error::ManyTasks { stage: "evaluate.ablation" });
     }
+    if learnt.has_tasks && session.config.sample.best_of.is_some() {
+        return Err(Error::ManyTasks { stage: "sample.best-of" });
+    }
+    let described = session.fields().iter().any(|field| field.name == Task::TEXT && field.kind == FieldType::Text);
+    let task = learnt.set.tasks.as_ref().and_then(|of_runs| of_runs.tasks.first());
+    if described && task.is_some_and(|task| session.config.zoo.describe(task).is_none()) {
+        return Err(Error::WithoutNames);
+    }
     plans.iter().try_for_each(|plan| plan.config.to_refiner().check(many_tasks))?;
     Ok(session.config.hyper.iter().try_for_each(|hyper| hyper.to_hyper().check(many_tasks))?)
 }
 
 /// The fields that the flow is conditioned on. Checkpoints from elsewhere may lack those that are the default, such as
 /// `step`: the flow does without. That none has a field which a run file asks for is an error of its own.
-fn conditions(session: &Session, set: &CodeSet) -> Vec<FieldSpec> {
+pub(super) fn conditions(session: &Session, told: &[Condition]) -> Vec<FieldSpec> {
     let default = FlowConfig::default().conditions;
     let is_imported = matches!(session.config.zoo, ZooConfig::Existing(_));
     let mut fields = session.learnt_fields();
     fields.retain(|FieldSpec { name: field, .. }| {
-        let is_known = set.conditions.iter().any(|condition| condition.get(field).is_some());
+        let is_known = told.iter().any(|condition| condition.get(field).is_some());
         let is_kept = is_known || !is_imported || !default.iter().any(|default| &default.name == field);
         if !is_kept {
             session.monitor.note(format!("train: no training checkpoint says its `{field}`; the flow does without"));

@@ -3,7 +3,7 @@
 use super::runs::{self, PlannedRun};
 use super::{Session, append, data};
 use crate::cache::{Completed, Running};
-use crate::config::{ArchitectureConfig, TrainZooConfig, ZooConfig};
+use crate::config::{ArchitectureConfig, TasksConfig, TrainZooConfig, ZooConfig};
 use crate::run::Stage;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -45,12 +45,21 @@ fn existing_zoo(session: &Session, path: &Path, architecture: Option<&Architectu
 fn train(session: &Session, config: &TrainZooConfig, architecture: &ArchitectureConfig) -> Result<(Completed, bool)> {
     let dataset = session.dataset(Stage::Zoo)?;
     let architecture = Arc::new(data::architecture(architecture, Some(dataset), config.tasks.as_ref())?);
+    if let Some(TasksConfig::Subsets(subsets)) = &config.tasks {
+        let (names, classes) = (subsets.names.len(), dataset.num_classes());
+        if names != 0 && names != classes {
+            let expected = format!("one for each of the data's {classes} classes");
+            return Err(Error::Range { what: "`zoo.train.tasks.subsets.names`", expected, got: names.to_string() });
+        }
+    }
     let recipe = config.recipe.to_recipe(dataset.range(weft_core::Part::Train).len())?;
     let text = Digest::of_bytes(weft_zoo::architecture_to_toml(&architecture).as_bytes());
     let key = session.key(("zoo", "zoo"), VERSION, &[]).setting("train", config).input("architecture", text);
     let (completed, fresh) = session.unless_fresh(key, |running| {
         let runs = runs::plan(config, dataset.num_classes(), session.seed)?;
         let job = Job { session, config, dataset, architecture, recipe, runs };
+        // What is wrong with the last recipe is said before the first is trained.
+        job.runs.iter().try_for_each(|run| job.recipe_of(run).map(drop))?;
         job.run(running)
     })?;
     // Checkpoints that were imported since make it another zoo, though nothing is trained again.

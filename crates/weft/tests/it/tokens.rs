@@ -94,3 +94,21 @@ fn a_run_may_learn_from_its_own_networks_and_refuses_what_tokens_cannot_be() {
         assert!(refused(change).contains(key), "{change}: {}", refused(change));
     }
 }
+
+#[test]
+fn what_a_run_holds_out_is_not_learned_from_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = dir.path().join("other");
+    let config = tokens(&dir.path().join("own"), &[&other], &[]);
+    let weft::config::ZooConfig::Train(train) = &config.zoo else { panic!("the tiny zoo is trained") };
+    // With one training run more, the first that is held out here is trained on there, bit for bit.
+    let more = format!("zoo.train.runs={}", train.runs.unwrap() + 1);
+    zoo(&other, &["architecture.mlp.hidden=[7]", &more]);
+    let error = weft::run(&config, Stage::Train, &Monitor::silent()).unwrap_err();
+    let text = crate::tasks::chain(&error);
+    assert!(error.kind() == Kind::Input || error.kind() == Kind::Conflict, "{:?}", error.kind());
+    assert!(text.contains("it trains on what this run holds out: network "), "{text}");
+    assert!(!dir.path().join("own/generator/flow.safetensors").exists());
+    zoo(&other, &["architecture.mlp.hidden=[7]"]);
+    weft::run(&config, Stage::Train, &Monitor::silent()).unwrap();
+}

@@ -104,7 +104,7 @@ impl<'a> Sampler<'a> {
             ("synthetic", "true".to_owned()),
             ("generator", "flow".to_owned()),
             ("generator-digest", done.of(Stage::Train).output.to_string()),
-            ("licence", export::licence_of(done)?),
+            ("licence", export::licence_of(session, done)?),
             ("architecture", basis.zoo.architecture().name().to_owned()),
             ("weft", env!("CARGO_PKG_VERSION").to_owned()),
         ];

@@ -45,7 +45,7 @@ impl TokenFlow {
     /// The same flow with passes of at most so many tokens.
     ///
     /// # Errors
-    /// [`Error::Setting`] names `window` if it is out of range.
+    /// [`crate::Error::Setting`] names `window` if it is out of range.
     pub fn with_window(mut self, window: usize) -> Result<Self> {
         check_lengths(self.model.token_len, window)?;
         self.model.window = window;
@@ -55,7 +55,7 @@ impl TokenFlow {
     /// Samples networks of an architecture from now on.
     ///
     /// # Errors
-    /// [`Error::Codec`] names a tensor of a kind of place that no training network has.
+    /// [`crate::Error::Codec`] names a tensor of a kind of place that no training network has.
     pub fn generator(&self, architecture: Arc<Architecture>) -> Result<TokenGenerator> {
         Ok(TokenGenerator { flow: self.clone(), space: self.model.space(architecture)? })
     }
@@ -69,7 +69,7 @@ impl TokenFlow {
     /// Restores a saved token generator.
     ///
     /// # Errors
-    /// [`Error::Artifact`] if the state lacks something or does not fit.
+    /// [`crate::Error::Artifact`] if the state lacks something or does not fit.
     pub fn load(saved: &Artifact, sampler: SamplerConfig, device: &Device) -> Result<Self> {
         Ok(Self { model: TokenModel::load(saved, TIME, device)?, sampler })
     }

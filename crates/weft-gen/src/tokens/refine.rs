@@ -41,7 +41,7 @@ impl TokenRefinerConfig {
     /// Checks ranges.
     ///
     /// # Errors
-    /// [`Error::Setting`] names the first that is out of range.
+    /// [`crate::Error::Setting`] names the first that is out of range.
     pub fn check(&self) -> Result<()> {
         require("mu", "0 or more", self.mu >= 0.0 && self.mu.is_finite(), self.mu)?;
         require("steps", "1 or more", self.steps > 0, self.steps)?;

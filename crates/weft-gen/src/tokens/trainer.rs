@@ -89,7 +89,7 @@ impl TokenTrainer {
     /// Checks that networks of an architecture can be sampled once it is trained.
     ///
     /// # Errors
-    /// [`Error::Codec`] names a tensor of a kind of place that no training network has.
+    /// [`crate::Error::Codec`] names a tensor of a kind of place that no training network has.
     pub fn check(&self, architecture: &Architecture) -> Result<()> {
         self.normalizer.moments(&TokenLayout::new(architecture, self.config.token_len)?)?;
         Ok(())

@@ -144,23 +144,22 @@ impl CodeFlow {
         let theta = parameters(&self.theta, device, Precision::Single)?;
         let guided = self.sampler.is_guided() && encoded.iter().any(|&v| v != 0.0);
         let len = self.schema.encoded_len();
-        let run = |x_t: &Tensor, t: f64, encoded: &[f32]| -> Result<Tensor> {
+        let upload = |encoded: &[f32]| Tensor::from_slice(encoded, (n, len), device);
+        let run = |x_t: &Tensor, t: f64, encoded: &Tensor| -> Result<Tensor> {
             let mut time = Vec::new();
             embed_time(t as f32, &mut time);
-            let mut rows = Vec::with_capacity(n * (time.len() + len));
-            for i in 0..n {
-                rows.extend_from_slice(&time);
-                rows.extend_from_slice(&encoded[i * len..(i + 1) * len]);
-            }
-            let conditioning = Tensor::from_vec(rows, (n, time.len() + len), device)?;
+            let time = Tensor::from_slice(&time, (1, time.len()), device)?.broadcast_as((n, time.len()))?; // [n, 2f + 1]
+            let conditioning = if len == 0 { time.contiguous()? } else { Tensor::cat(&[&time, encoded], 1)? }; // [n, 2f + 1 + len]
             let (skip, scale) = precondition(t as f32);
             let learned = self.network.forward(x_t, &conditioning, &theta)?;
             Ok(((x_t * f64::from(skip))? + (learned * f64::from(scale))?)?)
         };
-        let unknown = vec![0.0; encoded.len()];
-        let without = self.without_fields(encoded, len);
+        let unknown = upload(&vec![0.0; encoded.len()])?;
+        let without = self.without_fields(encoded, len).into_iter();
+        let without = without.map(|(rows, scale)| Ok((upload(&rows)?, scale))).collect::<Result<Vec<_>>>()?;
+        let encoded = upload(encoded)?;
         work(&|x_t, t| {
-            let conditional = run(x_t, t, encoded)?;
+            let conditional = run(x_t, t, &encoded)?;
             let mut velocity = conditional.clone();
             if guided {
                 let free = run(x_t, t, &unknown)?;

@@ -19,23 +19,26 @@ use weft_core::products::{Normalized, Products, View};
 /// Multiplications below which a product stays on the cores: some milliseconds of two of them, where a copy to a GPU and back takes
 /// tenths of one to begin with.
 const LEAST_WORK: usize = 1 << 28;
-/// Multiplications a value that is sent or fetched, at least: at 8 GB/s of copies, 64 of them are 256 GFLOP/s.
-const LEAST_REUSE: usize = 64;
+/// Multiplications a value that is sent or fetched, at least, for each core that could do them instead: at 8 GB/s of copies, 24 of them
+/// are 96 GFLOP/s.
+const LEAST_REUSE: usize = 24;
 /// Values of a block of columns, at most: with its copy in `f64`, 1.5 GiB.
 const BLOCK_VALUES: usize = 1 << 27;
 /// Values of all matrices of a product in `f32`, at most: 4 GiB.
 const MOST_VALUES: usize = 1 << 30;
 
-/// Whether a product `[m, k]·[k, n]` is worth the way to the GPU.
-fn pays(m: usize, k: usize, n: usize) -> bool {
+/// Whether a product `[m, k]·[k, n]` is worth the way to the GPU from beside that many cores.
+fn pays([m, k, n]: [usize; 3], cores: usize) -> bool {
     let work = m.saturating_mul(k).saturating_mul(n);
-    work >= LEAST_WORK && work / LEAST_REUSE >= m * k + k * n + m * n
+    work >= LEAST_WORK && work / (LEAST_REUSE * cores) >= m * k + k * n + m * n
 }
 
 /// Products of the host's matrices on a GPU.
 pub struct HostProducts {
     device: Arc<Device>,
     kernels: OnceLock<Kernels>,
+    /// Cores of the host.
+    cores: usize,
     /// Why the device failed; held while it works.
     failure: Mutex<Option<String>>,
 }
@@ -72,7 +75,8 @@ impl HostProducts {
     /// # Errors
     /// As [`Cuda::new`](super::Cuda::new).
     pub fn new(device: &CudaDevice) -> crate::Result<Self> {
-        Ok(Self { device: Device::of(device)?, kernels: OnceLock::new(), failure: Mutex::default() })
+        let cores = rayon::current_num_threads();
+        Ok(Self { device: Device::of(device)?, kernels: OnceLock::new(), cores, failure: Mutex::default() })
     }
 
     /// Does some work unless the device has failed; whether it was done.
@@ -295,27 +299,27 @@ impl Products for HostProducts {
     fn multiply(&self, target: &mut [f32], a: View<'_>, b: View<'_>, add: bool) -> bool {
         let ([m, k], [inner, n]) = (a.shape(), b.shape());
         assert!(k == inner && target.len() == m * n, "the shapes of a product fit");
-        pays(m, k, n) && m * k + k * n + m * n <= MOST_VALUES && self.attempt(|| self.product(target, a, b, add))
+        pays([m, k, n], self.cores) && m * k + k * n + m * n <= MOST_VALUES && self.attempt(|| self.product(target, a, b, add))
     }
 
     fn project(&self, target: &mut [f32], rows: Normalized<'_>, transposed: bool, b: View<'_>) -> bool {
         let ([n, d], [inner, l]) = (rows.shape(), b.shape());
         let (m, k) = if transposed { (d, n) } else { (n, d) };
         assert!(k == inner && target.len() == m * l, "the shapes of a product fit");
-        pays(m, k, l) && (n + d) * l <= MOST_VALUES && self.attempt(|| self.projection(target, rows, transposed, b))
+        pays([m, k, l], self.cores) && (n + d) * l <= MOST_VALUES && self.attempt(|| self.projection(target, rows, transposed, b))
     }
 
     fn add_gram(&self, sum: &mut [f64], rows: Normalized<'_>) -> bool {
         let [n, d] = rows.shape();
         assert_eq!(sum.len(), n * n, "a sum of another size");
-        pays(n, d, n) && n.saturating_mul(n) <= MOST_VALUES / 2 && self.attempt(|| self.gram(sum, rows))
+        pays([n, d, n], self.cores) && n.saturating_mul(n) <= MOST_VALUES / 2 && self.attempt(|| self.gram(sum, rows))
     }
 
     fn combine(&self, target: &mut [f32], u: &[f64], rows: Normalized<'_>) -> bool {
         let [n, d] = rows.shape();
         let k = u.len() / n.max(1);
         assert!(u.len() == k * n && target.len() == k * d, "the shapes of a product fit");
-        pays(k, n, d) && k.saturating_mul(n) <= MOST_VALUES / 2 && self.attempt(|| self.combinations(target, u, rows))
+        pays([k, n, d], self.cores) && k.saturating_mul(n) <= MOST_VALUES / 2 && self.attempt(|| self.combinations(target, u, rows))
     }
 
     fn failure(&self) -> Option<String> {
@@ -329,9 +333,10 @@ mod tests {
 
     #[test]
     fn small_and_thin_products_stay_on_the_cores() {
-        assert!(pays(768, 36_864, 768) && pays(1_000, 26_506, 900) && pays(900, 1_000, 26_506));
-        assert!(!pays(512, 784, 512), "half a millisecond of work");
-        assert!(!pays(20, 86_000_000, 20), "every value is multiplied twenty times alone");
+        assert!(pays([768, 36_864, 768], 2) && pays([1_000, 26_506, 900], 2) && pays([900, 1_000, 26_506], 16));
+        assert!(!pays([512, 784, 512], 2), "half a millisecond of work");
+        assert!(!pays([20, 86_000_000, 20], 2), "every value is multiplied twenty times alone");
+        assert!(pays([1_000, 99, 26_506], 2) && !pays([1_000, 99, 26_506], 16), "sixteen cores are done before the copy is");
     }
 
     #[test]

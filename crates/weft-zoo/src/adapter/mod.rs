@@ -6,9 +6,19 @@
 //!
 //! Shapes: `r` the rank, `in` and `out` the axes of the updated map. `A` is r × in, `B` is out × r, both row-major.
 
+mod base;
 mod fault;
+mod flat;
 mod lora;
+mod parts;
+mod profile;
+mod read;
 mod weights;
+mod write;
 
+pub use base::{BaseModel, Prefix, same_base};
 pub use fault::AdapterFault;
+pub use profile::PORTABLE_RANKS;
+pub use read::{AdapterFile, AdapterNaming};
 pub use weights::{AdapterUpdate, AdapterWeights, WholeTensor};
+pub use write::{AdapterExport, AdapterParent, AdapterProfile, AdapterProvenance, licence_beside, written_files};

@@ -110,15 +110,15 @@ impl AdapterUpdate {
     /// The Frobenius norm of `s·B·A`, without the product: `|s|·√tr((BᵀB)(AAᵀ))`.
     #[must_use]
     pub fn norm(&self) -> f64 {
-        let r = self.rank;
+        // Row r of A against rows 0..=r, and the same of Bᵀ.
+        let dot = |x: &mut dyn Iterator<Item = (f32, f32)>| x.map(|(x, y)| f64::from(x) * f64::from(y)).sum::<f64>();
+        let row = |i: usize| self.a[i * self.fan_in..(i + 1) * self.fan_in].iter().copied();
+        let column = |i: usize| self.b[i..].iter().step_by(self.rank).copied();
         let mut trace = 0.0;
-        for i in 0..r {
-            for j in 0..r {
-                let (a, b) = (self.a.chunks_exact(self.fan_in), self.b.chunks_exact(r));
-                let (left, right) = (a.clone().nth(i).unwrap_or(&[]), a.clone().nth(j).unwrap_or(&[]));
-                let aa: f64 = left.iter().zip(right).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
-                let bb: f64 = b.map(|row| f64::from(row[i]) * f64::from(row[j])).sum();
-                trace += aa * bb;
+        for i in 0..self.rank {
+            for j in 0..=i {
+                let product = dot(&mut row(i).zip(row(j))) * dot(&mut column(i).zip(column(j)));
+                trace += if i == j { product } else { 2.0 * product };
             }
         }
         self.scaling.abs() * trace.max(0.0).sqrt()

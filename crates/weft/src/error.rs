@@ -274,6 +274,7 @@ impl Error {
                 weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. } | weft_zoo::Error::NoOriginal { .. },
             ) => Kind::Missing,
             Self::Foreign { .. }
+            | Self::Deploy { .. }
             | Self::Misfit { .. }
             | Self::Zoo(
                 weft_zoo::Error::Occupied { .. }
@@ -286,7 +287,6 @@ impl Error {
             | Self::Net(weft_net::Error::Interrupted)
             | Self::Gen(weft_gen::Error::Interrupted)
             | Self::Eval(weft_eval::Error::Stopped) => Kind::Interrupted,
-            Self::Deploy { .. } => Kind::Conflict,
             Self::FunctionChanged { .. } => Kind::Internal,
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Kind::Missing,
             _ => Kind::Input,

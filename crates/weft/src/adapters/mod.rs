@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use weft_zoo::AdapterKind;
 use weft_zoo::adapter::{
     AdapterExport, AdapterFile, AdapterParent, AdapterProvenance, AdapterUpdate, AdapterWeights, BaseModel, licence_beside,
-    same_base, written_files,
+    written_files,
 };
 
 /// The base model that adapters are checked against.
@@ -198,21 +198,6 @@ fn read(path: &Path, base: Option<&BaseModel>) -> Result<AdapterFile> {
         base.check(&file.weights, false).map_err(|fault| Error::Zoo(fault.at(path)))?;
     }
     Ok(file)
-}
-
-/// Refuses adapters of different bases, both named.
-///
-/// # Errors
-/// [`Error::Misfit`].
-pub fn check_same_base(one: (&Path, &AdapterWeights), other: (&Path, &AdapterWeights)) -> Result<()> {
-    match (&one.1.base, &other.1.base) {
-        (Some(x), Some(y)) if !same_base(x, y) => Err(Error::Misfit {
-            what: format!("`{}`", one.0.display()),
-            other: format!("`{}`", other.0.display()),
-            reason: format!("the first is an adapter of `{x}`, the other of `{y}`"),
-        }),
-        _ => Ok(()),
-    }
 }
 
 fn folder_of(path: &Path) -> &Path {

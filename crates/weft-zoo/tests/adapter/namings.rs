@@ -1,8 +1,8 @@
 //! diffusers' and kohya's names.
 
-use super::{adapter, assert_same_updates, conv, file, golden, linear, numbers, read, write};
+use super::{adapter, assert_same_updates, conv, file, golden, linear, numbers, provenance, read, write};
 use std::collections::BTreeMap;
-use weft_zoo::adapter::{AdapterNaming, AdapterProfile, AdapterWeights, BaseModel};
+use weft_zoo::adapter::{AdapterExport, AdapterNaming, AdapterProfile, AdapterWeights, BaseModel};
 use weft_zoo::{Metadata, read_tensors, write_tensors};
 
 fn pipeline() -> AdapterWeights {
@@ -25,13 +25,26 @@ fn files_there_and_back() {
         assert_eq!(again.naming, naming);
         assert_same_updates(&weights, &again.weights);
         assert!(matches!(write(&weights, profile, None, &out), Err(weft_zoo::Error::Exists { .. })));
-        // And on to the other one, and to PEFT.
-        for next in [AdapterProfile::Kohya, AdapterProfile::Diffusers, AdapterProfile::Portable] {
+        // And on to the other one.
+        for next in [AdapterProfile::Kohya, AdapterProfile::Diffusers] {
             let out = dir.path().join(format!("{}-{}", profile.name(), next.name()));
             write(&again.weights, next, None, &out).unwrap();
             assert_same_updates(&weights, &read(&out).weights);
         }
     }
+    // A folder of PEFT is one model's.
+    let error = write(&weights, AdapterProfile::Portable, None, &dir.path().join("x")).unwrap_err().to_string();
+    assert!(error.contains("modules of several parts (`text_encoder`, `unet`; `--component` chooses one)"), "{error}");
+    let (provenance, out) = (provenance(), dir.path().join("unet"));
+    let export = AdapterExport { profile: AdapterProfile::Portable, base: None, component: Some("unet"), provenance: &provenance };
+    let notes = weights.clone().write(&export, &out).unwrap();
+    assert!(notes.iter().any(|note| note.contains("1 of 4 modules belong to other parts")), "{notes:?}");
+    let own = read(&out).weights;
+    assert_eq!(own.updates[0].module, "down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_q");
+    let back = dir.path().join("back.safetensors");
+    own.write(&AdapterExport { profile: AdapterProfile::Kohya, ..export }, &back).unwrap();
+    let unet = weights.updates.iter().filter(|update| update.module.starts_with("unet.")).cloned().collect();
+    assert_same_updates(&adapter(unet), &read(&back).weights);
     let kohya = read_tensors(&dir.path().join("kohya.safetensors")).unwrap();
     let conv = "lora_unet_up_blocks_1_resnets_0_conv1";
     assert_eq!(kohya.tensors[&format!("{conv}.alpha")], (vec![], vec![4.5]));

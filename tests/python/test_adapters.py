@@ -1,4 +1,4 @@
-"""Adapters that Weft wrote load in PEFT with no missing and no unexpected key and compute the same, and llama.cpp's reader reads them.
+"""Adapters that Weft wrote load in PEFT and diffusers with no missing and no unexpected key and compute the same; llama.cpp's reader reads them.
 
     pip install -r tests/python/requirements-adapters.txt
     cargo build --release -p weft-cli
@@ -18,9 +18,15 @@ try:
     import gguf
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
+    from peft.utils import get_peft_model_state_dict
     from transformers import LlamaConfig, LlamaForCausalLM
 except ImportError:
     torch = None
+try:
+    import diffusers
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin
+except ImportError:
+    diffusers = None
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WEFT = pathlib.Path(os.environ.get("WEFT", ROOT / "target/release/weft"))
@@ -44,7 +50,7 @@ class Adapters(unittest.TestCase):
         torch.manual_seed(0)
         config = LlamaConfig(
             hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=HEADS, num_key_value_heads=KV_HEADS,
-            vocab_size=32, tie_word_embeddings=False,
+            vocab_size=32, tie_word_embeddings=False, initializer_range=0.2,
         )
         LlamaForCausalLM(config).save_pretrained(self.base)
         self.tokens = torch.arange(12)[None]
@@ -58,7 +64,7 @@ class Adapters(unittest.TestCase):
         model = get_peft_model(self.load_base(), LoraConfig(**settings))
         with torch.no_grad():
             for key, value in model.named_parameters():
-                if "lora_B" in key or "lora_embedding" in key:
+                if any(part in key for part in ["lora_B", "lora_embedding", "modules_to_save"]):
                     value.normal_(std=0.3)
                 if "magnitude" in key:
                     value.mul_(torch.linspace(0.5, 1.5, value.numel()).reshape(value.shape))
@@ -78,7 +84,7 @@ class Adapters(unittest.TestCase):
         self.assertEqual(list(result.unexpected_keys), [])
         loaded = PeftModel.from_pretrained(self.load_base(), folder).eval()
         torch.testing.assert_close(self.logits(loaded), expected, rtol=1e-4, atol=1e-5)
-        self.assertGreater((expected - self.logits(self.load_base())).abs().max(), 1e-2)
+        self.assertGreater((expected - self.logits(self.load_base())).abs().max(), 0.1)
 
     def test_portable_folders_load_whole_and_compute_the_same(self):
         forms = {
@@ -134,7 +140,7 @@ class Adapters(unittest.TestCase):
         self.assertIn("does not choose modules that the file has", found.stdout)
         self.assertIn("chooses modules that the file has no factors for", found.stdout)
         loaded = PeftModel.from_pretrained(self.load_base(), folder).eval()
-        self.assertGreater((self.logits(loaded) - expected).abs().max(), 1e-2)
+        self.assertGreater((self.logits(loaded) - expected).abs().max(), 0.1)
         fixed = weft("lint", folder, "--for", "peft", "--base", self.base, "--fix", "-o", self.folder / "fixed")
         self.assertIn("fixed: ", fixed.stdout)
         self.same(self.folder / "fixed", expected)
@@ -155,7 +161,7 @@ class Adapters(unittest.TestCase):
         seen = set()
         for key in plain:
             delta = merged[key] - plain[key]
-            name = names.get_name(key, try_suffixes=(".weight",)) + ".weight"
+            name = names.get_name(key, try_suffixes=(".weight",))
             if delta.abs().max() == 0:
                 self.assertNotIn(name + ".lora_a", tensors)
                 continue
@@ -173,6 +179,63 @@ class Adapters(unittest.TestCase):
             torch.testing.assert_close(got, delta, rtol=1e-4, atol=1e-5)
         self.assertEqual(seen, set(tensors))
         self.assertEqual(len(seen), 14)
+
+
+@unittest.skipIf(torch is None or diffusers is None, "needs tests/python/requirements-adapters.txt")
+class Pipelines(unittest.TestCase):
+    """A denoiser of Stable Diffusion's kind: diffusers loads what Weft wrote, under its own names and under kohya's."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        unet = self.unet()
+        targets = ["to_q", "to_out.0", "conv1", "proj_in", "ff.net.0.proj"]
+        unet.add_adapter(LoraConfig(r=4, lora_alpha=6, target_modules=targets, rank_pattern={"to_q": 2}))
+        for name, value in unet.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(value, std=0.2)
+        settings = {key: value for key, value in unet.peft_config["default"].to_dict().items() if key != "target_modules"}
+        diffusers.StableDiffusionPipeline.save_lora_weights(
+            self.folder / "in", unet_lora_layers=get_peft_model_state_dict(unet), unet_lora_adapter_metadata={**settings, "target_modules": targets},
+        )
+        self.expected = self.run_unet(unet)
+
+    def unet(self):
+        torch.manual_seed(0)
+        return diffusers.UNet2DConditionModel(
+            sample_size=8, layers_per_block=1, block_out_channels=(32, 64), norm_num_groups=8, cross_attention_dim=16, attention_head_dim=8,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        ).eval()
+
+    def run_unet(self, unet):
+        torch.manual_seed(2)
+        with torch.no_grad():
+            return unet(torch.randn(1, 4, 8, 8), 7, torch.randn(1, 5, 16)).sample
+
+    def check(self, file):
+        unet = self.unet()
+        state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(str(file))
+        before = set(state)
+        self.assertTrue(all(key.startswith("unet.") for key in before), before)
+        StableDiffusionLoraLoaderMixin.load_lora_into_unet(state, network_alphas=alphas, unet=unet)
+        # diffusers has older names for kohya's tensors: each of them is one of the loaded adapter's.
+        self.assertEqual(len(get_peft_model_state_dict(unet, adapter_name="default_0")), sum(key.endswith(".weight") for key in before))
+        torch.testing.assert_close(self.run_unet(unet), self.expected, rtol=1e-4, atol=1e-5)
+        self.assertGreater((self.expected - self.run_unet(self.unet())).abs().max(), 1e-2)
+
+    def test_diffusers_loads_its_own_names_and_kohyas(self):
+        weft("convert", self.folder / "in", "-o", self.folder / "out", "--profile", "diffusers")
+        self.check(self.folder / "out/pytorch_lora_weights.safetensors")
+        weft("convert", self.folder / "in", "-o", self.folder / "kohya.safetensors", "--profile", "kohya")
+        self.check(self.folder / "kohya.safetensors")
+        weft("convert", self.folder / "kohya.safetensors", "-o", self.folder / "back", "--profile", "diffusers")
+        self.check(self.folder / "back/pytorch_lora_weights.safetensors")
+
+    def test_a_folder_of_peft_is_the_denoisers(self):
+        weft("convert", self.folder / "in", "-o", self.folder / "peft")
+        loaded = PeftModel.from_pretrained(self.unet(), self.folder / "peft").eval()
+        torch.testing.assert_close(self.run_unet(loaded), self.expected, rtol=1e-4, atol=1e-5)
 
 
 if __name__ == "__main__":

@@ -332,7 +332,10 @@ impl Error {
             Self::NotDeployed { path, .. } => {
                 Some(format!("`weft adapter lint {} --for vllm --fix -o DIR` says more and writes a folder that is loaded", path.display()))
             }
-            Self::NoFix { path } => Some(format!("`weft adapter lint {}` says what is wrong", path.display())),
+            Self::NoFix { path } => Some(format!(
+                "with `--base DIR`, magnitudes (DoRA) may be mended; `weft adapter lint {}` says what is wrong",
+                path.display()
+            )),
             Self::Zoo(weft_zoo::Error::Adapter { fault, .. }) => adapter_hint(fault),
             Self::FunctionChanged { .. } => Some("this is a defect: please report it with the checkpoint".to_owned()),
             _ => None,

@@ -87,6 +87,9 @@ pub(crate) struct Deploy {
     /// Take the place of an adapter of the same name.
     #[arg(long)]
     pub(crate) replace: bool,
+    /// A prompt that the adapter must answer, with one token.
+    #[arg(long, value_name = "PROMPT")]
+    pub(crate) ask: Option<String>,
     /// Call a server on another machine, unencrypted.
     #[arg(long)]
     pub(crate) allow_remote: bool,

@@ -46,6 +46,7 @@ pub(super) fn dispatch(command: args::adapter::Adapter) -> anyhow::Result<Answer
                 to: Engine::parse(&arguments.to),
                 name: arguments.name,
                 replace: arguments.replace,
+                ask: arguments.ask,
                 allow_remote: arguments.allow_remote,
                 timeout_secs: arguments.timeout,
                 api_key: std::env::var(API_KEY).ok().filter(|key| !key.is_empty()),

@@ -130,7 +130,7 @@ impl BaseModel {
             return Err(AdapterFault::OtherBase { got: got.to_owned(), expected: self.name.clone() });
         }
         let adapter_of = adapter.base.as_ref().map_or_else(String::new, |base| format!(" of `{base}`"));
-        let Some(first) = adapter.updates.first() else { return Ok(Prefix::None) };
+        let Some(first) = adapter.updates.first() else { return self.check_whole(adapter, Prefix::None, &adapter_of) };
         let prefix = self.prefix(&first.module).ok_or_else(|| AdapterFault::NoModule {
             module: first.module.clone(),
             base: self.name.clone(),
@@ -144,6 +144,20 @@ impl BaseModel {
             let got = stored_shape(update, adapter.fan_in_fan_out);
             if *shape != got {
                 return Err(AdapterFault::BaseShape { module, got, expected: shape.clone(), base, adapter_of });
+            }
+        }
+        self.check_whole(adapter, prefix, &adapter_of)
+    }
+
+    /// Whole tensors have the base's shape where the base has them; a head may be new.
+    fn check_whole(&self, adapter: &AdapterWeights, prefix: Prefix, adapter_of: &str) -> Result<Prefix, AdapterFault> {
+        for tensor in &adapter.whole {
+            let module = tensor.module();
+            let Some(expected) = module.and_then(|m| self.modules.get(&prefix.apply(m)?)) else { continue };
+            if *expected != tensor.shape {
+                let (module, got) = (tensor.name.clone(), tensor.shape.clone());
+                let (expected, base) = (expected.clone(), self.name.clone());
+                return Err(AdapterFault::BaseShape { module, got, expected, base, adapter_of: adapter_of.to_owned() });
             }
         }
         Ok(prefix)

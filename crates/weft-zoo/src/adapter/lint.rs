@@ -12,7 +12,7 @@
 use super::base::BaseModel;
 use super::read::{AdapterFile, AdapterNaming, PEFT_CONFIG};
 use super::write::AdapterProfile;
-use super::{AdapterFault, AdapterUpdate, parts};
+use super::{AdapterFault, AdapterUpdate, WholeTensor, parts};
 use crate::source::AdapterKind;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
@@ -222,8 +222,9 @@ impl Subject<'_> {
                 let empty: Vec<&str> =
                     names.iter().map(String::as_str).filter(|name| chosen(name, &targets) && !own.contains(name)).collect();
                 if let Some(names) = list(&empty) {
-                    let what =
-                        format!("`target_modules` chooses modules that the file has no factors for; PEFT keeps them zero: {names}");
+                    let what = format!(
+                        "`target_modules` chooses modules that the file has no factors for; PEFT keeps them zero, and warns in newer versions: {names}"
+                    );
                     self.find(Severity::Silent, "target-modules", what, self.portable());
                 }
             }
@@ -240,6 +241,9 @@ impl Subject<'_> {
             ["r", "lora_alpha", "target_modules"].into_iter().filter(|key| !settings.contains_key(*key)).collect();
         if let Some(names) = list(&missing) {
             self.find(Severity::Refused, "settings", format!("required settings are missing: {names}"), self.portable());
+        }
+        if let Some(bias) = settings.get("bias").and_then(Value::as_str).filter(|bias| *bias != "none") {
+            self.find(Severity::Refused, "bias", format!("`bias` is `{bias}` and must be `none`"), None);
         }
         self.more_than_factors(
             "vLLM does not support DoRA",
@@ -335,7 +339,9 @@ impl Subject<'_> {
         if let Some(names) = self.modules(|u| u.b_bias.is_some()) {
             self.find(severity, "lora-bias", format!("biases of the second factor are not read: {names}"), None);
         }
-        let tensors: Vec<&str> = self.file.weights.whole.iter().map(|tensor| tensor.name.as_str()).collect();
+        // vLLM and the converter pass over `….base_layer.weight`.
+        let kept = |tensor: &&WholeTensor| self.runtime == Runtime::Kohya || !tensor.is_base_layer();
+        let tensors: Vec<&str> = self.file.weights.whole.iter().filter(kept).map(|tensor| tensor.name.as_str()).collect();
         let norm = |name: &&str| self.runtime == Runtime::LlamaCpp && (name.contains("_layernorm") || name.contains(".norm"));
         let tensors: Vec<&str> = tensors.into_iter().filter(|name| !norm(name)).collect();
         if let Some(names) = list(&tensors) {
@@ -347,7 +353,7 @@ impl Subject<'_> {
     fn scaling(&mut self, of: f64, theirs: impl Fn(&AdapterUpdate, f64) -> f64, why: &str) {
         let differs = |u: &AdapterUpdate| (theirs(u, of) - u.scaling).abs() > 1e-6 * u.scaling.abs();
         let Some(first) = self.updates().iter().find(|u| differs(u)) else { return };
-        let example = format!("`{}` gets {} for {}", first.module, theirs(first, of), first.scaling);
+        let example = format!("`{}` gets {:.4} for {:.4}", first.module, theirs(first, of), first.scaling);
         let number = self.updates().iter().filter(|u| differs(u)).count();
         let what = format!("{why}: {number} of {} modules get another scaling, such as {example}", self.updates().len());
         self.find(Severity::Silent, "scaling", what, self.portable());

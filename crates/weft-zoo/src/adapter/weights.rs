@@ -58,6 +58,20 @@ pub struct WholeTensor {
     pub values: Vec<f32>,
 }
 
+impl WholeTensor {
+    /// Whether it is the base's own weight of an updated module, which PEFT saves beside updates of embeddings.
+    #[must_use]
+    pub fn is_base_layer(&self) -> bool {
+        self.name.ends_with(".base_layer.weight")
+    }
+
+    /// The module that it is the weight of, if it is one.
+    pub(super) fn module(&self) -> Option<&str> {
+        let module = self.name.strip_suffix(".weight")?;
+        Some(module.strip_suffix(".base_layer").unwrap_or(module))
+    }
+}
+
 impl AdapterUpdate {
     /// A linear map's update.
     #[must_use]

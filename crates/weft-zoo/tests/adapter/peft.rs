@@ -104,6 +104,26 @@ fn embeddings_biases_and_magnitudes_stay() {
     assert!(error.contains("module `h.q` has a bias"), "{error}");
 }
 
+/// PEFT saves the base's own embedding beside its update: that is no module trained whole.
+#[test]
+fn a_base_layer_stays_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let embedding = AdapterUpdate { kind: AdapterKind::Embedding, ..linear("wte", [5, 2, 7], 1.0) };
+    let whole = vec![WholeTensor { name: "wte.base_layer.weight".to_owned(), shape: vec![7, 5], values: vec![1.0; 35] }];
+    let weights = AdapterWeights { whole, ..adapter(vec![embedding]) };
+    for profile in [AdapterProfile::Peft, AdapterProfile::Portable] {
+        let out = dir.path().join(profile.name());
+        write(&weights, profile, Some(&base(&[("wte", [7, 5])])), &out).unwrap();
+        assert_eq!(config(&out)["modules_to_save"], Value::Null);
+        assert_same_updates(&weights, &read(&out).weights);
+    }
+    let other = AdapterWeights { base: None, ..weights.clone() };
+    let other = AdapterWeights { whole: vec![WholeTensor { shape: vec![5, 7], ..weights.whole[0].clone() }], ..other };
+    let error =
+        write(&other, AdapterProfile::Portable, Some(&base(&[("wte", [7, 5])])), &dir.path().join("x")).unwrap_err().to_string();
+    assert!(error.contains("`wte.base_layer.weight` has shape [5, 7] in the adapter and [7, 5] in the base `org/base`"), "{error}");
+}
+
 fn base(modules: &[(&str, [usize; 2])]) -> BaseModel {
     BaseModel::of_modules(
         "org/base",

@@ -61,7 +61,14 @@ fn an_adapter_is_shown() {
     std::fs::write(folder.join("README.md"), "---\nlicense: apache-2.0\n---\n").expect("the folder can be written");
     let (code, out, err) = outcome(&["adapter", "show", text(&folder)]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    insta::assert_snapshot!(out.replace(text(dir.path()), "DIR"), @"");
+    insta::assert_snapshot!(out.replace(text(dir.path()), "DIR"), @r"
+    DIR/tone: 2 updates of `org/base`, names of peft
+    28 values, ranks: 2 (2 modules); licence: apache-2.0
+
+    module                           kind    shape  rank  scaling  norm
+    model.layers.0.self_attn.q_proj  linear  4 × 3     2        2  259.3530
+    model.layers.0.self_attn.v_proj  linear  4 × 3     2        2  259.3530
+    ");
     let (_, out, _) = outcome(&["adapter", "show", text(&folder), "--format", "json"]);
     let value: Value = serde_json::from_str(&out).expect("stdout holds one JSON value");
     assert_eq!(
@@ -111,7 +118,13 @@ fn faults_are_named_and_mended() {
     adapter(&folder, &json!({ "use_rslora": true, "alpha_pattern": { "v_proj": 1 } }));
     let (code, human, err) = outcome(&["adapter", "lint", text(&folder)]);
     assert_eq!((code, err.as_str()), (Some(1), ""));
-    insta::assert_snapshot!(human, @"");
+    insta::assert_snapshot!(human, @r"
+    peft: depends: settings that PEFT 0.3 did not know, which older versions refuse: `alpha_pattern`, `use_rslora` (settings) [fix: portable]
+    vllm: silent: `lora_alpha` and `r` alone are read: 1 of 2 modules get another scaling, such as `model.layers.0.self_attn.v_proj` gets 2.8284 for 0.7071 (scaling) [fix: portable]
+    llama.cpp: silent: `lora_alpha` alone is read, and divided by each rank: 2 of 2 modules get another scaling, such as `model.layers.0.self_attn.q_proj` gets 2.0000 for 2.8284 (scaling) [fix: portable]
+
+    `--fix -o DIR` writes an adapter without what can be mended
+    ");
     let (code, human, err) = outcome(&["adapter", "lint", text(&folder), "--fix", "-o", text(&out)]);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{human}");
     assert!(human.contains("fixed: ") && human.contains("portable, 2 modules"), "{human}");
@@ -148,7 +161,7 @@ fn runtimes_differ() {
     assert_eq!(rules("peft-rslora", "vllm"), ["silent scaling", "depends rank-pattern"]);
     assert_eq!(rules("peft-dora", "vllm"), ["refused dora"]);
     let (code, _, err) = outcome(&["adapter", "lint", text(&golden("peft-dora")), "--fix", "-o", "x"]);
-    assert!(code == Some(1) && err.contains("has magnitudes (DoRA)") && err.contains("hint: with `--base DIR`"), "{err}");
+    assert!(code == Some(1) && err.contains("can be mended exactly") && err.contains("hint: with `--base DIR`"), "{err}");
     let (code, _, err) = outcome(&["adapter", "lint", text(&golden("peft-lora")), "--for", "onnx"]);
     assert!(code == Some(2) && err.contains("possible values: peft, vllm, llama.cpp, kohya"), "{err}");
 }

@@ -55,7 +55,8 @@ pub(super) fn write(adapter: AdapterWeights, export: &AdapterExport<'_>, out: &P
     let layout = Layout::of(base).map_err(fail)?;
     let (alpha, adapter) = one_alpha(adapter);
     let mut tensors = Vec::with_capacity(2 * adapter.updates.len());
-    if let Some(tensor) = adapter.whole.first() {
+    // The converter passes over a base's own weights as well.
+    if let Some(tensor) = adapter.whole.iter().find(|tensor| !tensor.is_base_layer()) {
         return Err(fail(AdapterFault::NotHeld {
             what: format!("the adapter replaces `{}` as a whole", tensor.name),
             target: TARGET,

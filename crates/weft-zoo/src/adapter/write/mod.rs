@@ -147,7 +147,10 @@ impl AdapterWeights {
         }
         notes.push(format!("the modules are those of `{part}`, without this name in front"));
         if self.updates.len() < before {
-            notes.push(format!("{} of {before} modules belong to other parts and are not in this folder", before - self.updates.len()));
+            notes.push(format!(
+                "{} of {before} modules belong to other parts and are not in this folder",
+                before - self.updates.len()
+            ));
         }
         Ok(self)
     }

@@ -132,7 +132,8 @@ fn config(adapter: &AdapterWeights, form: PeftForm, targets: &[String]) -> Resul
     let (rank, alpha) = common(adapter);
     // Modules of which only a bias is there come from `bias = "all"`; others were saved whole.
     let mut saved: BTreeMap<String, bool> = BTreeMap::new();
-    for tensor in &adapter.whole {
+    // A base's own weight is no module that was trained whole.
+    for tensor in adapter.whole.iter().filter(|tensor| !tensor.is_base_layer()) {
         let (stem, leaf) = tensor.name.rsplit_once('.').unwrap_or((tensor.name.as_str(), ""));
         *saved.entry(stem.to_owned()).or_insert(true) &= leaf == "bias";
     }

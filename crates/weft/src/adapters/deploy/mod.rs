@@ -5,6 +5,7 @@
 //! | vLLM | `POST /v1/load_lora_adapter` `{lora_name, lora_path}` | `POST /v1/unload_lora_adapter` `{lora_name}` | `GET /v1/models` |
 //! | `SGLang` | `POST /load_lora_adapter` `{lora_name, lora_path}` | `POST /unload_lora_adapter` `{lora_name}` | the answer's `loaded_adapters` |
 //!
+//! Both take prompts alike: where one is given, `POST /v1/completions` `{model, prompt, max_tokens: 1}` must be answered.
 //! A folder is vLLM's for its resolver: an adapter in it is loaded when a request names it. The path that an engine gets
 //! is this machine's, so the server must see the same files. A call that fails is undone by the one that unloads, and
 //! the error says what is left behind.
@@ -60,6 +61,8 @@ pub struct Deploy {
     pub name: Option<String>,
     /// Takes the place of an adapter of the same name.
     pub replace: bool,
+    /// A prompt that the adapter must answer with a token.
+    pub ask: Option<String>,
     /// Whether a server on another machine may be called.
     pub allow_remote: bool,
     /// How long an answer may take, in seconds.
@@ -175,6 +178,7 @@ struct Session<'a> {
     calls: &'a Calls,
     name: String,
     replace: bool,
+    ask: Option<String>,
     done: Vec<ExchangeView>,
 }
 
@@ -182,7 +186,7 @@ impl<'a> Session<'a> {
     fn new(deploy: &Deploy, url: &str, calls: &'a Calls, name: String) -> Result<Self> {
         let timeout = Duration::from_secs(deploy.timeout_secs.max(1));
         let client = Client::new(url, timeout, deploy.allow_remote, deploy.api_key.clone())?;
-        Ok(Self { client, calls, name, replace: deploy.replace, done: Vec::new() })
+        Ok(Self { client, calls, name, replace: deploy.replace, ask: deploy.ask.clone(), done: Vec::new() })
     }
 
     fn run(mut self, folder: &Path) -> Result<DeployView> {
@@ -224,6 +228,10 @@ impl<'a> Session<'a> {
             };
             return Err(self.fail(&reason, &undone));
         }
+        if let Some(prompt) = self.ask.clone() {
+            let said = self.completion(&prompt)?;
+            notes.push(format!("asked `{prompt}`, it goes on with `{said}`"));
+        }
         if !found {
             notes.push("the server's list of models does not have it; its answer to the load does".to_owned());
         }
@@ -248,6 +256,25 @@ impl<'a> Session<'a> {
         let data = json.as_ref().and_then(|json| json["data"].as_array());
         let Some(data) = data else { return Err(self.fail(&format!("its answer to `GET {path}` is no list of models"), NOTHING)) };
         Ok(data.iter().filter_map(|model| model["id"].as_str().map(ToOwned::to_owned)).collect())
+    }
+
+    /// What the adapter says to a prompt, one token; it is unloaded if it says nothing.
+    fn completion(&mut self, prompt: &str) -> Result<String> {
+        let path = "/v1/completions";
+        let body = serde_json::json!({ "model": self.name, "prompt": prompt, "max_tokens": 1 });
+        let reason = match self.client.post(path, &body) {
+            Ok(reply) => {
+                let reply = self.note("POST", path, reply);
+                let text = reply.json().and_then(|json| Some(json["choices"][0]["text"].as_str()?.to_owned()));
+                match text.filter(|_| reply.is_success()) {
+                    Some(text) => return Ok(text),
+                    None => format!("it does not answer a prompt: {}", reply.described()),
+                }
+            }
+            Err(reason) => format!("`POST {path}` got no answer: {reason}"),
+        };
+        let undone = self.undo();
+        Err(self.fail(&reason, &undone))
     }
 
     fn post(&mut self, path: &'static str, body: &serde_json::Value, left: &str) -> Result<Reply> {

@@ -30,6 +30,13 @@ def copy(target, *names):
 def safetensors():
     copy("safetensors", "quantized.safetensors", "peft-lora/adapter_model.safetensors")
     header = json.dumps({"module.a": {"dtype": "F64", "shape": [], "data_offsets": [0, 8]}}).encode()
+    kohya, at = {}, 0
+    for name, shape in [("alpha", []), ("lora_down.weight", [1, 2]), ("lora_up.weight", [2, 1])]:
+        end = at + 4 * (2 if shape else 1)
+        kohya[f"lora_unet_proj_in.{name}"] = {"dtype": "F32", "shape": shape, "data_offsets": [at, end]}
+        at = end
+    header_of_kohya = json.dumps(kohya).encode()
+    seed("safetensors", "kohya", struct.pack("<Q", len(header_of_kohya)) + header_of_kohya + struct.pack("<5f", 1, 2, 3, 4, 5))
     seed("safetensors", "scalar", struct.pack("<Q", len(header)) + header + bytes(8))
 
 

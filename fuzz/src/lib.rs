@@ -1,7 +1,7 @@
 //! What every fuzz target does with its bytes, and what the test that replays the corpora does with each file.
 //!
 //! The bytes become a file of the name that the format bears, in a folder with the other files that it needs; the file
-//! is opened, and every tensor of it is read. Those of an ONNX model are read as they are, as a graph with its weights.
+//! is opened, and every tensor of it is read; safetensors and PEFT's settings are read as adapters as well. Those of an ONNX model are read as they are, as a graph with its weights.
 //! Any outcome is right but a panic, a crash, or memory without bound.
 
 use std::path::{Path, PathBuf};
@@ -35,7 +35,11 @@ pub fn run(target: &str, folder: &Path, bytes: &[u8]) {
     }
     let path = folder.join(name);
     std::fs::write(&path, bytes).expect("a folder that can be written to");
-    exercise(if target == "peft" { folder } else { &path });
+    let path = if target == "peft" { folder } else { path.as_path() };
+    exercise(path);
+    if target == "peft" || target == "safetensors" {
+        exercise_adapter(path);
+    }
 }
 
 /// A folder of this process alone.
@@ -74,6 +78,14 @@ fn prepare(target: &str, folder: &Path) {
         }
         _ => {}
     }
+}
+
+/// As an adapter, by PEFT's, diffusers' or kohya's names.
+fn exercise_adapter(path: &Path) {
+    use weft_zoo::adapter::{AdapterWeights, LintOptions, Runtime, lint};
+    let Ok(file) = AdapterWeights::read(path, None) else { return };
+    let _ = lint(&file, &Runtime::ALL, &LintOptions::default());
+    let _ = (file.weights.clone().portable(), file.weights.to_lora());
 }
 
 fn exercise(path: &Path) {

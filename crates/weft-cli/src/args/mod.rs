@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod adapter;
 pub(crate) mod arch;
 pub(crate) mod zoo;
 
@@ -41,6 +42,9 @@ pub(crate) enum Command {
     /// Show architectures, and tell which one a file has.
     #[command(subcommand)]
     Arch(arch::Arch),
+    /// Look into low-rank adapters, convert them, and bring them onto a server.
+    #[command(subcommand)]
+    Adapter(adapter::Adapter),
     /// Make and look after zoos of checkpoints.
     #[command(subcommand)]
     Zoo(zoo::Zoo),

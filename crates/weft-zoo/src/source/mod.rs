@@ -28,6 +28,7 @@ pub use fault::SourceFault;
 pub(crate) use hash::sha256_of_digests;
 pub use hash::sha256_of_file;
 pub use names::{NormalizedNames, normalized_names};
+pub(crate) use peft::Config as PeftConfig;
 pub use peft::{Adapter, AdapterKind, AdapterModule};
 pub use scale::Scale;
 

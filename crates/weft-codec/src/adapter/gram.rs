@@ -38,6 +38,21 @@ impl Grams {
         Ok(Self { num_adapters: adapters.num_adapters(), modules: adapters.modules().to_vec(), products })
     }
 
+    /// Products that were computed before, `[n, n]` a module.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if they are not `n²` for each module.
+    pub fn from_products(num_adapters: usize, modules: Vec<Module>, products: Vec<Vec<f64>>) -> Result<Self> {
+        let row = num_adapters * num_adapters;
+        match products.iter().find(|own| own.len() != row) {
+            Some(own) => Err(Error::Length { what: "inner products", row, got: own.len() }),
+            None if products.len() != modules.len() => {
+                Err(Error::Length { what: "modules", row: modules.len(), got: products.len() })
+            }
+            None => Ok(Self { num_adapters, modules, products }),
+        }
+    }
+
     /// The number of adapters, `n`.
     #[must_use]
     pub fn num_adapters(&self) -> usize {

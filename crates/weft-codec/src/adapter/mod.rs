@@ -22,6 +22,7 @@
 //! Shape letters: `n` adapters, `m` modules, `o` and `i` outputs and inputs of a module, `r` a rank, `R` the sum of the ranks of a
 //! module's updates, `k` the length of a code.
 
+mod angles;
 pub mod canonical;
 mod combine;
 mod dense;
@@ -31,6 +32,7 @@ mod pca;
 mod set;
 mod stack;
 
+pub use angles::principal_cosines;
 pub use combine::{Combined, Lost, combine};
 pub use gram::{CrossGrams, Grams};
 pub use pca::{AdapterPca, Per};

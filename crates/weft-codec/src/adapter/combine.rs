@@ -64,19 +64,16 @@ pub fn combine<A: Adapters + ?Sized>(
     for (at, module) in adapters.modules().iter().enumerate() {
         let sides = [module.fan_out, module.fan_in];
         let factors = (0..n).map(|i| read(adapters, i, at)).collect::<Result<Vec<_>, _>>()?;
+        let mut update = Update::stacked(sides, factors.iter().map(|own| (1.0, own)));
+        let scalings: Vec<(usize, f64)> = factors.iter().map(|own| (own.rank, own.scaling)).collect();
+        drop(factors);
         for (c, (made, lost)) in made.iter_mut().zip(&mut lost).enumerate() {
             let weights = weights(c, at);
-            if weights.len() != n {
-                return Err(
-                    Error::NumAdapters { what: "a combination", needed: "a weight for each of its", got: weights.len() }.into()
-                );
-            }
-            if let Some(bad) = weights.iter().find(|w| !w.is_finite()) {
-                return Err(Error::Setting { setting: "weight", expected: "finite", got: bad.to_string() }.into());
-            }
+            check_weights(&weights, n)?;
             let floor = NEGLIGIBLE * weights.iter().fold(0.0, |most: f64, w| most.max(w.abs()));
-            let terms = weights.iter().copied().zip(&factors).filter(|(w, _)| w.abs() > floor);
-            let update = Update::stacked(sides, terms);
+            let kept = |weight: f64| if weight.abs() > floor { weight } else { 0.0 };
+            let of_ranks = weights.iter().zip(&scalings);
+            update.reweighted(of_ranks.flat_map(|(&w, &(rank, scaling))| std::iter::repeat_n(kept(w) * scaling, rank)));
             let energy = grams.map(|grams| quadratic(&weights, grams.module(at)));
             let leading = update.leading(rank, energy)?;
             lost.add(leading.energy, leading.lost());
@@ -95,6 +92,16 @@ pub(super) fn check(rank: usize, scaling: f64) -> Result<()> {
         return Err(Error::Setting { setting: "scaling", expected: "finite and not 0", got: scaling.to_string() });
     }
     Ok(())
+}
+
+fn check_weights(weights: &[f64], n: usize) -> Result<()> {
+    if weights.len() != n {
+        return Err(Error::NumAdapters { what: "a combination", needed: "a weight for each of its", got: weights.len() });
+    }
+    match weights.iter().find(|w| !w.is_finite()) {
+        None => Ok(()),
+        Some(bad) => Err(Error::Setting { setting: "weight", expected: "finite", got: bad.to_string() }),
+    }
 }
 
 /// `cᵀ·G·c`, not below 0.

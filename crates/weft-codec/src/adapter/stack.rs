@@ -25,8 +25,8 @@ const MAX_ITERATIONS: usize = 30;
 
 /// A matrix `[o, i]` of which products are taken.
 pub(super) enum Update {
-    /// `b·aᵀ` with `b` `[o, R]` and `a` `[i, R]`.
-    Stacked { b: Mat<f64>, a: Mat<f64> },
+    /// `b·diag(weights)·aᵀ` with `b` `[o, R]` and `a` `[i, R]`.
+    Stacked { b: Mat<f64>, a: Mat<f64>, weights: Vec<f64> },
     /// A matrix that was formed.
     Formed(Mat<f64>),
 }
@@ -43,23 +43,28 @@ pub(super) struct Leading {
 }
 
 impl Update {
-    /// Stacks weighted factors; those of weight 0 are left out.
+    /// Stacks factors, each with a weight.
     pub(super) fn stacked<'a>([fan_out, fan_in]: [usize; 2], terms: impl Iterator<Item = (f64, &'a Factors)> + Clone) -> Self {
-        let terms = terms.filter(|(weight, factors)| weight * factors.scaling != 0.0);
         let ranks = terms.clone().map(|(_, factors)| factors.rank).sum();
-        let (mut b, mut a) = (Mat::zeros(fan_out, ranks), Mat::zeros(fan_in, ranks));
-        let mut start = 0;
+        let (mut b, mut a, mut weights) = (Mat::zeros(fan_out, ranks), Mat::zeros(fan_in, ranks), Vec::with_capacity(ranks));
         for (weight, factors) in terms {
-            let (r, scale) = (factors.rank, weight * factors.scaling);
-            for p in 0..r {
-                let column = b.col_as_slice_mut(start + p).iter_mut();
-                column.zip(factors.b.iter().skip(p).step_by(r)).for_each(|(x, &w)| *x = scale * f64::from(w));
+            for p in 0..factors.rank {
+                let at = weights.len();
+                let column = factors.b.iter().skip(p).step_by(factors.rank);
+                b.col_as_slice_mut(at).iter_mut().zip(column).for_each(|(x, &w)| *x = f64::from(w));
                 let row = &factors.a[p * fan_in..(p + 1) * fan_in];
-                a.col_as_slice_mut(start + p).iter_mut().zip(row).for_each(|(x, &w)| *x = f64::from(w));
+                a.col_as_slice_mut(at).iter_mut().zip(row).for_each(|(x, &w)| *x = f64::from(w));
+                weights.push(weight * factors.scaling);
             }
-            start += r;
         }
-        Self::Stacked { b, a }
+        Self::Stacked { b, a, weights }
+    }
+
+    /// The same factors with other weights, one a rank.
+    pub(super) fn reweighted(&mut self, new: impl Iterator<Item = f64>) {
+        if let Self::Stacked { weights, .. } = self {
+            weights.iter_mut().zip(new).for_each(|(weight, new)| *weight = new);
+        }
     }
 
     /// The singular triples of largest value, `rank` of them or all that there are.
@@ -67,7 +72,9 @@ impl Update {
     /// `energy` is that of the update, where it is known; it is computed where a truncation needs it.
     pub(super) fn leading(&self, rank: usize, energy_known: Option<f64>) -> Result<Leading> {
         match self {
-            Self::Stacked { b, a } if b.ncols() <= EXACT_RANKS.max(rank + OVERSAMPLING) => exact(b, a, rank),
+            Self::Stacked { b, a, weights } if counted(weights) <= EXACT_RANKS.max(rank + OVERSAMPLING) => {
+                exact((b, a), weights, rank)
+            }
             Self::Formed(matrix) if matrix.nrows().min(matrix.ncols()) <= EXACT_RANKS.max(rank + OVERSAMPLING) => {
                 let all = svd(matrix.as_ref())?;
                 Ok(first(all.u.as_ref(), &all.values, all.v.as_ref(), rank))
@@ -78,9 +85,10 @@ impl Update {
 
     fn energy(&self) -> f64 {
         match self {
-            Self::Stacked { b, a } => {
+            Self::Stacked { b, a, weights } => {
                 let (b, a) = (multiply(b.transpose(), b.as_ref()), multiply(a.transpose(), a.as_ref()));
-                b.col_iter().zip(a.col_iter()).map(|(b, a)| b.iter().zip(a.iter()).map(|(b, a)| b * a).sum::<f64>()).sum()
+                let row = |q: usize| -> f64 { weights.iter().enumerate().map(|(p, weight)| weight * b[(p, q)] * a[(p, q)]).sum() };
+                weights.iter().enumerate().map(|(q, weight)| weight * row(q)).sum()
             }
             Self::Formed(matrix) => energy(matrix.as_ref()),
         }
@@ -89,7 +97,7 @@ impl Update {
     /// The matrix times `x`, `[i, l] → [o, l]`.
     fn times(&self, x: MatRef<'_, f64>) -> Mat<f64> {
         match self {
-            Self::Stacked { b, a } => multiply(b.as_ref(), multiply(a.transpose(), x).as_ref()),
+            Self::Stacked { b, a, weights } => multiply(b.as_ref(), scaled(multiply(a.transpose(), x), weights).as_ref()),
             Self::Formed(matrix) => multiply(matrix.as_ref(), x),
         }
     }
@@ -97,14 +105,14 @@ impl Update {
     /// Its transpose times `y`, `[o, l] → [i, l]`.
     fn transposed_times(&self, y: MatRef<'_, f64>) -> Mat<f64> {
         match self {
-            Self::Stacked { b, a } => multiply(a.as_ref(), multiply(b.transpose(), y).as_ref()),
+            Self::Stacked { b, a, weights } => multiply(a.as_ref(), scaled(multiply(b.transpose(), y), weights).as_ref()),
             Self::Formed(matrix) => multiply(matrix.transpose(), y),
         }
     }
 
     fn shape(&self) -> (usize, usize) {
         match self {
-            Self::Stacked { b, a } => (b.nrows(), a.nrows()),
+            Self::Stacked { b, a, .. } => (b.nrows(), a.nrows()),
             Self::Formed(matrix) => matrix.shape(),
         }
     }
@@ -133,9 +141,25 @@ impl Update {
     }
 }
 
+/// The ranks of a stack that count.
+fn counted(weights: &[f64]) -> usize {
+    weights.iter().filter(|&&weight| weight != 0.0).count()
+}
+
+/// Multiplies each row by its weight.
+fn scaled(mut rows: Mat<f64>, weights: &[f64]) -> Mat<f64> {
+    for column in 0..rows.ncols() {
+        rows.col_as_slice_mut(column).iter_mut().zip(weights).for_each(|(x, weight)| *x *= weight);
+    }
+    rows
+}
+
 /// All singular triples through the core, of which the first ones are kept.
-fn exact(b: &Mat<f64>, a: &Mat<f64>, rank: usize) -> Result<Leading> {
-    let (b, a) = rayon::join(|| Qr::new(b.clone()), || Qr::new(a.clone()));
+fn exact((b, a): (&Mat<f64>, &Mat<f64>), weights: &[f64], rank: usize) -> Result<Leading> {
+    let ranks: Vec<usize> = (0..weights.len()).filter(|&p| weights[p] != 0.0).collect();
+    let left = Mat::from_fn(b.nrows(), ranks.len(), |o, p| weights[ranks[p]] * b[(o, ranks[p])]);
+    let right = Mat::from_fn(a.nrows(), ranks.len(), |i, p| a[(i, ranks[p])]);
+    let (b, a) = rayon::join(|| Qr::new(left), || Qr::new(right));
     let core = svd(multiply(b.upper.as_ref(), a.upper.transpose()).as_ref())?;
     let kept = core.values.len().min(rank);
     let (u, v) = (b.apply(core.u.as_ref().subcols(0, kept)), a.apply(core.v.as_ref().subcols(0, kept)));

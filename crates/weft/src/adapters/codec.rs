@@ -63,6 +63,7 @@ struct AdapterEntry {
 
 /// What a codec keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct CodecView {
     /// The folder.
     pub codec: PathBuf,

@@ -27,6 +27,7 @@ pub struct MergeRequest {
 
 /// What a command wrote.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct WrittenView {
     /// The folder of each adapter.
     pub written: Vec<PathBuf>,

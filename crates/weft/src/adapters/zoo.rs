@@ -382,6 +382,7 @@ fn of_forms(modules: &[Module], own: &[Form], other: &[Form]) -> Option<String> 
 
 /// How the adapters of a zoo lie to each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct GramView {
     /// The base model.
     pub base: Option<String>,

@@ -26,17 +26,23 @@ pub(super) fn update(module: &Module, factors: &[Factors], (rule, weights): (&Ru
     if values > limit {
         return Err(Error::TooLarge { module: module.name.clone(), method: "knots", values, limit });
     }
-    let Update::Stacked { b, .. } = Update::stacked(sides, factors.iter().map(|f| (1.0, f))) else {
-        return Ok(Update::Formed(Mat::zeros(module.fan_out, module.fan_in)));
-    };
-    if b.ncols() == 0 {
-        return Ok(Update::Formed(Mat::zeros(module.fan_out, module.fan_in)));
+    if all == 0 {
+        return Ok(Update::stacked(sides, std::iter::empty()));
+    }
+    let mut b = Mat::zeros(module.fan_out, all);
+    let mut start = 0;
+    for own in factors {
+        for p in 0..own.rank {
+            let column = own.b.iter().skip(p).step_by(own.rank);
+            b.col_as_slice_mut(start + p).iter_mut().zip(column).for_each(|(x, &w)| *x = own.scaling * f64::from(w));
+        }
+        start += own.rank;
     }
     let left = Qr::new(b);
     let (mut core, mut rights) = (Mat::zeros(left.upper.nrows(), left.upper.ncols()), Vec::with_capacity(factors.len()));
     let mut start = 0;
     for own in factors {
-        let rank = if own.scaling == 0.0 { 0 } else { own.rank };
+        let rank = own.rank;
         let a = Qr::new(Mat::from_fn(module.fan_in, rank, |i, p| f64::from(own.a[p * module.fan_in + i])));
         let block = multiply(left.upper.as_ref().subcols(start, rank), a.upper.transpose());
         // Fewer inputs than ranks leave fewer columns.
@@ -56,5 +62,5 @@ pub(super) fn update(module: &Module, factors: &[Factors], (rule, weights): (&Ru
     let space = Module { name: module.name.clone(), fan_out: kept, fan_in: module.fan_in };
     let merged = rule.merge(&space, &rights, weights);
     let scaled = Mat::from_fn(left.upper.nrows(), kept, |p, q| shared.u[(p, q)] * shared.values[q]);
-    Ok(Update::Stacked { b: left.apply(scaled.as_ref()), a: merged.transpose().to_owned() })
+    Ok(Update::Stacked { b: left.apply(scaled.as_ref()), a: merged.transpose().to_owned(), weights: vec![1.0; kept] })
 }

@@ -276,5 +276,5 @@ fn factors_mean(module: &Module, factors: &[Factors], weights: &[f64]) -> Result
     }
     let b = faer::Mat::from_fn(module.fan_out, rank, |o, p| b[o * rank + p]);
     let a = faer::Mat::from_fn(module.fan_in, rank, |i, p| a[p * module.fan_in + i]);
-    Ok(Update::Stacked { b, a })
+    Ok(Update::Stacked { b, a, weights: vec![1.0; rank] })
 }

@@ -57,7 +57,7 @@ fn measure([adapters, width, rank, modules]: [usize; 4]) -> weft_codec::Result<(
     }
     let all = (adapters * rank) as f64;
     let rate = set.modules().len() as f64 * all * all * (2 * width) as f64 / best / 1e9;
-    say(&format!("inner products: {:.2} s, {rate:.1} GFLOP/s in f64", best));
+    say(&format!("inner products: {best:.2} s, {rate:.1} GFLOP/s in f64"));
     say(&format!("the machine's products: {machine:.1} GFLOP/s in f64; {:.0} % of that", 100.0 * rate / machine));
     Ok(())
 }

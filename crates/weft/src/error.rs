@@ -210,12 +210,60 @@ pub enum Error {
         /// The largest that is accepted.
         bound: f64,
     },
+    /// A server did not take an adapter.
+    #[error("`{target}` does not serve the adapter `{name}`: {reason}; left behind: {left}")]
+    Deploy {
+        /// The server's address, or the folder.
+        target: String,
+        /// The adapter's name there.
+        name: String,
+        /// What it said, or that it said nothing.
+        reason: String,
+        /// What is left behind.
+        left: String,
+    },
+    /// An adapter that an engine would not load.
+    #[error("adapter `{}` is not deployed: {reason}", path.display())]
+    NotDeployed {
+        /// The adapter.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// An address that is not called.
+    #[error("`{url}` is not called: {reason}")]
+    Address {
+        /// The address.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing of what was found in an adapter can be mended.
+    #[error("nothing of what is wrong with the adapter `{}` can be mended exactly", path.display())]
+    NoFix {
+        /// The adapter.
+        path: PathBuf,
+    },
     /// The user asked for a stop.
     #[error("interrupted during `{stage}`")]
     Interrupted {
         /// The stage that was running.
         stage: &'static str,
     },
+}
+
+/// What to do about an adapter that is refused.
+fn adapter_hint(fault: &weft_zoo::adapter::AdapterFault) -> Option<String> {
+    use weft_zoo::adapter::AdapterFault;
+    match fault {
+        AdapterFault::OtherBase { got, .. } => {
+            Some(format!("if it is the same model under another name, say so: `--base-name {got}`"))
+        }
+        AdapterFault::NotHeld { what, .. } if what.contains("(DoRA)") => {
+            Some("with `--base DIR`, magnitudes become plain updates where that is exact; `--profile peft` keeps them".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// An amount of memory, rounded up so that it can be set.
@@ -241,6 +289,7 @@ impl Error {
                 weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. } | weft_zoo::Error::NoOriginal { .. },
             ) => Kind::Missing,
             Self::Foreign { .. }
+            | Self::Deploy { .. }
             | Self::Misfit { .. }
             | Self::Zoo(
                 weft_zoo::Error::Occupied { .. }
@@ -295,6 +344,11 @@ impl Error {
             Self::Interrupted { .. } | Self::Zoo(weft_zoo::Error::Interrupted) => {
                 Some("the same command goes on where it stopped".to_owned())
             }
+            Self::NotDeployed { path, .. } => {
+                Some(format!("`weft adapter lint {} --for vllm --fix -o DIR` says more and writes a folder that is loaded", path.display()))
+            }
+            Self::NoFix { path } => Some(format!("`weft adapter lint {}` says what is wrong", path.display())),
+            Self::Zoo(weft_zoo::Error::Adapter { fault, .. }) => adapter_hint(fault),
             Self::FunctionChanged { .. } => Some("this is a defect: please report it with the checkpoint".to_owned()),
             _ => None,
         }

@@ -42,12 +42,12 @@ pub(crate) enum Command {
     /// Show architectures, and tell which one a file has.
     #[command(subcommand)]
     Arch(arch::Arch),
+    /// Look into low-rank adapters, convert, compare, encode and merge them, and bring them onto a server.
+    #[command(subcommand)]
+    Adapter(adapter::Adapter),
     /// Make and look after zoos of checkpoints.
     #[command(subcommand)]
     Zoo(zoo::Zoo),
-    /// Compare, encode and merge low-rank adapters.
-    #[command(subcommand)]
-    Adapter(adapter::Adapter),
     /// Stage 2: remove the symmetries of the zoo's networks.
     Canonicalize(StageRun),
     /// Stage 3: fit the codec between canonical weights and codes.

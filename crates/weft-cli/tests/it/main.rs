@@ -1,5 +1,6 @@
 //! The program as a user meets it: one binary, a module a concern.
 
+mod adapter;
 mod adapter_space;
 mod arch;
 mod catalogue;

@@ -72,6 +72,12 @@ impl BaseModel {
         Self { config: Some(config), ..self }
     }
 
+    /// The same base under the name that adapters know it by.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
+    }
+
     /// What it is called: its settings' word, else the folder's.
     #[must_use]
     pub fn name(&self) -> &str {

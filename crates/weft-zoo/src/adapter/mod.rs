@@ -9,6 +9,7 @@
 mod base;
 mod fault;
 mod flat;
+mod lint;
 mod lora;
 mod parts;
 mod profile;
@@ -18,6 +19,7 @@ mod write;
 
 pub use base::{BaseModel, Prefix, same_base};
 pub use fault::AdapterFault;
+pub use lint::{Finding, LintOptions, Runtime, Severity, VLLM_DEFAULT_RANK, lint};
 pub use profile::PORTABLE_RANKS;
 pub use read::{AdapterFile, AdapterNaming};
 pub use weights::{AdapterUpdate, AdapterWeights, WholeTensor};

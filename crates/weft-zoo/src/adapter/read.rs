@@ -134,7 +134,7 @@ fn naming_of(source: &Source) -> Result<AdapterNaming, AdapterFault> {
     if names().any(flat::is_flat) {
         return Ok(AdapterNaming::Kohya);
     }
-    if names().any(|name| name.contains(".lora")) {
+    if names().any(|name| name.contains(".lora") || name.contains("_lora.")) {
         return Ok(AdapterNaming::Diffusers);
     }
     let first = names().next().unwrap_or_default().to_owned();

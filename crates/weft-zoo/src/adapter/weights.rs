@@ -77,6 +77,12 @@ impl AdapterUpdate {
         }
     }
 
+    /// Whether direction and magnitude are apart (DoRA).
+    #[must_use]
+    pub fn is_dora(&self) -> bool {
+        self.magnitude.is_some()
+    }
+
     /// The extents of the first factor in a file.
     #[must_use]
     pub fn a_shape(&self) -> Vec<usize> {

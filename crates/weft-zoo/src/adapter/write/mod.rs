@@ -14,6 +14,7 @@ use peft::PeftForm;
 use super::base::{BaseModel, Prefix};
 use super::{AdapterFault, AdapterWeights};
 use crate::Result;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What an adapter is written as.
@@ -84,9 +85,10 @@ impl AdapterWeights {
             adapter = adapter.without_magnitudes(base)?;
             notes.push(format!("magnitudes (DoRA) became plain updates with the weights of `{}`", base.name()));
         }
-        if let Some(component) = export.component {
-            adapter = adapter.in_component(component);
-        }
+        adapter = match export.profile {
+            AdapterProfile::Portable | AdapterProfile::Peft => adapter.one_part(export.component, &mut notes).map_err(fail)?,
+            _ => adapter.in_component(export.component),
+        };
         let prefix = match export.base {
             Some(base) => base.check(&adapter, true).map_err(fail)?,
             None => Prefix::None,
@@ -115,13 +117,42 @@ impl AdapterWeights {
     }
 
     /// The same modules below a part of a pipeline, those that have none yet.
-    fn in_component(mut self, component: &str) -> Self {
+    fn in_component(mut self, component: Option<&str>) -> Self {
+        let Some(component) = component else { return self };
         for update in &mut self.updates {
             if kohya::component_of(&update.module).is_none() {
                 update.module = format!("{component}.{}", update.module);
             }
         }
         self
+    }
+
+    /// The modules of one part of a pipeline, without its name: a folder of PEFT belongs to one model.
+    fn one_part(mut self, component: Option<&str>, notes: &mut Vec<String>) -> Result<Self, AdapterFault> {
+        let parts: BTreeSet<&str> = self.updates.iter().filter_map(|update| kohya::component_of(&update.module)).collect();
+        let (first, all) = (parts.first().copied(), parts.iter().copied().collect::<Vec<_>>().join("`, `"));
+        let Some(part) = component.or(first).map(ToOwned::to_owned).filter(|_| first.is_some()) else { return Ok(self) };
+        let target = "a folder of PEFT";
+        if component.is_none() && parts.len() > 1 {
+            let what = format!("the adapter has modules of several parts (`{all}`; `--component` chooses one)");
+            return Err(AdapterFault::NotHeld { what, target });
+        }
+        let before = self.updates.len();
+        self.updates.retain(|update| kohya::component_of(&update.module) == Some(&part));
+        if self.updates.is_empty() {
+            return Err(AdapterFault::NotHeld { what: format!("no module belongs to `{part}`, but to `{all}`"), target });
+        }
+        for update in &mut self.updates {
+            update.module.replace_range(..=part.len(), "");
+        }
+        notes.push(format!("the modules are those of `{part}`, without this name in front"));
+        if self.updates.len() < before {
+            notes.push(format!(
+                "{} of {before} modules belong to other parts and are not in this folder",
+                before - self.updates.len()
+            ));
+        }
+        Ok(self)
     }
 }
 

@@ -1,0 +1,154 @@
+//! `weft adapter …`.
+
+mod deploy;
+
+use crate::{outcome, text};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// A folder that PEFT wrote.
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/formats").join(name)
+}
+
+/// A safetensors file of numbers that count.
+fn write(path: &Path, tensors: &[(&str, &[usize])]) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape) in tensors {
+        let start = data.len();
+        for i in 0..shape.iter().product::<usize>() {
+            data.extend((i as f32 + 1.0).to_le_bytes());
+        }
+        let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] });
+        header.insert((*name).to_owned(), entry);
+    }
+    let header = Value::Object(header).to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    std::fs::write(path, bytes).expect("the folder can be written");
+}
+
+/// An adapter of two modules of one layer; `more` are settings beside rank 2 and alpha 4.
+fn adapter(folder: &Path, more: &Value) {
+    std::fs::create_dir_all(folder).expect("the folder can be made");
+    let mut config = json!({
+        "peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"],
+    });
+    let fields = config.as_object_mut().expect("an object");
+    fields.extend(more.as_object().expect("an object").clone());
+    std::fs::write(folder.join("adapter_config.json"), config.to_string()).expect("the folder can be written");
+    let [q, v] = ["q_proj", "v_proj"].map(|leaf| format!("base_model.model.model.layers.0.self_attn.{leaf}.lora_"));
+    let names = [format!("{q}A.weight"), format!("{q}B.weight"), format!("{v}A.weight"), format!("{v}B.weight")];
+    let shapes: [&[usize]; 4] = [&[2, 3], &[4, 2], &[2, 3], &[4, 2]];
+    let tensors: Vec<_> = names.iter().map(String::as_str).zip(shapes).collect();
+    write(&folder.join("adapter_model.safetensors"), &tensors);
+}
+
+/// A base with one layer.
+fn base(folder: &Path, name: &str) {
+    std::fs::create_dir_all(folder).expect("the folder can be made");
+    let [q, k, v] = ["q", "k", "v"].map(|leaf| format!("model.layers.0.self_attn.{leaf}_proj.weight"));
+    let shape: &[usize] = &[4, 3];
+    write(&folder.join("model.safetensors"), &[(&q, shape), (&k, shape), (&v, shape)]);
+    let config = json!({ "_name_or_path": name, "model_type": "llama", "num_attention_heads": 2 });
+    std::fs::write(folder.join("config.json"), config.to_string()).expect("the folder can be written");
+}
+
+#[test]
+fn an_adapter_is_shown() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path().join("tone");
+    adapter(&folder, &json!({}));
+    std::fs::write(folder.join("README.md"), "---\nlicense: apache-2.0\n---\n").expect("the folder can be written");
+    let (code, out, err) = outcome(&["adapter", "show", text(&folder)]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    insta::assert_snapshot!(out.replace(text(dir.path()), "DIR"), @"");
+    let (_, out, _) = outcome(&["adapter", "show", text(&folder), "--format", "json"]);
+    let value: Value = serde_json::from_str(&out).expect("stdout holds one JSON value");
+    assert_eq!(
+        (&value["ranks"], &value["modules"][0]["scaling"], &value["num-values"]),
+        (&json!({ "2": 2 }), &json!(2.0), &json!(28))
+    );
+}
+
+#[test]
+fn adapters_are_converted_and_belong_to_their_base() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [folder, own, other, out, gguf] = ["tone", "own", "other", "out", "tone.gguf"].map(|name| dir.path().join(name));
+    adapter(&folder, &json!({}));
+    base(&own, "elsewhere/base");
+    base(&other, "org/other-base");
+    let convert = |base: &Path, output: &Path, more: &[&str]| {
+        let arguments = ["adapter", "convert", text(&folder), "-o", text(output), "--base", text(base)];
+        outcome(&[&arguments[..], more].concat())
+    };
+    let (code, _, err) = convert(&other, &out, &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("it is an adapter of `org/base`, not of `org/other-base`"), "{err}");
+    assert!(err.contains("hint: if it is the same model under another name, say so: `--base-name org/base`"), "{err}");
+    assert!(!out.exists());
+    let (code, human, err) = convert(&other, &out, &["--base-name", "org/base"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{human}");
+    let config: Value = serde_json::from_slice(&std::fs::read(out.join("adapter_config.json")).expect("settings")).expect("JSON");
+    assert_eq!(
+        (&config["r"], &config["lora_alpha"], &config["target_modules"]),
+        (&json!(8), &json!(8), &json!(["q_proj", "v_proj"]))
+    );
+    let card = std::fs::read_to_string(out.join("README.md")).expect("a card");
+    assert!(card.contains("license: \"unknown\"") && card.contains("weft adapter convert"), "{card}");
+    let (code, _, err) = convert(&own, &out, &[]);
+    assert!(code == Some(1) && err.contains("is there already with other content"), "{err}");
+    let (code, _, err) = convert(&own, &gguf, &["--profile", "gguf"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(std::fs::read(&gguf).expect("a file").starts_with(b"GGUF"));
+    let (code, _, err) = convert(&own, &dir.path().join("k"), &["--profile", "kohya"]);
+    assert!(code == Some(1) && err.contains("belongs to no part of a pipeline"), "{err}");
+}
+
+#[test]
+fn faults_are_named_and_mended() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [folder, out] = ["tone", "out"].map(|name| dir.path().join(name));
+    adapter(&folder, &json!({ "use_rslora": true, "alpha_pattern": { "v_proj": 1 } }));
+    let (code, human, err) = outcome(&["adapter", "lint", text(&folder)]);
+    assert_eq!((code, err.as_str()), (Some(1), ""));
+    insta::assert_snapshot!(human, @"");
+    let (code, human, err) = outcome(&["adapter", "lint", text(&folder), "--fix", "-o", text(&out)]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{human}");
+    assert!(human.contains("fixed: ") && human.contains("portable, 2 modules"), "{human}");
+    let (code, human, _) = outcome(&["adapter", "lint", text(&out)]);
+    assert!(code == Some(0) && human.contains("nothing is refused and nothing is left out"), "{human}");
+    // The same update, with other factors.
+    let norms = |folder: &Path| {
+        let (_, json, _) = outcome(&["adapter", "show", text(folder), "--format", "json"]);
+        let value: Value = serde_json::from_str(&json).expect("stdout holds one JSON value");
+        [0, 1].map(|i| value["modules"][i]["norm"].as_f64().expect("a number"))
+    };
+    for (was, is) in norms(&folder).into_iter().zip(norms(&out)) {
+        assert!((was - is).abs() < 1e-5 * was, "{was} {is}");
+    }
+}
+
+/// Rules by runtime for folders that PEFT wrote, with convolutions, embeddings, whole tensors and magnitudes.
+#[test]
+fn runtimes_differ() {
+    let rules = |name: &str, runtime: &str| {
+        let (_, json, err) = outcome(&["adapter", "lint", text(&golden(name)), "--for", runtime, "--format", "json"]);
+        let value: Value = serde_json::from_str(&json).unwrap_or_else(|_| panic!("{err}"));
+        let findings = value["findings"].as_array().expect("a list").clone();
+        findings
+            .into_iter()
+            .map(|f| format!("{} {}", f["severity"].as_str().unwrap_or(""), f["rule"].as_str().unwrap_or("")))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(rules("peft-lora", "vllm"), ["refused whole-tensors", "refused convolution", "depends embedding"]);
+    assert_eq!(rules("peft-lora", "llama.cpp"), ["refused whole-tensors", "refused convolution"]);
+    assert_eq!(rules("peft-lora", "peft"), ["depends settings"]);
+    assert_eq!(rules("peft-lora", "kohya"), ["silent naming", "silent modules", "silent whole-tensors"]);
+    assert_eq!(rules("peft-rslora", "llama.cpp"), ["silent scaling"]);
+    assert_eq!(rules("peft-rslora", "vllm"), ["silent scaling", "depends rank-pattern"]);
+    assert_eq!(rules("peft-dora", "vllm"), ["refused dora"]);
+    let (code, _, err) = outcome(&["adapter", "lint", text(&golden("peft-dora")), "--fix", "-o", "x"]);
+    assert!(code == Some(1) && err.contains("has magnitudes (DoRA)") && err.contains("hint: with `--base DIR`"), "{err}");
+    let (code, _, err) = outcome(&["adapter", "lint", text(&golden("peft-lora")), "--for", "onnx"]);
+    assert!(code == Some(2) && err.contains("possible values: peft, vllm, llama.cpp, kohya"), "{err}");
+}

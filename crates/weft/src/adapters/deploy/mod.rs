@@ -1,0 +1,319 @@
+//! Adapters onto a server that runs: the engine's own calls, and a look whether the adapter answers.
+//!
+//! | engine | load | unload | listed in |
+//! |---|---|---|---|
+//! | vLLM | `POST /v1/load_lora_adapter` `{lora_name, lora_path}` | `POST /v1/unload_lora_adapter` `{lora_name}` | `GET /v1/models` |
+//! | `SGLang` | `POST /load_lora_adapter` `{lora_name, lora_path}` | `POST /unload_lora_adapter` `{lora_name}` | the answer's `loaded_adapters` |
+//!
+//! A folder is vLLM's for its resolver: an adapter in it is loaded when a request names it. The path that an engine gets
+//! is this machine's, so the server must see the same files. A call that fails is undone by the one that unloads, and
+//! the error says what is left behind.
+//!
+//! # References
+//! vLLM's documentation, "LoRA Adapters": "Dynamically serving LoRA Adapters" and "Using Plugins"; `SGLang`'s, "LoRA
+//! Serving": "Dynamic LoRA loading".
+
+mod http;
+mod resolver;
+
+use crate::{Error, Result};
+use http::{Client, Reply};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use weft_zoo::adapter::{AdapterNaming, AdapterWeights, LintOptions, Runtime, Severity};
+
+/// The longest name of an adapter.
+const MAX_NAME: usize = 128;
+
+/// Where an adapter goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Engine {
+    /// A server of vLLM, by its address.
+    Vllm(String),
+    /// A server of `SGLang`, by its address.
+    Sglang(String),
+    /// A folder that vLLM's resolver looks into.
+    Folder(PathBuf),
+}
+
+impl Engine {
+    /// `vllm=URL`, `sglang=URL` or a folder.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        match text.split_once('=') {
+            Some(("vllm", url)) => Self::Vllm(url.to_owned()),
+            Some(("sglang", url)) => Self::Sglang(url.to_owned()),
+            _ => Self::Folder(PathBuf::from(text)),
+        }
+    }
+}
+
+/// An adapter and its server.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Deploy {
+    /// The adapter: a folder of PEFT.
+    pub folder: PathBuf,
+    /// Where it goes.
+    pub to: Engine,
+    /// Its name there; the folder's, if none is given.
+    pub name: Option<String>,
+    /// Takes the place of an adapter of the same name.
+    pub replace: bool,
+    /// Whether a server on another machine may be called.
+    pub allow_remote: bool,
+    /// How long an answer may take, in seconds.
+    pub timeout_secs: u64,
+    /// The key that the server asks for.
+    pub api_key: Option<String>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DeployView {
+    /// The adapter's name there.
+    pub name: String,
+    /// Where it is.
+    pub target: String,
+    /// The calls, in their order.
+    pub calls: Vec<ExchangeView>,
+    /// What people should know.
+    pub notes: Vec<String>,
+}
+
+/// One call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ExchangeView {
+    /// Method and path.
+    pub call: String,
+    /// The status of the answer.
+    pub status: u16,
+}
+
+/// Deploys an adapter and checks that it is there.
+///
+/// # Errors
+/// The adapter is none that the engine loads, the address is not allowed, the server refuses, hangs or does not list it;
+/// [`Error::Deploy`] says what is left behind.
+pub fn deploy(deploy: &Deploy) -> Result<DeployView> {
+    let name = match &deploy.name {
+        Some(name) => name.clone(),
+        None => folder_name(&deploy.folder)?,
+    };
+    check_name(&name)?;
+    let folder = check_folder(deploy)?;
+    match &deploy.to {
+        Engine::Folder(target) => resolver::place(&folder, target, &name, deploy.replace),
+        Engine::Vllm(url) => Session::new(deploy, url, &VLLM, name)?.run(&folder),
+        Engine::Sglang(url) => Session::new(deploy, url, &SGLANG, name)?.run(&folder),
+    }
+}
+
+/// Reads the adapter as a whole before anyone is asked to load it.
+fn check_folder(deploy: &Deploy) -> Result<PathBuf> {
+    let file = AdapterWeights::read(&deploy.folder, None)?;
+    let refuse = |reason: String| Error::NotDeployed { path: deploy.folder.clone(), reason };
+    if file.naming != AdapterNaming::Peft {
+        return Err(refuse(format!("its names are {}'s, and engines load folders of PEFT", file.naming.name())));
+    }
+    if !matches!(deploy.to, Engine::Sglang(_)) {
+        // The largest rank is the server's to say.
+        let options = LintOptions { max_lora_rank: Some(usize::MAX), ..LintOptions::default() };
+        let findings = weft_zoo::adapter::lint(&file, &[Runtime::Vllm], &options)?;
+        if let Some(finding) = findings.iter().find(|finding| finding.severity != Severity::Depends) {
+            return Err(refuse(format!("vLLM would not load all of it: {}", finding.what)));
+        }
+    }
+    let folder = file.files[0].parent().unwrap_or(Path::new("")).to_owned();
+    folder.canonicalize().map_err(Error::io("read", &folder))
+}
+
+fn folder_name(folder: &Path) -> Result<String> {
+    let full = folder.canonicalize().map_err(Error::io("read", folder))?;
+    Ok(full.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()))
+}
+
+/// A name becomes a part of addresses and paths.
+fn check_name(name: &str) -> Result<()> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    if plain && !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('.') {
+        return Ok(());
+    }
+    let expected = format!("letters, digits, `-`, `_` and `.`, at most {MAX_NAME}, no `.` in front");
+    Err(Error::Range { what: "an adapter's name", expected, got: format!("`{}`", name.chars().take(80).collect::<String>()) })
+}
+
+/// The calls of an engine.
+struct Calls {
+    load: &'static str,
+    unload: &'static str,
+    /// Whether the answer to a load lists what is loaded.
+    lists: bool,
+    /// What a server must have been started with, where it does not know the call.
+    enabled_by: &'static str,
+}
+
+const VLLM: Calls = Calls {
+    load: "/v1/load_lora_adapter",
+    unload: "/v1/unload_lora_adapter",
+    lists: false,
+    enabled_by: "the server must be started with `--enable-lora` and `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`",
+};
+
+const SGLANG: Calls = Calls {
+    load: "/load_lora_adapter",
+    unload: "/unload_lora_adapter",
+    lists: true,
+    enabled_by: "the server must be started with `--enable-lora`, `--max-lora-rank` and `--lora-target-modules`",
+};
+
+/// A deployment on the way.
+struct Session<'a> {
+    client: Client,
+    calls: &'a Calls,
+    name: String,
+    replace: bool,
+    done: Vec<ExchangeView>,
+}
+
+impl<'a> Session<'a> {
+    fn new(deploy: &Deploy, url: &str, calls: &'a Calls, name: String) -> Result<Self> {
+        let timeout = Duration::from_secs(deploy.timeout_secs.max(1));
+        let client = Client::new(url, timeout, deploy.allow_remote, deploy.api_key.clone())?;
+        Ok(Self { client, calls, name, replace: deploy.replace, done: Vec::new() })
+    }
+
+    fn run(mut self, folder: &Path) -> Result<DeployView> {
+        let mut notes = Vec::new();
+        if self.models()?.contains(&self.name) {
+            if !self.replace {
+                return Err(self.fail("it lists an adapter of this name already; `--replace` takes its place", NOTHING));
+            }
+            let reply = self.post(self.calls.unload, &serde_json::json!({ "lora_name": self.name }), NOTHING)?;
+            if !reply.is_success() {
+                return Err(self.refused("unload the adapter of this name", &reply, NOTHING));
+            }
+            notes.push("an adapter of this name was unloaded before".to_owned());
+        }
+        // After an unload, nothing of this name is left there.
+        let left = if notes.is_empty() { NOTHING } else { "the adapter of this name that was there is unloaded" };
+        let body = serde_json::json!({ "lora_name": self.name, "lora_path": folder.display().to_string() });
+        let reply = match self.client.post(self.calls.load, &body) {
+            Ok(reply) => self.note("POST", self.calls.load, reply),
+            Err(reason) => {
+                let undone = self.undo();
+                return Err(self.fail(&format!("`POST {}` got no answer: {reason}", self.calls.load), &undone));
+            }
+        };
+        if !reply.is_success() {
+            return Err(self.refused("load the adapter", &reply, left));
+        }
+        let named = self.calls.lists && reply.json().is_some_and(|json| json["loaded_adapters"].get(&self.name).is_some());
+        let listed = self.models();
+        let found = match &listed {
+            Ok(models) => models.contains(&self.name),
+            Err(_) => false,
+        };
+        if !found && !named {
+            let undone = self.undo();
+            let reason = match listed {
+                Err(Error::Deploy { reason, .. }) => format!("it took the adapter and then failed: {reason}"),
+                _ => "it took the adapter and does not list it".to_owned(),
+            };
+            return Err(self.fail(&reason, &undone));
+        }
+        if !found {
+            notes.push("the server's list of models does not have it; its answer to the load does".to_owned());
+        }
+        notes.push(format!(
+            "requests name it as their model: `{}`; it stays until the server ends or is told to unload it",
+            self.name
+        ));
+        Ok(DeployView { name: self.name, target: self.client.base().to_owned(), calls: self.done, notes })
+    }
+
+    /// The names of all models that the server lists.
+    fn models(&mut self) -> Result<Vec<String>> {
+        let path = "/v1/models";
+        let reply = match self.client.get(path) {
+            Ok(reply) => self.note("GET", path, reply),
+            Err(reason) => return Err(self.fail(&format!("`GET {path}` got no answer: {reason}"), NOTHING)),
+        };
+        if !reply.is_success() {
+            return Err(self.refused("list its models", &reply, NOTHING));
+        }
+        let json = reply.json();
+        let data = json.as_ref().and_then(|json| json["data"].as_array());
+        let Some(data) = data else { return Err(self.fail(&format!("its answer to `GET {path}` is no list of models"), NOTHING)) };
+        Ok(data.iter().filter_map(|model| model["id"].as_str().map(ToOwned::to_owned)).collect())
+    }
+
+    fn post(&mut self, path: &'static str, body: &serde_json::Value, left: &str) -> Result<Reply> {
+        match self.client.post(path, body) {
+            Ok(reply) => Ok(self.note("POST", path, reply)),
+            Err(reason) => Err(self.fail(&format!("`POST {path}` got no answer: {reason}"), left)),
+        }
+    }
+
+    fn note(&mut self, method: &str, path: &str, reply: Reply) -> Reply {
+        self.done.push(ExchangeView { call: format!("{method} {path}"), status: reply.status });
+        reply
+    }
+
+    /// Unloads what may have been loaded, and says what came of it.
+    fn undo(&mut self) -> String {
+        let path = self.calls.unload;
+        let reply = self.client.post(path, &serde_json::json!({ "lora_name": self.name }));
+        match reply.map(|reply| self.note("POST", path, reply)) {
+            Ok(reply) if reply.is_success() => format!("nothing: `POST {path}` undid it"),
+            Ok(reply) => format!(
+                "unknown: `POST {path}` was answered with {}; if the server still loads `{}`, call it again",
+                reply.described(),
+                self.name
+            ),
+            Err(reason) => {
+                format!("unknown: `POST {path}` got no answer either ({reason}); the server may still load `{}`", self.name)
+            }
+        }
+    }
+
+    fn refused(&self, what: &str, reply: &Reply, left: &str) -> Error {
+        let hint = if reply.status == 404 && !reply.text.contains("lora") {
+            format!(": it does not know the call; {}", self.calls.enabled_by)
+        } else {
+            String::new()
+        };
+        self.fail(&format!("it does not {what}: {}{hint}", reply.described()), left)
+    }
+
+    fn fail(&self, reason: &str, left: &str) -> Error {
+        Error::Deploy {
+            target: self.client.base().to_owned(),
+            name: self.name.clone(),
+            reason: reason.to_owned(),
+            left: left.to_owned(),
+        }
+    }
+}
+
+const NOTHING: &str = "nothing";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_and_names() {
+        assert_eq!(Engine::parse("vllm=http://localhost:8000"), Engine::Vllm("http://localhost:8000".to_owned()));
+        assert_eq!(Engine::parse("sglang=http://[::1]:30000"), Engine::Sglang("http://[::1]:30000".to_owned()));
+        assert_eq!(Engine::parse("/srv/adapters"), Engine::Folder(PathBuf::from("/srv/adapters")));
+        for name in ["a", "Tone-1.2_b"] {
+            assert!(check_name(name).is_ok());
+        }
+        for name in ["", "a/b", "..", ".a", "a b", "ä", &"x".repeat(129)] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+}

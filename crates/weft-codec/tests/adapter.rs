@@ -336,6 +336,11 @@ fn what_cannot_be_is_refused() {
     broken.a.pop();
     check(AdapterSet::new(modules(), vec![vec![broken, other.clone()]]).unwrap_err().to_string(), "rank × inputs");
     check(AdapterSet::new(modules(), vec![vec![other]]).unwrap_err().to_string(), "2 modules");
+    let thin = vec![Module { name: "x".to_owned(), fan_out: 1, fan_in: 1 }];
+    let wide = Factors { rank: 5000, scaling: 1.0, b: vec![0.0; 5000], a: vec![0.0; 5000] };
+    check(AdapterSet::new(thin.clone(), vec![vec![wide]]).unwrap_err().to_string(), "rank is above 4096");
+    let many = AdapterSet::new(thin, vec![vec![Factors { rank: 0, scaling: 1.0, b: vec![], a: vec![] }]; 25_000]).unwrap();
+    check(Grams::of(&many, &Here).unwrap_err().to_string(), "needs fewer adapters, got 25000");
     let empty = AdapterSet::new(modules(), Vec::new()).unwrap();
     let grams = Grams::of(&empty, &Here).unwrap();
     assert!(grams.total().is_empty());

@@ -15,6 +15,8 @@ use weft_core::products::Products;
 
 /// The most rows of a tile, unless one adapter has more.
 const TILE_RANKS: usize = 2048;
+/// The most products of all modules: 4 GiB.
+const MAX_PRODUCTS: usize = 1 << 29;
 
 /// The inner products of adapters' updates, module by module.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,8 +34,12 @@ impl Grams {
     /// factors, at most two tiles of 2048 ranks of them.
     ///
     /// # Errors
-    /// [`Error::Factors`] for factors that cannot be, or what reading returns.
+    /// [`Error::NumAdapters`] for more than 2²⁹ products in all, [`Error::Factors`] for factors that cannot be, or what reading returns.
     pub fn of<A: Adapters + ?Sized>(adapters: &A, on: &dyn Products) -> Result<Self, A::Error> {
+        let n = adapters.num_adapters();
+        if n.saturating_mul(n).saturating_mul(adapters.modules().len()) > MAX_PRODUCTS {
+            return Err(Error::NumAdapters { what: "a product of every pair in every module", needed: "fewer", got: n }.into());
+        }
         let products = (0..adapters.modules().len()).map(|at| of_module(adapters, at, on)).collect::<Result<_, A::Error>>()?;
         Ok(Self { num_adapters: adapters.num_adapters(), modules: adapters.modules().to_vec(), products })
     }

@@ -92,7 +92,13 @@ fn read<A: Adapters + ?Sized>(from: &A, adapter: usize, at: usize) -> Result<Fac
     }
 }
 
+/// The largest rank of an update: its products have the square of it.
+const MAX_RANK: usize = 4096;
+
 fn fault(factors: &Factors, module: &Module) -> Option<&'static str> {
+    if factors.rank > MAX_RANK {
+        return Some("its rank is above 4096");
+    }
     let is = |len: usize, side: usize| side.checked_mul(factors.rank) == Some(len);
     if !is(factors.b.len(), module.fan_out) {
         Some("`B` is not outputs × rank")

@@ -1,5 +1,7 @@
 //! The arguments of `weft adapter …`.
 
+pub(crate) mod space;
+
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -18,6 +20,8 @@ pub(crate) enum Adapter {
     Lint(Lint),
     /// Bring an adapter onto a running server and see that it answers.
     Deploy(Deploy),
+    #[command(flatten)]
+    Space(space::Space),
 }
 
 /// The model that an adapter belongs to.

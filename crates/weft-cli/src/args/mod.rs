@@ -42,7 +42,7 @@ pub(crate) enum Command {
     /// Show architectures, and tell which one a file has.
     #[command(subcommand)]
     Arch(arch::Arch),
-    /// Look into low-rank adapters, convert them, and bring them onto a server.
+    /// Look into low-rank adapters, convert, compare, encode and merge them, and bring them onto a server.
     #[command(subcommand)]
     Adapter(adapter::Adapter),
     /// Make and look after zoos of checkpoints.

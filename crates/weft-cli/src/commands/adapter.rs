@@ -1,10 +1,13 @@
 //! `weft adapter …`.
 
+mod space;
+
 use crate::args;
 use crate::output::Answer;
 use crate::table::{count, plain, table};
 use anyhow::Context as _;
 use std::fmt::Write as _;
+use weft::Monitor;
 use weft::adapters::{
     self, AdapterProfile, AdapterView, BaseChoice, Convert, ConvertView, Deploy, DeployView, Engine, FindingView, Lint, LintView,
     ModuleView, Runtime,
@@ -13,8 +16,9 @@ use weft::adapters::{
 /// The variable that holds the key of a server.
 const API_KEY: &str = "WEFT_API_KEY";
 
-pub(super) fn dispatch(command: args::adapter::Adapter) -> anyhow::Result<Answer> {
+pub(super) fn dispatch(command: args::adapter::Adapter, monitor: &Monitor) -> anyhow::Result<Answer> {
     match command {
+        args::adapter::Adapter::Space(command) => space::dispatch(command, monitor),
         args::adapter::Adapter::Show { adapter, base } => {
             let view = adapters::show(&adapter, &choice(base))?;
             Ok(Answer { human: shown(&view), json: serde_json::to_value(&view).context("an adapter")?, done: true })

@@ -22,7 +22,7 @@ pub(crate) fn dispatch(command: Command, printer: &Printer, stop: &AtomicBool) -
         Command::Quickstart(arguments) => run::quickstart(arguments, &monitor),
         Command::Run(arguments) => run::run(&arguments, &monitor),
         Command::Arch(command) => arch::dispatch(command),
-        Command::Adapter(command) => adapter::dispatch(command),
+        Command::Adapter(command) => adapter::dispatch(command, &monitor),
         Command::Zoo(command) => zoo::dispatch(command, &monitor),
         Command::Canonicalize(arguments) => run::until(&arguments, Stage::Canonicalize, &monitor),
         Command::Encode(arguments) => run::until(&arguments, Stage::Encode, &monitor),

@@ -1,6 +1,7 @@
 //! The program as a user meets it: one binary, a module a concern.
 
 mod adapter;
+mod adapter_space;
 mod arch;
 mod catalogue;
 mod command_line;

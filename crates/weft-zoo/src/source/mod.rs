@@ -262,6 +262,20 @@ impl Source {
         Ok(())
     }
 
+    /// Gives the memory back that reading tensors has mapped, so that many open sources take little; nothing is lost by it.
+    pub fn release(&self) {
+        // Tensors of a file follow each other, as a rule.
+        let mut last = std::ptr::null();
+        for tensor in self.tensors.values().chain(self.companions.values()) {
+            if let Place::Mapped { file, .. } | Place::Npy { file, .. } = &tensor.place
+                && Arc::as_ptr(file) != last
+            {
+                file.release();
+                last = Arc::as_ptr(file);
+            }
+        }
+    }
+
     /// Converts a stretch of a tensor's weights straight from the map; `false`, and nothing done, where a format or a scale
     /// allows no such thing.
     pub(crate) fn read_stretch(&self, name: &str, start: usize, out: &mut [f32]) -> bool {

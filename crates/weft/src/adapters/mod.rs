@@ -1,7 +1,13 @@
 //! Low-rank adapters: what is in one, into other formats, before a runtime, and onto a server.
+//!
+//! Folders of them are compared ([`zoo`]), encoded and decoded ([`codec`]) and merged ([`merge`]) by what they do, with the mathematics of
+//! [`weft_codec::adapter`].
 
+pub mod codec;
 mod deploy;
 mod lint;
+pub mod merge;
+pub mod zoo;
 
 pub use deploy::{Deploy, DeployView, Engine, ExchangeView, deploy};
 pub use lint::{FindingView, Lint, LintView, lint};

@@ -329,7 +329,8 @@ fn losses_on<T: CudaReal>(pair: &Pair<T>) {
         let labels =
             Seed::new(2).uniforms(networks * rows).iter().map(|u| (u * classes as f32) as u32 % classes as u32).collect::<Vec<_>>();
         let indices = pair.gpu.upload_indices(&labels).unwrap();
-        let (loss, gradient) = pair.gpu.cross_entropy([networks, classes], logits.view(), DeviceView::from(&indices), None).unwrap();
+        let (loss, gradient) =
+            pair.gpu.cross_entropy([networks, classes], logits.view(), DeviceView::from(&indices), None).unwrap();
         let (cpu_loss, cpu_gradient) = pair.cpu.cross_entropy([networks, classes], &logits.cpu, &labels, None).unwrap();
         pair.compare(&format!("loss {networks}×{rows}×{classes}"), &loss, &cpu_loss);
         pair.compare(&format!("gradient {networks}×{rows}×{classes}"), &gradient, &cpu_gradient);

@@ -53,7 +53,10 @@ impl AdapterLayout {
         for ending in &config.modules {
             if !base.modules.iter().any(|module| is_of(&module.name, ending)) {
                 let known: Vec<&str> = base.modules.iter().filter(|m| m.block == 0).map(|m| m.name.as_str()).collect();
-                return Err(refuse(format!("module `{ending}`"), format!("it has none of this name; of block 0 it has {}", known.join(", "))));
+                return Err(refuse(
+                    format!("module `{ending}`"),
+                    format!("it has none of this name; of block 0 it has {}", known.join(", ")),
+                ));
             }
         }
         let scaling = config.alpha / config.rank.max(1) as f64;
@@ -76,8 +79,11 @@ impl AdapterLayout {
     /// # Errors
     /// A tensor that is no factor of an update, or an update of a module that the base does not have or that has another shape there.
     pub fn of(base: &Base, architecture: Arc<Architecture>) -> Result<Self> {
-        let refuse =
-            |what: &str, reason: String| Error::Adapter { what: format!("`{what}`"), base: base.architecture().name().to_owned(), reason };
+        let refuse = |what: &str, reason: String| Error::Adapter {
+            what: format!("`{what}`"),
+            base: base.architecture().name().to_owned(),
+            reason,
+        };
         let scales: Vec<f64> = architecture
             .nodes()
             .iter()

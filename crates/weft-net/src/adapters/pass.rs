@@ -91,12 +91,7 @@ impl<B: Backend + 'static> On<B> {
     ///
     /// # Shapes
     /// `adapters` and `gradient` `[n, P]` → losses `[n]`.
-    pub(super) fn losses(
-        &self,
-        adapters: B::View<'_>,
-        batch: &TaskBatch,
-        gradient: Option<&mut B::Wide>,
-    ) -> Result<Outcome> {
+    pub(super) fn losses(&self, adapters: B::View<'_>, batch: &TaskBatch, gradient: Option<&mut B::Wide>) -> Result<Outcome> {
         let base = &*self.base;
         let lengths = match &batch.goal {
             Goal::Classes { lengths, .. } => Some(self.backend.upload_indices(lengths)?),
@@ -211,13 +206,7 @@ impl<B: Backend + 'static> On<B> {
     }
 
     /// Adds the low-rank updates of a map to its outputs.
-    fn adapt(
-        &self,
-        step: &Step<'_, B>,
-        (block, site): (usize, Site),
-        x: B::View<'_>,
-        y: &mut B::Buffer,
-    ) -> Result<Vec<B::Buffer>> {
+    fn adapt(&self, step: &Step<'_, B>, (block, site): (usize, Site), x: B::View<'_>, y: &mut B::Buffer) -> Result<Vec<B::Buffer>> {
         let updates = self.layout.at(block, site);
         updates.map(|update| self.backend.low_rank(update, self.population(step), B::shorten(x), step.adapters, y)).collect()
     }

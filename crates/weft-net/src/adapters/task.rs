@@ -259,7 +259,8 @@ impl TaskBatch {
                 return refuse("a batch without an example".to_owned());
             }
         }
-        let texts: Vec<_> = drawn.iter().filter_map(|(t, e)| if let AdapterTask::Text(t) = t { Some((t, *e)) } else { None }).collect();
+        let texts: Vec<_> =
+            drawn.iter().filter_map(|(t, e)| if let AdapterTask::Text(t) = t { Some((t, *e)) } else { None }).collect();
         if base.is_decoder() && texts.len() == drawn.len() {
             return Self::of_texts(&texts);
         }

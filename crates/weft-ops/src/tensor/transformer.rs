@@ -350,8 +350,12 @@ impl Network for Transformer {
                     let d_mixed = linear_backward(&layer.project, pass, backend.view(&saved.mixed), d, gradient)?;
                     let outputs = (backend.view(&saved.mixed), &saved.log_sums);
                     let attention = self.attention(rows);
-                    let d_packed =
-                        backend.attention_backward(&attention, (backend.view(&saved.packed), None), outputs, backend.view(&d_mixed))?;
+                    let d_packed = backend.attention_backward(
+                        &attention,
+                        (backend.view(&saved.packed), None),
+                        outputs,
+                        backend.view(&d_mixed),
+                    )?;
                     linear_backward(&layer.qkv, pass, backend.view(&saved.attention.normal), backend.view(&d_packed), gradient)
                 },
             )?;

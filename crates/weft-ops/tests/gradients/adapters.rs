@@ -34,7 +34,10 @@ fn low_rank_updates() {
         let low_r = [0, 1].map(|k| dot(&theta_n[1 + 5 * k..][..5], x_r));
         let expected = start[start.len() - 3] + 0.7 * dot(&theta_n[12 + 6..][..2], &low_r);
         assert!((y[y.len() - 3] - expected).abs() < 1e-12, "{} and {expected}", y[y.len() - 3]);
-        assert!(y.chunks_exact(9).zip(start.chunks_exact(9)).all(|(y, s)| y[..3] == s[..3] && y[7..] == s[7..]), "other columns stay");
+        assert!(
+            y.chunks_exact(9).zip(start.chunks_exact(9)).all(|(y, s)| y[..3] == s[..3] && y[7..] == s[7..]),
+            "other columns stay"
+        );
         let mut dx = cpu.zeros(x.len()).unwrap();
         let mut d_theta = cpu.zeros(theta.len()).unwrap();
         cpu.low_rank_backward(&update, batch, (&x, &low), &theta, (&w, Some(&mut dx)), &mut d_theta).unwrap();

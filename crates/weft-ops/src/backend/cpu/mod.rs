@@ -336,12 +336,7 @@ impl<T: Real> Backend for Cpu<T> {
         Ok(())
     }
 
-    fn attention(
-        &self,
-        attention: &Attention,
-        packed: &[T],
-        lengths: Option<&[u32]>,
-    ) -> crate::Result<(Pooled<T>, Pooled<T>)> {
+    fn attention(&self, attention: &Attention, packed: &[T], lengths: Option<&[u32]>) -> crate::Result<(Pooled<T>, Pooled<T>)> {
         let rows = attention.sequences * attention.tokens;
         let mut y = self.buffer(rows * attention.width());
         let mut log_sums = self.buffer(rows * attention.heads);

@@ -30,7 +30,15 @@ fn grid<T: CudaReal>(attention: &Attention, heads: usize, rows: usize) -> Grid {
 
 fn shape(attention: &Attention, lengths: Option<View<'_, u32>>) -> [Arg; 7] {
     let &Attention { sequences, tokens, heads, kv_heads, causal, .. } = attention;
-    [sequences.into(), tokens.into(), heads.into(), kv_heads.into(), causal.into(), (attention.scale() as f32).into(), lengths.into()]
+    [
+        sequences.into(),
+        tokens.into(),
+        heads.into(),
+        kv_heads.into(),
+        causal.into(),
+        (attention.scale() as f32).into(),
+        lengths.into(),
+    ]
 }
 
 /// A kernel's pointers, then the shape.

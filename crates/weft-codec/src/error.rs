@@ -113,4 +113,57 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// An adapter's factors of a module cannot be.
+    #[error("adapter {adapter}, module `{module}`: {reason}")]
+    Factors {
+        /// Index of the adapter.
+        adapter: usize,
+        /// The module's name.
+        module: String,
+        /// What is wrong with them.
+        reason: &'static str,
+    },
+    /// Adapters update other modules than they must.
+    #[error("the adapters update other modules: expected {expected}, got {got}")]
+    Modules {
+        /// What was expected.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// A codec of adapters or a merger has too few or too many of them.
+    #[error("{what} needs {needed} adapters, got {got}")]
+    NumAdapters {
+        /// What needs them.
+        what: &'static str,
+        /// How many it needs.
+        needed: &'static str,
+        /// How many there are.
+        got: usize,
+    },
+    /// A setting of a merger is out of its range.
+    #[error("`{setting}` must be {expected}, got {got}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What is allowed.
+        expected: &'static str,
+        /// What was given.
+        got: String,
+    },
+    /// Two adapters point to opposite ways, so that there is no arc between them.
+    #[error("the updates of the two adapters are opposite or zero, and no arc leads from one to the other")]
+    NoArc,
+    /// A merger would need more memory than it may take.
+    #[error("module `{module}`: merging by `{method}` holds {values} values at once, more than {limit}")]
+    TooLarge {
+        /// The module's name.
+        module: String,
+        /// The merger.
+        method: &'static str,
+        /// Values that it would hold.
+        values: usize,
+        /// The most allowed.
+        limit: usize,
+    },
 }

@@ -15,6 +15,8 @@
 //!
 //! [`Ridge`] is the linear map from conditions to codes that generators are compared with.
 //!
+//! [`adapter`] has all that for low-rank adapters, whose updates are compared, decomposed and merged without being formed.
+//!
 //! What PCA drops is never silent: [`Codec::reconstruction_error`] gives the loss against rank from one
 //! encoding, [`Pca::decode_at_rank`] the networks whose accuracy to measure, [`Codec::residual_variance`] the
 //! noise that probabilistic PCA would put back.
@@ -24,6 +26,7 @@
 //!
 //! Shapes: `n` networks, `D` weights of one network, `k` the code's length (PCA: the rank).
 
+pub mod adapter;
 mod blocks;
 mod centered;
 mod codec;

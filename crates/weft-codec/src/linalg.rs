@@ -36,7 +36,7 @@ pub(crate) fn product<T: faer::traits::ComplexField>(dst: MatMut<'_, T>, accum: 
 /// four times its time on the processors at hand.
 ///
 /// Code that is compiled for wide vectors ends with the instruction for it.
-fn settle() {
+pub(crate) fn settle() {
     let mut values = [0.0_f32; 32];
     vectorized(|| std::hint::black_box(&mut values).iter_mut().for_each(|v| *v += 1.0));
     std::hint::black_box(values);
@@ -132,7 +132,7 @@ fn add_triangle(dst: MatMut<'_, f64>, a: MatRef<'_, f64>) {
 }
 
 /// Adds `a·b`, halved along its longer side until it is small.
-fn add_rectangle(dst: MatMut<'_, f64>, a: MatRef<'_, f64>, b: MatRef<'_, f64>) {
+pub(crate) fn add_rectangle(dst: MatMut<'_, f64>, a: MatRef<'_, f64>, b: MatRef<'_, f64>) {
     let (m, n) = (dst.nrows(), dst.ncols());
     if m.max(n) <= TILE {
         product(dst, Accum::Add, a, b);

@@ -3,10 +3,12 @@
 //! A dev-dependency only. The reference is written for clarity and shares no code with `weft-net`, so that agreement means
 //! something.
 
+mod adapters;
 mod families;
 mod products;
 mod reference;
 
+pub use adapters::{PlantedAdapters, PlantedFactors};
 pub use families::{tiny_families, tiny_family_sizes};
 pub use products::PlainProducts;
 pub use reference::{activate, derivative, erf, forward_f64, node_values};

@@ -1,5 +1,6 @@
 //! What can be wrong with files and zoos.
 
+use crate::adapter::AdapterFault;
 use crate::onnx::OnnxFault;
 use crate::source::{SourceDtype, SourceFault, SourceFormat};
 use std::path::{Path, PathBuf};
@@ -47,6 +48,14 @@ pub enum Error {
         format: SourceFormat,
         /// What is wrong.
         fault: SourceFault,
+    },
+    /// An adapter that cannot be read, converted or written.
+    #[error("adapter `{}`: {fault}", path.display())]
+    Adapter {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        fault: Box<AdapterFault>,
     },
     /// A file or folder of no format that is known.
     #[error("`{}` is of no format that is read: {reason}; {known} are read", path.display())]

@@ -12,12 +12,14 @@
 //! - [`find_architecture`]: architectures by file or built-in name.
 //! - [`architecture_from_toml`], [`recipe_to_json`]: the formats of domain types, which know none themselves.
 //! - [`onnx`]: ONNX models, whose graph becomes an architecture; and weights back into the model they came from.
+//! - [`adapter`]: low-rank adapters in every naming, and as rows of weights.
 //! - [`data`]: labelled data sets, and one text in many languages.
 //! - [`Vocabulary`]: the tokenizer of llama2.c.
 //!
 //! Every reader here treats its file as hostile: it checks a header in full before it believes any of it,
 //! bounds each allocation before making it, executes nothing, and names what it refuses.
 
+pub mod adapter;
 mod atomic;
 mod binding;
 mod checkpoint;

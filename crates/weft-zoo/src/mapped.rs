@@ -34,6 +34,16 @@ impl MappedFile {
         &self.map
     }
 
+    /// Gives the pages back that were touched; they are read again when they are touched again.
+    pub(crate) fn release(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: pages of a map that is only read hold what the file does, now and when they are read again. That it was
+            // not heeded costs memory alone.
+            let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+
     /// Checks the header of a safetensors file.
     pub(crate) fn safetensors_header(&self) -> Result<Header> {
         let fail = |fault| Error::Header { path: self.path.clone(), fault };

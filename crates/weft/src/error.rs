@@ -170,6 +170,20 @@ pub enum Error {
         /// What it may take, in bytes.
         allowed: u64,
     },
+    /// An adapter cannot be one of a zoo.
+    #[error("the adapter `{}` is refused: {reason}", path.display())]
+    Adapter {
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A codec of adapters has no adapter of a name.
+    #[error("the codec was not fitted on an adapter `{name}`")]
+    NoAdapter {
+        /// The name.
+        name: String,
+    },
     /// No checkpoint was found to import.
     #[error("no file of weights in {}", paths.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", "))]
     NothingToImport {
@@ -221,6 +235,7 @@ impl Error {
             Self::Config(ConfigError::Read { .. })
             | Self::NotRun { .. }
             | Self::NoCheckpoint { .. }
+            | Self::NoAdapter { .. }
             | Self::NothingToImport { .. }
             | Self::Zoo(
                 weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. } | weft_zoo::Error::NoOriginal { .. },

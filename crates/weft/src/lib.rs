@@ -16,6 +16,7 @@
 //! ```
 
 pub mod activations;
+pub mod adapters;
 pub mod arch;
 pub mod bench;
 mod cache;

@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod adapter;
 pub(crate) mod arch;
 pub(crate) mod zoo;
 
@@ -44,6 +45,9 @@ pub(crate) enum Command {
     /// Make and look after zoos of checkpoints.
     #[command(subcommand)]
     Zoo(zoo::Zoo),
+    /// Compare, encode and merge low-rank adapters.
+    #[command(subcommand)]
+    Adapter(adapter::Adapter),
     /// Stage 2: remove the symmetries of the zoo's networks.
     Canonicalize(StageRun),
     /// Stage 3: fit the codec between canonical weights and codes.

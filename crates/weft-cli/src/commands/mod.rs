@@ -1,5 +1,6 @@
 //! One function a command: arguments to the library's types, its answer to text and JSON.
 
+mod adapter;
 mod arch;
 mod bench;
 mod run;
@@ -21,6 +22,7 @@ pub(crate) fn dispatch(command: Command, printer: &Printer, stop: &AtomicBool) -
         Command::Quickstart(arguments) => run::quickstart(arguments, &monitor),
         Command::Run(arguments) => run::run(&arguments, &monitor),
         Command::Arch(command) => arch::dispatch(command),
+        Command::Adapter(command) => adapter::dispatch(command, &monitor),
         Command::Zoo(command) => zoo::dispatch(command, &monitor),
         Command::Canonicalize(arguments) => run::until(&arguments, Stage::Canonicalize, &monitor),
         Command::Encode(arguments) => run::until(&arguments, Stage::Encode, &monitor),

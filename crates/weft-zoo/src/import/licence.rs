@@ -64,7 +64,7 @@ impl Licences {
 }
 
 /// The licence of the first licence file of a folder, by name; `unknown` if its text is no known one.
-fn in_folder(folder: &Path) -> Option<String> {
+pub(crate) fn in_folder(folder: &Path) -> Option<String> {
     let items = std::fs::read_dir(folder).ok()?.filter_map(Result::ok);
     let mut files: Vec<PathBuf> = items.map(|item| item.path()).filter(|path| is_licence(path) && path.is_file()).collect();
     files.sort();

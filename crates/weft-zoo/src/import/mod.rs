@@ -7,7 +7,7 @@
 
 mod find;
 mod labels;
-mod licence;
+pub(crate) mod licence;
 mod network;
 mod plan;
 mod read;

@@ -28,6 +28,7 @@ pub use fault::SourceFault;
 pub(crate) use hash::sha256_of_digests;
 pub use hash::sha256_of_file;
 pub use names::{NormalizedNames, normalized_names};
+pub(crate) use peft::Config as PeftConfig;
 pub use peft::{Adapter, AdapterKind, AdapterModule};
 pub use scale::Scale;
 
@@ -259,6 +260,20 @@ impl Source {
             scale.apply(&tensor.shape, &factors, values);
         }
         Ok(())
+    }
+
+    /// Gives the memory back that reading tensors has mapped, so that many open sources take little; nothing is lost by it.
+    pub fn release(&self) {
+        // Tensors of a file follow each other, as a rule.
+        let mut last = std::ptr::null();
+        for tensor in self.tensors.values().chain(self.companions.values()) {
+            if let Place::Mapped { file, .. } | Place::Npy { file, .. } = &tensor.place
+                && Arc::as_ptr(file) != last
+            {
+                file.release();
+                last = Arc::as_ptr(file);
+            }
+        }
     }
 
     /// Converts a stretch of a tensor's weights straight from the map; `false`, and nothing done, where a format or a scale

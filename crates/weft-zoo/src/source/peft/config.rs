@@ -54,7 +54,7 @@ fn says_nothing(value: &serde_json::Value) -> bool {
 }
 
 /// The settings of an adapter, checked.
-pub(super) struct Config {
+pub(crate) struct Config {
     pub(super) base_model: Option<String>,
     pub(super) fan_in_fan_out: bool,
     pub(super) use_dora: bool,
@@ -63,10 +63,11 @@ pub(super) struct Config {
     alpha: f64,
     ranks: Patterns<u64>,
     alphas: Patterns<f64>,
+    others: BTreeMap<String, serde_json::Value>,
 }
 
 impl Config {
-    pub(super) fn parse(json: &[u8]) -> Result<Self, SourceFault> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, SourceFault> {
         let raw: Raw =
             serde_json::from_slice(json).map_err(|error| SourceFault::malformed("`adapter_config.json`", error.to_string()))?;
         if raw.peft_type != "LORA" {
@@ -88,6 +89,7 @@ impl Config {
             alpha,
             ranks: Patterns::new("rank_pattern", raw.rank_pattern)?,
             alphas: Patterns::new("alpha_pattern", raw.alpha_pattern)?,
+            others: raw.others,
         };
         let ranks = config.ranks.values().chain([rank]);
         if let Some(rank) = ranks.into_iter().find(|rank| !(1..=MAX_RANK).contains(rank)) {
@@ -102,7 +104,7 @@ impl Config {
     }
 
     /// Rank and alpha of each module, in the order that they are given in.
-    pub(super) fn ranks_and_alphas(&self, modules: &[&str]) -> Result<Vec<(usize, f64)>, SourceFault> {
+    pub(crate) fn ranks_and_alphas(&self, modules: &[&str]) -> Result<Vec<(usize, f64)>, SourceFault> {
         let (ranks, alphas) = (self.ranks.resolve(modules.iter().copied())?, self.alphas.resolve(modules.iter().copied())?);
         let of = |module: &&str| {
             let rank = ranks.get(module).copied().unwrap_or(self.rank);
@@ -111,7 +113,7 @@ impl Config {
         Ok(modules.iter().map(of).collect())
     }
 
-    pub(super) fn scaling(&self, rank: usize, alpha: f64) -> f64 {
+    pub(crate) fn scaling(&self, rank: usize, alpha: f64) -> f64 {
         if self.use_rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 }
     }
 
@@ -127,6 +129,9 @@ impl Config {
         ]);
         if let Some(base_model) = &self.base_model {
             metadata.insert("base_model_name_or_path".to_owned(), base_model.clone());
+        }
+        if let Some(serde_json::Value::String(task)) = self.others.get("task_type") {
+            metadata.insert("task_type".to_owned(), task.clone());
         }
         metadata
     }

@@ -15,7 +15,7 @@ mod patterns;
 use super::{Source, SourceFault, SourceFormat, pytorch, safetensors};
 use crate::mapped::MappedFile;
 use crate::{Error, Result};
-use config::Config;
+pub(crate) use config::Config;
 use keys::Part;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

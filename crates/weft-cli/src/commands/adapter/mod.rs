@@ -1,0 +1,14 @@
+//! `weft adapter …`.
+
+mod space;
+
+use crate::args::adapter::Adapter;
+use crate::output::Answer;
+use weft::Monitor;
+
+/// Runs a command on adapters.
+pub(super) fn dispatch(command: Adapter, monitor: &Monitor) -> anyhow::Result<Answer> {
+    match command {
+        Adapter::Space(command) => space::dispatch(command, monitor),
+    }
+}

@@ -1,0 +1,246 @@
+//! Adapters of the sizes that people train, through the space of their updates and back: time, memory, and whether what was
+//! planted is found.
+//!
+//! ```sh
+//! cargo run -p weft --example adapters -- write FOLDER --adapters 100 --layers 32 --width 4096 --rank 16
+//! cargo run -p weft --example adapters -- run FOLDER --output NEW --adapters 100 --layers 32 --width 4096 --rank 16
+//! ```
+//!
+//! `write` makes folders of PEFT in bf16 for the attention of a Llama: four square matrices a layer, updates in a subspace of
+//! [`DIRECTIONS`] dimensions about a mean, each adapter in a random `GL(r)` gauge. `run` is told the same sizes, so that it knows the truth: it
+//! opens the folders, multiplies, fits, says how far the components found are from those planted, decodes [`DECODED`] new codes, and writes them.
+//! At the end it reads what it wrote and encodes it again.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+use weft::Monitor;
+use weft::adapters::codec::{AdapterCodec, Per, Rank};
+use weft::adapters::zoo::AdapterZoo;
+use weft_codec::adapter::{AdapterSet, Adapters, CrossGrams, Factors, Module};
+use weft_core::Seed;
+use weft_testkit::{PlantedAdapters, PlantedFactors};
+use weft_zoo::adapter::{AdapterExport, AdapterProfile, AdapterProvenance};
+
+/// Dimensions in which the planted updates differ.
+const DIRECTIONS: usize = 8;
+/// New adapters that are decoded and written.
+const DECODED: usize = 4;
+/// What the planted products are multiplied by: alpha is twice the rank.
+const SCALING: f64 = 2.0;
+
+const USAGE: &str = "usage: adapters write|run FOLDER [--output NEW] [--adapters 100] [--layers 32] [--width 4096] [--rank 16] [--per adapter|module]";
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+struct Options {
+    folder: PathBuf,
+    output: Option<PathBuf>,
+    adapters: usize,
+    layers: usize,
+    width: usize,
+    rank: usize,
+    per: Per,
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let done = options(arguments).and_then(|options| match command.as_str() {
+        "write" => write(&options),
+        "run" => run(&options),
+        _ => Err(USAGE.into()),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(error.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a program says what went wrong")]
+fn report(error: &dyn Error) {
+    eprintln!("error: {error}");
+}
+
+#[expect(clippy::print_stdout, reason = "a program says what it measured")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
+    let folder = arguments.next().ok_or(USAGE)?.into();
+    let mut options = Options { folder, output: None, adapters: 100, layers: 32, width: 4096, rank: 16, per: Per::Adapter };
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().ok_or(USAGE)?;
+        match name.as_str() {
+            "--output" => options.output = Some(value.into()),
+            "--adapters" => options.adapters = value.parse()?,
+            "--layers" => options.layers = value.parse()?,
+            "--width" => options.width = value.parse()?,
+            "--rank" => options.rank = value.parse()?,
+            "--per" => options.per = if value == "module" { Per::Module } else { Per::Adapter },
+            _ => return Err(USAGE.into()),
+        }
+    }
+    Ok(options)
+}
+
+impl Options {
+    /// The modules, in the order of their names.
+    fn modules(&self) -> Vec<Module> {
+        let name = |layer: usize, letter: &str| format!("model.layers.{layer}.self_attn.{letter}_proj");
+        let mut names: Vec<String> =
+            (0..self.layers).flat_map(|layer| ["q", "k", "v", "o"].map(|letter| name(layer, letter))).collect();
+        names.sort();
+        names.into_iter().map(|name| Module { name, fan_out: self.width, fan_in: self.width }).collect()
+    }
+
+    fn planted(&self) -> PlantedAdapters {
+        let sizes = vec![[self.width; 2]; 4 * self.layers];
+        PlantedAdapters::new(&sizes, [self.rank, DIRECTIONS, self.adapters], Seed::new(7))
+    }
+}
+
+fn bf16(values: &[f32], bytes: &mut Vec<u8>) {
+    // To the nearest, ties to even; the values are finite.
+    bytes.extend(values.iter().flat_map(|x| {
+        let bits = x.to_bits();
+        (((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16).to_le_bytes()
+    }));
+}
+
+fn write(options: &Options) -> Result<()> {
+    let (planted, modules, start) = (options.planted(), options.modules(), Instant::now());
+    let (r, width) = (options.rank, options.width);
+    let mut bytes_written = 0;
+    for adapter in 0..options.adapters {
+        let folder = options.folder.join(format!("adapter-{adapter:04}"));
+        std::fs::create_dir_all(&folder)?;
+        let mut header = String::from("{");
+        for (at, module) in modules.iter().enumerate() {
+            for (part, shape) in [("A", [r, width]), ("B", [width, r])] {
+                let first = (2 * at + usize::from(part == "B")) * 2 * r * width;
+                let comma = if header.len() > 1 { "," } else { "" };
+                header.push_str(&format_tensor(comma, &module.name, (part, shape), [first, first + 2 * r * width]));
+            }
+        }
+        header.push('}');
+        header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        for at in 0..modules.len() {
+            let (b, a) = planted.factors(adapter, at);
+            bf16(&a, &mut bytes);
+            bf16(&b, &mut bytes);
+        }
+        std::fs::write(folder.join("adapter_model.safetensors"), &bytes)?;
+        let config = format!(
+            r#"{{"peft_type":"LORA","base_model_name_or_path":"planted/llama-{width}x{}","r":{r},"lora_alpha":{},"target_modules":["q_proj","k_proj","v_proj","o_proj"]}}"#,
+            options.layers,
+            SCALING * r as f64
+        );
+        std::fs::write(folder.join("adapter_config.json"), config)?;
+        bytes_written += bytes.len();
+    }
+    say(&format!(
+        "wrote {} adapters, {:.2} GB, in {:.1} s",
+        options.adapters,
+        bytes_written as f64 / 1e9,
+        start.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}
+
+fn format_tensor(comma: &str, module: &str, (part, [rows, columns]): (&str, [usize; 2]), [from, to]: [usize; 2]) -> String {
+    format!(
+        r#"{comma}"base_model.model.{module}.lora_{part}.weight":{{"dtype":"BF16","shape":[{rows},{columns}],"data_offsets":[{from},{to}]}}"#
+    )
+}
+
+/// A line of the report: what was done, in how many seconds, and the most memory that the process has held until then.
+struct Clock {
+    start: Instant,
+    last: Instant,
+}
+
+impl Clock {
+    fn lap(&mut self, what: &str) {
+        let now = Instant::now();
+        say(&format!("{what:<12} {:8.1} s   peak {:6.0} MB", (now - self.last).as_secs_f64(), peak_megabytes()));
+        self.last = now;
+    }
+}
+
+/// Peak resident memory of this process, mapped pages included; 0 where the system does not say.
+fn peak_megabytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok()).map_or(0.0, |kilobytes| kilobytes / 1e3 * 1.024)
+}
+
+fn run(options: &Options) -> Result<()> {
+    let monitor = Monitor::silent();
+    let output = options.output.as_deref().ok_or("`--output` names the folder of new adapters")?;
+    let mut clock = Clock { start: Instant::now(), last: Instant::now() };
+    let zoo = AdapterZoo::open(&options.folder, &monitor)?;
+    let values = zoo.num_values();
+    say(&format!("{} adapters, {} modules, {:.0} million values", zoo.num_adapters(), zoo.modules().len(), values as f64 / 1e6));
+    clock.lap("open");
+    let rank = if options.per == Per::Adapter { DIRECTIONS } else { DIRECTIONS.min(options.rank) };
+    let codec = AdapterCodec::fit(zoo, (options.per, Rank::Fixed(rank)), &monitor)?;
+    clock.lap("gram and pca");
+    let k = codec.pca().code_len();
+    // Where a flow would stand: codes are of unit variance.
+    let codes = Seed::new(11).normals(DECODED * k);
+    let made = codec.decode(&codes, options.rank, &monitor)?;
+    clock.lap("decode");
+    let provenance = AdapterProvenance { parents: codec.zoo().parents(), synthetic: true, ..AdapterProvenance::default() };
+    for i in 0..DECODED {
+        let export = AdapterExport { profile: AdapterProfile::Portable, base: None, component: None, provenance: &provenance };
+        codec.zoo().weights_of(&made.adapters, i).write(&export, &output.join(format!("new-{i}")))?;
+    }
+    clock.lap("export");
+    let seconds = clock.start.elapsed().as_secs_f64();
+    say(&format!("in all       {seconds:8.1} s   {:.1} s a billion values", seconds / (values as f64 / 1e9)));
+    let lost: Vec<String> = made.lost.iter().map(|lost| format!("{:.3} %", lost.fraction() * 100.0)).collect();
+    say(&format!(
+        "kept {:.3} % of the variance in {k} numbers; truncation lost {}",
+        codec.pca().kept_variance() * 100.0,
+        lost.join(", ")
+    ));
+    drop(made);
+    check(options, &codec, (&codes, output))
+}
+
+/// Compares what was found with what was planted, and what was written with its codes.
+fn check(options: &Options, codec: &AdapterCodec, (codes, output): (&[f32], &Path)) -> Result<()> {
+    let monitor = Monitor::silent();
+    let start = Instant::now();
+    if options.per == Per::Adapter {
+        let planted = options.planted();
+        let own = |k: usize| (0..options.modules().len()).map(|at| factors(planted.direction(k, at), options.rank)).collect();
+        let truth = AdapterSet::new(options.modules(), (0..DIRECTIONS).map(own).collect())?;
+        let cross = CrossGrams::of(&truth, &truth)?.total();
+        let between: Vec<f64> = CrossGrams::of(codec.zoo(), &truth)?.total();
+        let cosines = weft_codec::adapter::principal_cosines(codec.pca(), codec.grams(), (&between, &cross))?;
+        let degrees: Vec<String> = cosines.iter().map(|c| format!("{:.3}", c.clamp(-1.0, 1.0).acos().to_degrees())).collect();
+        say(&format!("principal angles to the planted subspace, in degrees: {}", degrees.join(", ")));
+    }
+    let again = AdapterZoo::open(output, &monitor)?;
+    let found = codec.pca().encode(&CrossGrams::of(&again, codec.zoo())?, codec.grams())?;
+    let (moved, size) = found
+        .iter()
+        .zip(codes)
+        .fold((0.0_f64, 0.0_f64), |(moved, size), (a, b)| (moved + f64::from(a - b).powi(2), size + f64::from(*b).powi(2)));
+    say(&format!("codes of the written adapters moved by {:.2e} of their size", (moved / size).sqrt()));
+    say(&format!("checked in {:.1} s, peak {:.0} MB", start.elapsed().as_secs_f64(), peak_megabytes()));
+    Ok(())
+}
+
+fn factors((b, a): PlantedFactors, rank: usize) -> Factors {
+    Factors { rank, scaling: SCALING, b, a }
+}

@@ -70,7 +70,8 @@ impl Vocabulary {
             vocabulary.scores.push(score);
             rest = &after[len..];
         }
-        let is_byte = |byte: usize| vocabulary.pieces.get(FIRST_BYTE + byte).is_some_and(|p| *p == format!("<0x{byte:02X}>").into_bytes());
+        let is_byte =
+            |byte: usize| vocabulary.pieces.get(FIRST_BYTE + byte).is_some_and(|p| *p == format!("<0x{byte:02X}>").into_bytes());
         match (0..256).find(|&byte| !is_byte(byte)) {
             Some(byte) => Err(format!("piece {} is not the byte {byte}", FIRST_BYTE + byte)),
             None => Ok(vocabulary),
@@ -203,8 +204,17 @@ mod tests {
         file
     }
 
-    const PIECES: [(&str, f32); 9] =
-        [(" ", -9.0), ("a", -8.0), ("b", -7.0), ("ab", -3.0), ("ba", -2.0), (" a", -4.0), ("aba", -1.0), ("é", -6.0), ("bab", -1.0)];
+    const PIECES: [(&str, f32); 9] = [
+        (" ", -9.0),
+        ("a", -8.0),
+        ("b", -7.0),
+        ("ab", -3.0),
+        ("ba", -2.0),
+        (" a", -4.0),
+        ("aba", -1.0),
+        ("é", -6.0),
+        ("bab", -1.0),
+    ];
 
     /// The definition, a pair at a time.
     fn slowly(vocabulary: &Vocabulary, text: &str) -> Vec<u32> {

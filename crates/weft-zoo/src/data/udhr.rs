@@ -81,7 +81,9 @@ pub fn languages(path: &Path) -> Result<Languages> {
     }
     let mut found = Languages { read: Vec::new(), skipped: Vec::new() };
     for entry in entries.iter().filter(|entry| !entry.name.ends_with('/')) {
-        let Some(id) = id_of(&entry.name) else { return Err(fail(format!("its entry `{}` is not called CODE.txt", entry.name.escape_debug()))) };
+        let Some(id) = id_of(&entry.name) else {
+            return Err(fail(format!("its entry `{}` is not called CODE.txt", entry.name.escape_debug())));
+        };
         if entry.expanded > MAX_TEXT_BYTES {
             return Err(fail(format!("`{id}` has {} bytes, at most {MAX_TEXT_BYTES} are read", entry.expanded)));
         }

@@ -1,7 +1,8 @@
-//! Low-rank adapters: folders of them compared, encoded, decoded and merged.
+//! Low-rank adapters: folders of them compared, encoded, decoded and merged, and trained over a frozen base.
 //!
 //! The mathematics is that of [`weft_codec::adapter`]; here adapters come from folders of PEFT and go back into them.
 
 pub mod codec;
 pub mod merge;
+pub mod train;
 pub mod zoo;

@@ -8,6 +8,7 @@
 //!
 //! The types here are the façade's own: the domain types below know no format.
 
+mod adapter;
 mod best;
 mod condition;
 mod data;
@@ -27,6 +28,7 @@ mod text;
 mod tokens;
 mod zoo;
 
+pub use adapter::{AdapterRunConfig, AdapterRunSection, AdapterTaskConfig, BaseConfig, LanguagesConfig, LoraTable};
 pub use best::{BestBy, BestOfConfig};
 pub(crate) use condition::condition_of;
 pub use condition::{Asked, FieldConfig, FieldKindName};

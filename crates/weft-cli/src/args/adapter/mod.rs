@@ -8,4 +8,9 @@ use clap::Subcommand;
 pub(crate) enum Adapter {
     #[command(flatten)]
     Space(space::Space),
+    /// Train adapters over a frozen base, many at once, and measure them beside the base and one adapter of all tasks.
+    Train {
+        /// A run file, such as `configs/languages.toml`.
+        run: std::path::PathBuf,
+    },
 }

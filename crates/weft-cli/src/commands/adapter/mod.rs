@@ -1,6 +1,7 @@
 //! `weft adapter …`.
 
 mod space;
+mod train;
 
 use crate::args::adapter::Adapter;
 use crate::output::Answer;
@@ -10,5 +11,6 @@ use weft::Monitor;
 pub(super) fn dispatch(command: Adapter, monitor: &Monitor) -> anyhow::Result<Answer> {
     match command {
         Adapter::Space(command) => space::dispatch(command, monitor),
+        Adapter::Train { run } => train::train(&run, monitor),
     }
 }

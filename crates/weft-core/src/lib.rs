@@ -39,7 +39,7 @@ pub use architecture::{
 };
 pub use classes::ClassSet;
 pub use condition::{
-    Condition, Extrapolation, Field, FieldKind, FieldSpec, FieldType, Scale, Schema, Seen, TEXT_LEN, Value, embed_text,
+    Condition, Extrapolation, Field, FieldKind, FieldSpec, FieldType, Scale, Schema, Seen, BYTES_LEN, TEXT_LEN, Value, embed_bytes, embed_text,
 };
 pub use dataset::{Dataset, Inputs, Part};
 pub use digest::{Digest, WeightsHasher};

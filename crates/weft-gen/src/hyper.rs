@@ -132,8 +132,8 @@ impl HyperTrainer {
     ) -> Result<Self> {
         config.check(data.tasks.is_some())?;
         let loss = loss.into();
-        loss.check(data.architecture(), data.finals.len())?;
         let Some(of_runs) = data.tasks.clone() else { return Err(without_tasks()) };
+        loss.check((data.architecture(), data.finals.len()), &of_runs)?;
         let k = data.code_len();
         let network = network(&of_runs.schema, k, config.width, config.blocks);
         let settings = FlatOptimizerConfig { weight_decay: config.weight_decay, clip_norm: 1.0, ema_decay: config.ema_decay };
@@ -178,7 +178,7 @@ impl HyperTrainer {
         let config = &self.config;
         let seed = self.seed.fork("step").index(self.step());
         let (n, k) = (config.batch_networks, self.data.code_len());
-        let runs: Vec<usize> = seed.fork("runs").indices(n, self.of_runs.tasks.len()).into_iter().map(|run| run as usize).collect();
+        let runs: Vec<usize> = seed.fork("runs").indices(n, self.of_runs.conditions.len()).into_iter().map(|run| run as usize).collect();
         let encoded: Vec<f32> = runs.iter().flat_map(|&run| self.of_runs.encoded(run)).copied().collect();
         let encoded = Tensor::from_vec(encoded, (n, self.of_runs.schema.encoded_len()), self.device.candle())?;
         let codes = self.network.forward(&encoded, &encoded, self.course.optimizer.parameters())?;

@@ -51,8 +51,11 @@ impl From<AdapterLoss> for TaskLoss {
 
 impl TaskLoss {
     /// Refuses training runs that it has no tasks for, or of another architecture.
-    pub(crate) fn check(&self, architecture: &Architecture, num_runs: usize) -> Result<()> {
-        let Self::Adapters(loss) = self else { return Ok(()) };
+    pub(crate) fn check(&self, (architecture, num_runs): (&Architecture, usize), of_runs: &RunTasks) -> Result<()> {
+        let Self::Adapters(loss) = self else {
+            let (tasks, conditions) = (of_runs.tasks.len(), of_runs.conditions.len());
+            return require("tasks", "one for each condition of training runs", tasks == conditions, tasks);
+        };
         let fits = loss.adapters.layout().architecture().same_graph(architecture);
         require("networks", "adapters of the layout that the loss runs", fits, architecture.name())?;
         require("tasks", "one for each training run", loss.tasks.len() == num_runs, loss.tasks.len())

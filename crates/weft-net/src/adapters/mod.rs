@@ -52,6 +52,7 @@ pub struct Adapters {
     layout: AdapterLayout,
     device: Device,
     group_bytes: usize,
+    shared_start: bool,
     passes: Arc<dyn Passes>,
 }
 
@@ -132,13 +133,20 @@ impl Adapters {
         let job = Prepare { base: base.clone(), layout: layout.clone() };
         let passes = on_device_in(precision, device.candle(), job)??;
         let group_bytes = if device.is_cpu() { CPU_BYTES } else { GPU_BYTES };
-        Ok(Self { base, layout, device: device.clone(), group_bytes, passes })
+        Ok(Self { base, layout, device: device.clone(), group_bytes, shared_start: false, passes })
     }
 
     /// The same with another bound on the memory of a group, in bytes. Results stay the same but for rounding.
     #[must_use]
     pub fn with_group_bytes(self, group_bytes: usize) -> Self {
         Self { group_bytes, ..self }
+    }
+
+    /// The same, but all adapters of a training start at one `A`. Factors are unique only up to an invertible matrix between them; those that
+    /// start alike stay comparable one by one, which codecs of rows ask for.
+    #[must_use]
+    pub fn with_shared_start(self) -> Self {
+        Self { shared_start: true, ..self }
     }
 
     /// The base.

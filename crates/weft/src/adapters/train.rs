@@ -3,6 +3,7 @@
 //! The output holds a folder of PEFT for each adapter in `adapters/`, the one adapter of all training tasks in `multi-task/`, the resolved
 //! run file and `report.json`. It appears under its name when all of it is written.
 
+use super::generate::{self, Experiment, GeneratedView, Stored, Subject};
 use super::merge::refuse_existing;
 use crate::config::{AdapterRunConfig, AdapterTaskConfig, LanguagesConfig};
 use crate::{Error, Monitor, Result};
@@ -67,6 +68,9 @@ pub struct TrainedView {
     pub train_secs: f64,
     /// Means over the training languages, then over the held-out ones.
     pub means: [LanguageMeans; 2],
+    /// What generators are worth on held-out languages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<GeneratedView>,
     /// A row a language.
     pub rows: Vec<LanguageRow>,
     /// Languages that were left out, and why.
@@ -94,22 +98,26 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
     let lora = LoraConfig { modules: config.lora.modules.clone(), rank: config.lora.rank, alpha: config.lora.alpha };
     let layout = AdapterLayout::new(&base, &lora)?;
     let adapters = Adapters::new(base, layout, &device)?;
+    let adapters = if config.lora.shared_start { adapters.with_shared_start() } else { adapters };
     let run = Run { config, adapters: &adapters, texts: &texts, held_out: &held_out, monitor };
     let multi_task = run.multi_task()?;
     let started = std::time::Instant::now();
     let trained = run.each()?;
     let train_secs = started.elapsed().as_secs_f64();
     let rows = run.rows(&read, &trained, &multi_task)?;
+    let generated = run.generated(&read, (&trained, &multi_task), train_secs)?;
+    let (generated, stored) = generated.map_or((None, None), |(view, stored)| (Some(view), Some(stored)));
     let view = TrainedView {
         output: config.run.output.clone(),
         parameters: adapters.layout().num_parameters(),
         device: device.to_string(),
         train_secs,
         means: [false, true].map(|held_out| means(rows.iter().filter(|row| row.held_out == held_out))),
+        generated,
         rows,
         skipped,
     };
-    write(config, (&read, &trained, &multi_task), &view)?;
+    write(config, &Made { languages: &read, each: &trained, multi_task: &multi_task, stored: stored.as_ref() }, &view)?;
     Ok(view)
 }
 
@@ -198,6 +206,35 @@ impl Run<'_> {
         Ok(self.adapters.train(&tasks, &recipe, self.seed("adapters"), self.monitor)?)
     }
 
+    /// Generators that learn from the training languages, on the held-out ones.
+    fn generated(
+        &self,
+        languages: &[Language],
+        (own, multi_task): (&Population, &Population),
+        train_secs: f64,
+    ) -> Result<Option<(GeneratedView, Stored)>> {
+        let Some(config) = &self.config.generate else { return Ok(None) };
+        let AdapterTaskConfig::Languages(task) = &self.config.task;
+        let mut subjects = Vec::with_capacity(languages.len());
+        for ((language, text), &held_out) in languages.iter().zip(self.texts).zip(self.held_out) {
+            let (train, _) = language.split(task.held_out_passages).unwrap_or_default();
+            let (id, code, windows) = (language.id.as_str(), language.code.as_str(), &text.tasks);
+            subjects.push(Subject { id, code, held_out, text: train.join("\n"), test_bytes: text.bytes[1], windows });
+        }
+        let experiment = Experiment {
+            config,
+            on: self.adapters,
+            lora: &family_of(own.architecture()),
+            subjects: &subjects,
+            own,
+            multi_task,
+            own_secs: train_secs / languages.len() as f64,
+            seed: self.seed("generate"),
+            monitor: self.monitor,
+        };
+        Ok(Some(generate::experiment(&experiment)?))
+    }
+
     /// All languages by the base, the adapter of all and their own, on held-out passages.
     fn rows(&self, languages: &[Language], trained: &Population, multi_task: &Population) -> Result<Vec<LanguageRow>> {
         let dim = trained.dim();
@@ -235,13 +272,21 @@ fn means<'a>(rows: impl Iterator<Item = &'a LanguageRow> + Clone) -> LanguageMea
     LanguageMeans { languages, base, multi_task, oracle, oracle_wins }
 }
 
+/// What a run made.
+struct Made<'a> {
+    languages: &'a [Language],
+    each: &'a Population,
+    multi_task: &'a Population,
+    stored: Option<&'a Stored>,
+}
+
 /// Writes everything beside the output and gives it its name.
-fn write(config: &AdapterRunConfig, trained: (&[Language], &Population, &Population), view: &TrainedView) -> Result<()> {
+fn write(config: &AdapterRunConfig, made: &Made, view: &TrainedView) -> Result<()> {
     let output = &config.run.output;
     let mut name = output.file_name().unwrap_or_default().to_owned();
     name.push(format!(".partial-{}", std::process::id()));
     let beside = output.with_file_name(name);
-    let made = write_all(config, trained, view, &beside).and_then(|()| {
+    let made = write_all(config, made, view, &beside).and_then(|()| {
         if output.is_dir() {
             // It is empty: this was checked before the work, and fails here otherwise.
             std::fs::remove_dir(output).map_err(Error::io("replace", output))?;
@@ -255,15 +300,11 @@ fn write(config: &AdapterRunConfig, trained: (&[Language], &Population, &Populat
     made
 }
 
-fn write_all(
-    config: &AdapterRunConfig,
-    (languages, each, multi_task): (&[Language], &Population, &Population),
-    view: &TrainedView,
-    folder: &Path,
-) -> Result<()> {
+fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder: &Path) -> Result<()> {
+    let Made { languages, each, multi_task, stored } = *made;
     let adapters = folder.join("adapters");
     std::fs::create_dir_all(&adapters).map_err(Error::io("create", &adapters))?;
-    let lora = family(each);
+    let lora = family_of(each.architecture());
     let provenance = AdapterProvenance {
         parents: Vec::new(),
         configuration: config.to_toml(),
@@ -280,6 +321,9 @@ fn write_all(
         write_one(row, &adapters.join(&language.id))?;
     }
     write_one(multi_task.row(0), &folder.join("multi-task"))?;
+    if let Some(stored) = stored {
+        stored.write(&folder.join("generator"), config, each.architecture())?;
+    }
     weft_zoo::write_atomic(&folder.join("run.toml"), config.to_toml().as_bytes())?;
     let report = serde_json::to_vec_pretty(view).map_err(|error| {
         let reason = error.to_string();
@@ -289,9 +333,8 @@ fn write_all(
     Ok(())
 }
 
-/// The family of a population's adapters.
-fn family(adapters: &Population) -> Lora {
-    let architecture = adapters.architecture();
+/// The family of adapters of an architecture.
+pub(super) fn family_of(architecture: &weft_core::Architecture) -> Lora {
     let scales =
         architecture.nodes().iter().filter_map(|node| if let Op::Scale { factor } = node.op { Some(factor) } else { None });
     let pairs = architecture.tensors().chunks_exact(2).zip(scales);

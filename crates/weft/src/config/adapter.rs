@@ -1,6 +1,6 @@
 //! The run file of `weft adapter train`: many adapters over one frozen base.
 
-use super::{ConfigError, DeviceConfig, RecipeConfig, data_folder, require};
+use super::{ConfigError, DeviceConfig, GenerateConfig, RecipeConfig, data_folder, require};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,9 @@ pub struct AdapterRunConfig {
     pub recipe: RecipeConfig,
     /// How the one adapter of all training tasks is trained, which the others are held against.
     pub multi_task: RecipeConfig,
+    /// What is learnt from the adapters of the training tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generate: Option<GenerateConfig>,
 }
 
 /// `[run]`.
@@ -62,6 +65,9 @@ pub struct LoraTable {
     pub rank: usize,
     /// The numerator of the scale `alpha / rank`.
     pub alpha: f64,
+    /// Whether all adapters start from the same factors, so that they stay comparable factor by factor; generators need it.
+    #[serde(default)]
+    pub shared_start: bool,
 }
 
 /// What the adapters are for.
@@ -129,7 +135,10 @@ impl AdapterRunConfig {
         require("task.languages.tokens", "between 1 and 65536", (1..=65_536).contains(&task.tokens), task.tokens)?;
         let share = task.held_out_passages;
         require("task.languages.held-out-passages", "between 0 and 1", share > 0.0 && share < 1.0, share)?;
-        require("lora.rank", "between 1 and 1024", (1..=1024).contains(&self.lora.rank), self.lora.rank)
+        require("lora.rank", "between 1 and 1024", (1..=1024).contains(&self.lora.rank), self.lora.rank)?;
+        let Some(generate) = &self.generate else { return Ok(()) };
+        require("lora.shared-start", "true, for generators of adapters", self.lora.shared_start, self.lora.shared_start)?;
+        generate.check()
     }
 }
 

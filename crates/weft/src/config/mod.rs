@@ -9,6 +9,7 @@
 //! The types here are the façade's own: the domain types below know no format.
 
 mod adapter;
+mod adapter_generate;
 mod best;
 mod condition;
 mod data;
@@ -29,6 +30,7 @@ mod tokens;
 mod zoo;
 
 pub use adapter::{AdapterRunConfig, AdapterRunSection, AdapterTaskConfig, BaseConfig, LanguagesConfig, LoraTable};
+pub use adapter_generate::{CodeFlowConfig, GenerateConfig};
 pub use best::{BestBy, BestOfConfig};
 pub(crate) use condition::condition_of;
 pub use condition::{Asked, FieldConfig, FieldKindName};

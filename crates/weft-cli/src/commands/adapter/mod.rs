@@ -1,5 +1,6 @@
 //! `weft adapter …`.
 
+mod generate;
 mod space;
 mod train;
 
@@ -12,5 +13,6 @@ pub(super) fn dispatch(command: Adapter, monitor: &Monitor) -> anyhow::Result<An
     match command {
         Adapter::Space(command) => space::dispatch(command, monitor),
         Adapter::Train { run } => train::train(&run, monitor),
+        Adapter::Generate(arguments) => generate::generate(arguments),
     }
 }

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use std::fmt::Write as _;
 use std::path::Path;
 use weft::Monitor;
+use weft::adapters::generate::GeneratedView;
 use weft::adapters::train::{self, LanguageMeans, TrainedView};
 use weft::config::AdapterRunConfig;
 
@@ -30,9 +31,29 @@ fn trained(view: &TrainedView) -> String {
     };
     let rows = [row("of training", &view.means[0]), row("held out", &view.means[1])];
     text.push_str(&table(&["languages", "count", "base", "one adapter of all", "own adapter", "own is better"], &rows));
+    if let Some(generated) = &view.generated {
+        text.push_str(&of_held_out(generated));
+    }
     if !view.skipped.is_empty() {
         let skipped: Vec<String> = view.skipped.iter().map(|(id, reason)| format!("{id} ({reason})")).collect();
         let _ = writeln!(text, "note: left out: {}", skipped.join(", "));
     }
+    text
+}
+
+/// Rows on held-out languages, in bits a byte, and what they mean.
+fn of_held_out(view: &GeneratedView) -> String {
+    let rows = view.evaluation.rows.iter().zip(&view.gap).map(|(row, gap)| {
+        vec![row.name.clone(), format!("{:.4} ± {:.4}", -row.accuracy.mean, row.accuracy.se), format!("{:.1} %", gap * 100.0)]
+    });
+    let mut text = format!("\nheld-out languages, {} of them independent\n\n", view.evaluation.num_clusters);
+    text.push_str(&table(&["adapter", "bits a byte", "of the gap"], &rows.collect::<Vec<_>>()));
+    for verdict in &view.evaluation.verdicts {
+        let uses = if verdict.uses_condition { "uses what it is shown" } else { "ignores what it is shown" };
+        let beaten = if verdict.not_beaten.is_empty() { "none".to_owned() } else { verdict.not_beaten.join(", ") };
+        let _ = writeln!(text, "{}: {uses}; not beaten: {beaten}", verdict.generator);
+    }
+    let [made, own] = view.sample_secs;
+    let _ = writeln!(text, "an adapter from a sample takes {:.2} ms, {:.6} of training one ({own:.2} s)", made * 1e3, made / own);
     text
 }

@@ -4,6 +4,8 @@
 #![cfg(feature = "cuda")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "cuda/adapters.rs"]
+mod adapters;
 #[path = "cuda/batch_norm.rs"]
 mod batch_norm;
 #[path = "cuda/images.rs"]

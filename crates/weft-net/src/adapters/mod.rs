@@ -259,6 +259,13 @@ impl Adapters {
         Ok(rows.apply_op1(KnownGradient { losses, gradient })?)
     }
 
+    /// Floating-point operations of the base's forward and backward pass over an example of a task, the low-rank parts left out.
+    #[must_use]
+    pub fn flops(&self, task: &AdapterTask) -> f64 {
+        // Forward, and the gradient of inputs: none of weights, which are frozen.
+        4.0 * self.base.theta.len() as f64 * task.rows(1) as f64
+    }
+
     fn check<'a>(&self, tasks: impl Iterator<Item = &'a AdapterTask>) -> Result<()> {
         tasks.into_iter().try_for_each(|task| task.check(&self.base))
     }

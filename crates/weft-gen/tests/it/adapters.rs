@@ -15,7 +15,7 @@ fn adapters() -> Adapters {
         Llama { vocabulary, length, d_model, depth, num_heads, num_kv_heads, d_hidden, tied: false, theta, pairs, epsilon };
     let architecture = Arc::new(Family::Llama(family).build("tiny").unwrap());
     let row = weft_testkit::random_row(&architecture, Seed::new(1));
-    let base = Arc::new(Base::new(architecture, &row).unwrap());
+    let base = Arc::new(Base::new(&architecture, &row).unwrap());
     let config = LoraConfig { modules: vec!["v_proj".to_owned(), "down_proj".to_owned()], rank: 2, alpha: 4.0 };
     Adapters::new(base.clone(), AdapterLayout::new(&base, &config).unwrap(), &Device::cpu()).unwrap()
 }

@@ -12,7 +12,7 @@ fn base(path: &Path) -> (Arc<Base>, Vec<f32>) {
     let source = weft_zoo::open_sources(path).unwrap().remove(0);
     let inferred = weft_zoo::infer(&source, &Hints::default()).unwrap();
     let row = inferred.binding.bind(&source, &inferred.architecture).unwrap();
-    (Arc::new(Base::new(Arc::new(inferred.architecture), &row).unwrap()), row)
+    (Arc::new(Base::new(&Arc::new(inferred.architecture), &row).unwrap()), row)
 }
 
 fn adapters(base: &Arc<Base>) -> Adapters {

@@ -123,13 +123,7 @@ impl HyperTrainer {
     ///
     /// # Errors
     /// A setting out of range, training runs without tasks of their own, a loss of other networks, or a failed transfer to the device.
-    pub fn new(
-        config: HyperConfig,
-        data: TrainingSet,
-        loss: impl Into<TaskLoss>,
-        seed: Seed,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn new(config: HyperConfig, data: TrainingSet, loss: impl Into<TaskLoss>, seed: Seed, device: &Device) -> Result<Self> {
         config.check(data.tasks.is_some())?;
         let loss = loss.into();
         let Some(of_runs) = data.tasks.clone() else { return Err(without_tasks()) };

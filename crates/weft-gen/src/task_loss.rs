@@ -66,7 +66,13 @@ impl TaskLoss {
     ///
     /// # Shapes
     /// `rows` `[n, D]`, `n` runs → `[n]`.
-    pub(crate) fn of_runs(&self, rows: &Tensor, (of_runs, runs): (&RunTasks, &[usize]), batch: usize, seed: Seed) -> Result<Tensor> {
+    pub(crate) fn of_runs(
+        &self,
+        rows: &Tensor,
+        (of_runs, runs): (&RunTasks, &[usize]),
+        batch: usize,
+        seed: Seed,
+    ) -> Result<Tensor> {
         match self {
             Self::Examples(loss) => {
                 let tasks: Vec<Task> = runs.iter().map(|&run| of_runs.tasks[run].clone()).collect();

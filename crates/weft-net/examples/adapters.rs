@@ -57,7 +57,7 @@ fn main() -> Result<(), Error> {
     let (count, steps, device) = (next("32").parse()?, next("10").parse()?, Device::open(&next("cpu"))?);
     let architecture = Arc::new(family.build("base")?);
     let row: Vec<f32> = Seed::new(1).normals(architecture.num_parameters()).into_iter().map(|v| 0.05 * v).collect();
-    let base = Arc::new(Base::new(architecture, &row)?);
+    let base = Arc::new(Base::new(&architecture, &row)?);
     let layout = AdapterLayout::new(&base, &LoraConfig::query_and_value(&base, 4))?;
     let parameters = layout.num_parameters();
     let together = Adapters::new(base.clone(), layout, &device)?;

@@ -5,7 +5,7 @@
 //!
 //! # References
 //! Karpathy, llama2.c, `tokenizer.py` and `run.c`; Sennrich et al., *Neural Machine Translation of Rare Words with Subword Units* (2016);
-//! Kudo and Richardson, *SentencePiece* (2018).
+//! Kudo and Richardson, *`SentencePiece`* (2018).
 
 use crate::{Error, Result};
 use std::cmp::Reverse;

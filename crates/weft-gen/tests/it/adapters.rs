@@ -11,17 +11,19 @@ use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig,
 fn adapters() -> Adapters {
     let (vocabulary, length, d_model, depth, d_hidden) = (9, 12, 16, 1, 12);
     let (num_heads, num_kv_heads, theta, pairs, epsilon) = (2, 1, 100.0, RopePairs::Halves, 1e-5);
-    let family = Llama { vocabulary, length, d_model, depth, num_heads, num_kv_heads, d_hidden, tied: false, theta, pairs, epsilon };
+    let family =
+        Llama { vocabulary, length, d_model, depth, num_heads, num_kv_heads, d_hidden, tied: false, theta, pairs, epsilon };
     let architecture = Arc::new(Family::Llama(family).build("tiny").unwrap());
     let row = weft_testkit::random_row(&architecture, Seed::new(1));
-    let base = Arc::new(Base::new(architecture, &row).unwrap());
+    let base = Arc::new(Base::new(&architecture, &row).unwrap());
     let config = LoraConfig { modules: vec!["v_proj".to_owned(), "down_proj".to_owned()], rank: 2, alpha: 4.0 };
     Adapters::new(base.clone(), AdapterLayout::new(&base, &config).unwrap(), &Device::cpu()).unwrap()
 }
 
 /// A language whose words are those of some classes, two of each.
 fn language(task: &Task, seed: Seed) -> AdapterTask {
-    let words: Vec<u32> = (0..4).filter(|&class| task.output(class) == 1).flat_map(|class| [1 + 2 * class, 2 + 2 * class]).collect();
+    let words: Vec<u32> =
+        (0..4).filter(|&class| task.output(class) == 1).flat_map(|class| [1 + 2 * class, 2 + 2 * class]).collect();
     let text = seed.indices(60, words.len()).into_iter().map(|word| words[word as usize]).collect();
     AdapterTask::Text(Windows::new(&[text], 0, 12).unwrap())
 }
@@ -81,7 +83,12 @@ fn it_writes_adapters_for_languages_that_it_never_saw() {
     };
     let unseen = languages(&held_out, Seed::new(6));
     let (of_seen, of_unseen) = (mean(&tasks, &texts), mean(&held_out, &unseen));
-    assert!(of_seen < base(&texts) - 0.3 && of_unseen < base(&unseen) - 0.2, "{of_seen} of {}, {of_unseen} of {}", base(&texts), base(&unseen));
+    assert!(
+        of_seen < base(&texts) - 0.3 && of_unseen < base(&unseen) - 0.2,
+        "{of_seen} of {}, {of_unseen} of {}",
+        base(&texts),
+        base(&unseen)
+    );
     let exchanged: Vec<Task> = held_out.iter().rev().cloned().collect();
     let of_others = mean(&exchanged, &unseen);
     assert!(of_others > of_unseen + 0.3, "told another's condition it loses {of_others}, and {of_unseen} told its own");

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
 use weft_core::families::{Bert, Family, Llama};
-use weft_core::{Architecture, Op, Rope};
+use weft_core::{Architecture, Op, Rope, TensorSpec};
 use weft_ops::backend::{Linear, Norm, NormKind};
 
 /// Parts start at multiples of so many values, so that a GPU reads them 16 bytes at a time.
@@ -87,7 +87,7 @@ impl Base {
     ///
     /// # Errors
     /// An architecture that is neither of the Llama nor of the BERT family, or weights that are not its own.
-    pub fn new(architecture: Arc<Architecture>, row: &[f32]) -> Result<Self> {
+    pub fn new(architecture: &Arc<Architecture>, row: &[f32]) -> Result<Self> {
         let refuse = |reason: String| Error::Base { architecture: architecture.name().to_owned(), reason };
         if row.len() != architecture.num_parameters() {
             return Err(refuse(format!("it has {} weights, got {}", architecture.num_parameters(), row.len())));
@@ -95,12 +95,12 @@ impl Base {
         if let Some(at) = row.iter().position(|w| !w.is_finite()) {
             return Err(refuse(format!("weight {at} is {}", row[at])));
         }
-        let sizes = Sizes::of(&architecture).ok_or_else(|| refuse("it is no decoder or encoder of tokens".to_owned()))?;
-        let llama = sizes.llama(&architecture).filter(|llama| is(&architecture, &Family::Llama(llama.clone())));
+        let sizes = Sizes::of(architecture).ok_or_else(|| refuse("it is no decoder or encoder of tokens".to_owned()))?;
+        let llama = sizes.llama(architecture).filter(|llama| is(architecture, &Family::Llama(llama.clone())));
         if let Some(llama) = llama {
             return Ok(Self::of_llama(architecture.clone(), row, &llama));
         }
-        let bert = sizes.bert(&architecture).filter(|bert| is(&architecture, &Family::Bert(bert.clone())));
+        let bert = sizes.bert(architecture).filter(|bert| is(architecture, &Family::Bert(bert.clone())));
         match bert {
             Some(bert) => Ok(Self::of_bert(architecture.clone(), row, &bert)),
             None => Err(refuse("adapters are trained on the families `llama` and `bert`".to_owned())),
@@ -309,7 +309,7 @@ impl<'a> Laid<'a> {
 
     /// A tensor's values; the graph is the family's, so each is there.
     fn tensor(&self, name: &str) -> &'a [f32] {
-        let range = self.architecture.tensors().iter().find(|tensor| tensor.name == name).map_or(Range::default(), |t| t.range());
+        let range = self.architecture.tensors().iter().find(|tensor| tensor.name == name).map_or(Range::default(), TensorSpec::range);
         &self.row[range]
     }
 

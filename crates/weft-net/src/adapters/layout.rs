@@ -19,7 +19,7 @@ pub struct AdapterLayout {
 pub(super) struct Update {
     pub(super) block: usize,
     pub(super) site: Site,
-    pub(super) update: LowRank,
+    pub(super) factors: LowRank,
 }
 
 /// Which modules are updated, and by how much.
@@ -109,8 +109,8 @@ impl AdapterLayout {
             }
             let columns = base.blocks[module.block].maps[module.site as usize].outputs;
             let [a, b] = [a.range().start, b.range().start];
-            let update = LowRank { a, b, inputs, outputs, rank, scale, columns, first: module.first };
-            updates.push(Update { block: module.block, site: module.site, update });
+            let factors = LowRank { a, b, inputs, outputs, rank, scale, columns, first: module.first };
+            updates.push(Update { block: module.block, site: module.site, factors });
         }
         Ok(Self { architecture, updates })
     }
@@ -129,7 +129,7 @@ impl AdapterLayout {
 
     /// The updates at a map.
     pub(super) fn at(&self, block: usize, site: Site) -> impl Iterator<Item = &LowRank> {
-        self.updates.iter().filter(move |update| update.block == block && update.site == site).map(|update| &update.update)
+        self.updates.iter().filter(move |update| update.block == block && update.site == site).map(|update| &update.factors)
     }
 
     /// The first block that has one.

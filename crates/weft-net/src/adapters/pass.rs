@@ -107,7 +107,7 @@ impl<B: Backend + 'static> On<B> {
         };
         let step = Step { batch, attention, lengths: lengths.as_ref(), adapters: B::shorten(adapters) };
         let (x, kept) = self.forward(&step, gradient.is_some())?;
-        let (outcome, dx) = self.head(&step, x, gradient.is_some())?;
+        let (outcome, dx) = self.head(&step, &x, gradient.is_some())?;
         if let (Some(gradient), Some(dx)) = (gradient, dx) {
             self.backward(&step, kept, dx, gradient)?;
         }
@@ -326,11 +326,11 @@ impl<B: Backend + 'static> On<B> {
     }
 
     /// Losses from the last tokens, and the gradient with respect to these if it is wanted.
-    fn head(&self, step: &Step<'_, B>, x: B::Buffer, wanted: bool) -> Result<(Outcome, Option<B::Buffer>)> {
+    fn head(&self, step: &Step<'_, B>, x: &B::Buffer, wanted: bool) -> Result<(Outcome, Option<B::Buffer>)> {
         let backend = &self.backend;
         match (&step.batch.goal, &self.base.kind) {
             (Goal::Next { targets, weights }, Kind::Decoder { norm, head, .. }) => {
-                let (y, statistics) = self.norm(norm, &x)?;
+                let (y, statistics) = self.norm(norm, x)?;
                 let one = Batch::one(step.all_rows());
                 let logits = backend.linear(head, one, backend.view(&y), self.theta())?;
                 let (targets, weights) = (backend.upload_indices(targets)?, backend.upload_wide(weights)?);
@@ -345,7 +345,7 @@ impl<B: Backend + 'static> On<B> {
                 let dy = backend.linear_input_backward(head, one, self.theta(), backend.view(&d_logits))?;
                 let mut dx = backend.zeros(step.all_rows() * self.base.width)?;
                 let mut of_norms = backend.zeros_wide(self.base.of_norms)?;
-                let inputs = (backend.view(&x), None);
+                let inputs = (backend.view(x), None);
                 let theta = self.theta();
                 backend.norm_backward(norm, inputs, &statistics, theta, None, backend.view(&dy), &mut dx, &mut of_norms)?;
                 Ok((outcome, Some(dx)))
@@ -354,7 +354,7 @@ impl<B: Backend + 'static> On<B> {
                 let Some(lengths) = step.lengths else { return Err(mixed_up()) };
                 let (sequences, tokens) = (step.attention.sequences, step.batch.tokens);
                 let sizes = Tokens { sequences, tokens, width: self.base.width };
-                let pooled = backend.mean_tokens(sizes, backend.view(&x), backend.indices(lengths))?;
+                let pooled = backend.mean_tokens(sizes, backend.view(x), backend.indices(lengths))?;
                 let pooled = backend.download(backend.view(&pooled))?;
                 let (outcome, d_pooled) = head::classify([step.batch.sequences, self.base.width], &pooled, of_networks);
                 if !wanted {

@@ -92,7 +92,7 @@ impl Windows {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sentences {
     names: Vec<Vec<u32>>,
-    sentences: Vec<Vec<u32>>,
+    texts: Vec<Vec<u32>>,
     labels: Vec<u32>,
 }
 
@@ -115,25 +115,25 @@ impl Sentences {
         if names.iter().chain(&sentences).any(Vec::is_empty) {
             return refuse("a sentence or a class's name has no token".to_owned());
         }
-        Ok(Self { names, sentences, labels })
+        Ok(Self { names, texts: sentences, labels })
     }
 
     /// The number of sentences.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.sentences.len()
+        self.texts.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sentences.is_empty()
+        self.texts.is_empty()
     }
 
     /// Names, sentences and labels.
     #[cfg(test)]
     pub(super) fn parts(&self) -> (&[Vec<u32>], &[Vec<u32>], &[u32]) {
-        (&self.names, &self.sentences, &self.labels)
+        (&self.names, &self.texts, &self.labels)
     }
 
     /// The number of classes.
@@ -183,7 +183,7 @@ impl AdapterTask {
         match self {
             Self::Text(windows) => examples * windows.tokens,
             Self::Sentences(s) => {
-                let longest = s.names.iter().chain(&s.sentences).map(Vec::len).max().unwrap_or(1);
+                let longest = s.names.iter().chain(&s.texts).map(Vec::len).max().unwrap_or(1);
                 (examples + s.names.len()) * longest.next_multiple_of(LENGTH_STEP)
             }
         }
@@ -195,7 +195,7 @@ impl AdapterTask {
         let (longest, greatest) = match self {
             Self::Text(windows) => (windows.tokens, windows.ids.iter().chain(&windows.targets).max().copied()),
             Self::Sentences(s) => {
-                let all = || s.names.iter().chain(&s.sentences);
+                let all = || s.names.iter().chain(&s.texts);
                 (all().map(Vec::len).max().unwrap_or(0), all().flatten().max().copied())
             }
         };
@@ -291,14 +291,16 @@ impl TaskBatch {
             }
             let weights = &mut weights[n * of_network..][..of_network];
             let share = 1.0 / weights.iter().sum::<f32>().max(1.0);
-            weights.iter_mut().for_each(|w| *w *= share);
+            for w in weights {
+                *w *= share;
+            }
         }
         Ok(Self { networks: drawn.len(), sequences, tokens, ids, goal: Goal::Next { targets, weights } })
     }
 
     fn of_sentences(base: &Base, drawn: &[(&Sentences, &[u32])]) -> Self {
         let of_network = |(task, examples): &(&Sentences, &[u32])| -> Vec<Vec<u32>> {
-            task.names.iter().cloned().chain(examples.iter().map(|&e| task.sentences[e as usize].clone())).collect()
+            task.names.iter().cloned().chain(examples.iter().map(|&e| task.texts[e as usize].clone())).collect()
         };
         let all: Vec<Vec<Vec<u32>>> = drawn.iter().map(of_network).collect();
         let sequences = all.iter().map(Vec::len).max().unwrap_or(1);

@@ -23,7 +23,7 @@ fn bert(pooler: bool) -> Arc<Architecture> {
 /// A base of random weights, and its row.
 fn base_of(architecture: &Arc<Architecture>) -> (Arc<Base>, Vec<f32>) {
     let row = random_row(architecture, Seed::new(7));
-    (Arc::new(Base::new(architecture.clone(), &row).unwrap()), row)
+    (Arc::new(Base::new(architecture, &row).unwrap()), row)
 }
 
 fn adapters_of(base: &Arc<Base>, modules: &[&str], precision: Precision) -> Adapters {
@@ -75,7 +75,7 @@ fn merged(base: &Architecture, row: &[f32], layout: &AdapterLayout, adapter: &[f
         for o in 0..outputs {
             for i in 0..inputs {
                 let product: f64 = (0..rank).map(|k| f64::from(b[o * rank + k]) * f64::from(a[k * inputs + i])).sum();
-                weight[o * inputs + i] += update.update.scale * product;
+                weight[o * inputs + i] += update.factors.scale * product;
             }
         }
     }
@@ -171,7 +171,7 @@ fn a_pooler_changes_nothing() {
     let row = random_row(&with, Seed::new(7));
     let task = &sentences(1)[0];
     let losses = [(with, &row[..]), (without.clone(), &row[..without.num_parameters()])].map(|(architecture, row)| {
-        let base = Arc::new(Base::new(architecture, row).unwrap());
+        let base = Arc::new(Base::new(&architecture, row).unwrap());
         let adapters = adapters_of(&base, &["value"], Precision::Single);
         adapters.measure(&random_adapters(&adapters, 1), &[task]).unwrap()[0]
     });
@@ -293,12 +293,12 @@ fn misfits_are_refused_by_name() {
     };
     let gpt = Gpt { vocabulary: 9, length: 3, d_model: 4, depth: 1, num_heads: 2, d_hidden: 3, tied: true };
     let gpt = Arc::new(Family::Gpt(gpt).build("gpt").unwrap());
-    check(Base::new(gpt.clone(), &random_row(&gpt, Seed::new(1))).map(|_| ()), "`llama` and `bert`");
+    check(Base::new(&gpt, &random_row(&gpt, Seed::new(1))).map(|_| ()), "`llama` and `bert`");
     let architecture = bert(true);
     let mut row = random_row(&architecture, Seed::new(1));
-    check(Base::new(architecture.clone(), &row[1..]).map(|_| ()), "weights, got");
+    check(Base::new(&architecture, &row[1..]).map(|_| ()), "weights, got");
     row[5] = f32::NAN;
-    check(Base::new(architecture.clone(), &row).map(|_| ()), "weight 5 is NaN");
+    check(Base::new(&architecture, &row).map(|_| ()), "weight 5 is NaN");
     let (base, _) = base_of(&architecture);
     let layout = |modules: &[&str], rank, alpha| {
         AdapterLayout::new(&base, &LoraConfig { modules: modules.iter().map(|&m| m.to_owned()).collect(), rank, alpha })
@@ -329,9 +329,9 @@ fn a_layout_is_read_off_an_architecture() {
     let (base, _) = base_of(&llama(true, 2, RopePairs::Halves));
     let layout = AdapterLayout::new(&base, &LoraConfig::query_and_value(&base, 4)).unwrap();
     let again = AdapterLayout::of(&base, layout.architecture().clone()).unwrap();
-    let of = |layout: &AdapterLayout| layout.updates().iter().map(|u| u.update).collect::<Vec<_>>();
+    let of = |layout: &AdapterLayout| layout.updates().iter().map(|u| u.factors).collect::<Vec<_>>();
     assert_eq!(of(&layout), of(&again));
-    assert_eq!(layout.updates()[1].update.first, 24, "values lie behind queries and keys");
+    assert_eq!(layout.updates()[1].factors.first, 24, "values lie behind queries and keys");
     // Per block q maps 16 to 16 and v 16 to 8: 4·(16 + 16) + 4·(16 + 8).
     assert_eq!(layout.num_parameters(), 2 * (128 + 96));
 }

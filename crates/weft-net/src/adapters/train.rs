@@ -29,7 +29,7 @@ pub(super) struct Group<'a> {
 pub fn initial_adapter(layout: &AdapterLayout, seed: Seed) -> Vec<f32> {
     let mut row = vec![0.0; layout.num_parameters()];
     for (number, update) in layout.updates().iter().enumerate() {
-        let update = &update.update;
+        let update = &update.factors;
         let bound = 1.0 / (update.inputs as f32).sqrt();
         let draws = seed.index(number as u64).uniforms(update.rank * update.inputs);
         row[update.a..][..draws.len()].iter_mut().zip(draws).for_each(|(a, u)| *a = (2.0 * u - 1.0) * bound);

@@ -150,7 +150,7 @@ fn read_base(path: &Path) -> Result<Base> {
     let source = source.ok_or_else(|| Error::Damaged { path: path.to_owned(), reason: "it holds no network".to_owned() })?;
     let inferred = weft_zoo::infer(&source, &Hints::default())?;
     let row = inferred.binding.bind(&source, &inferred.architecture)?;
-    Ok(Base::new(Arc::new(inferred.architecture), &row)?)
+    Ok(Base::new(&Arc::new(inferred.architecture), &row)?)
 }
 
 /// Which languages are held out: codes in the order of their digests, until so many languages are; variants of a code go together.
@@ -311,7 +311,7 @@ fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder:
         synthetic: false,
         tags: vec![config.run.name.clone()],
     };
-    let export = AdapterExport { profile: AdapterProfile::Portable, base: None, component: None, provenance: &provenance };
+    let export = AdapterExport { profile: AdapterProfile::Peft, base: None, component: None, provenance: &provenance };
     let write_one = |row: &[f32], to: &Path| -> Result<()> {
         let weights = AdapterWeights::from_lora(&lora, row, Some(config.base.name.clone())).map_err(|fault| fault.at(to))?;
         weights.write(&export, to)?;

@@ -12,7 +12,7 @@ fn base(path: &Path) -> (Arc<Base>, Vec<f32>) {
     let source = weft_zoo::open_sources(path).unwrap().remove(0);
     let inferred = weft_zoo::infer(&source, &Hints::default()).unwrap();
     let row = inferred.binding.bind(&source, &inferred.architecture).unwrap();
-    (Arc::new(Base::new(Arc::new(inferred.architecture), &row).unwrap()), row)
+    (Arc::new(Base::new(&Arc::new(inferred.architecture), &row).unwrap()), row)
 }
 
 fn adapters(base: &Arc<Base>) -> Adapters {
@@ -54,7 +54,8 @@ fn sentences_are_encoded_as_by_the_text_encoder() {
     let (base, _) = base(&folder.join("model.safetensors"));
     let adapters = adapters(&base);
     let names = ["light", "weather", "music"];
-    let sentences = ["switch the lamp on", "will it rain in the mountains tomorrow morning, or can we go for a walk?", "play some jazz"];
+    let sentences =
+        ["switch the lamp on", "will it rain in the mountains tomorrow morning, or can we go for a walk?", "play some jazz"];
     let ids = |text: &&str| {
         let mut ids = tokenizer.encode(*text, true).unwrap().get_ids().to_vec();
         ids.truncate(ids.iter().rposition(|&id| id != 0).map_or(0, |last| last + 1));

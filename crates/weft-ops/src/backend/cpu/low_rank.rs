@@ -16,7 +16,9 @@ fn factors<'a, T>(update: &LowRank, batch: Batch, theta: &'a [T], network: usize
 /// Multiplies values by the update's scale.
 fn scale<T: Real>(update: &LowRank, values: &mut [T]) {
     let factor = T::from_f64(update.scale);
-    values.iter_mut().for_each(|v| *v *= factor);
+    for v in values {
+        *v *= factor;
+    }
 }
 
 /// Adds the updates to `y`, and writes `x·Aᵀ`.

@@ -55,7 +55,9 @@ pub(super) fn mean<T: Real>(sizes: Tokens, x: &[T], lengths: &[u32], y: &mut [T]
         y.fill(T::ZERO);
         x.chunks_exact(sizes.width).take(length).for_each(|x| add_bias(y, x));
         let share = T::ONE / T::from_f64(length as f64);
-        y.iter_mut().for_each(|y| *y *= share);
+        for y in y.iter_mut() {
+            *y *= share;
+        }
     });
 }
 

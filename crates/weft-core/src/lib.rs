@@ -39,7 +39,8 @@ pub use architecture::{
 };
 pub use classes::ClassSet;
 pub use condition::{
-    Condition, Extrapolation, Field, FieldKind, FieldSpec, FieldType, Scale, Schema, Seen, TEXT_LEN, Value, embed_text,
+    BYTES_LEN, Condition, Extrapolation, Field, FieldKind, FieldSpec, FieldType, Scale, Schema, Seen, TEXT_LEN, Value, embed_bytes,
+    embed_text,
 };
 pub use dataset::{Dataset, Inputs, Part};
 pub use digest::{Digest, WeightsHasher};

@@ -17,17 +17,19 @@
 //!
 //! A run may have several conditions, such as several draws of [`examples`](crate::examples); each is of the run's one task and code.
 //!
+//! The networks may be adapters: then `run` goes through their frozen base ([`TaskLoss`]).
+//!
 //! Held-out tasks reach it in sampling alone: it learns from [`RunTasks`] of training runs and from the training part of the data.
 
 use crate::decoder::{decode_shift, decode_tensor};
 use crate::error::require;
 use crate::flow::Spread;
-use crate::{Artifact, Course, Error, Generator, Result, RunTasks, Trainer, TrainingSet, course, schema};
+use crate::{Artifact, Course, Error, Generator, Result, RunTasks, TaskLoss, Trainer, TrainingSet, course, schema};
 use candle_core::Tensor;
 use std::sync::Arc;
 use weft_codec::Codec;
-use weft_core::{Architecture, Condition, Monitor, Population, Schema, Seed, Task};
-use weft_net::{Device, PopulationLoss};
+use weft_core::{Architecture, Condition, Monitor, Population, Schema, Seed};
+use weft_net::Device;
 use weft_ops::tensor::{FlatOptimizerConfig, Parameters, Precision, ResidualMlp, ResidualMlpConfig};
 
 /// The generator's name in reports.
@@ -101,7 +103,7 @@ pub struct HyperTrainer {
     config: HyperConfig,
     network: ResidualMlp,
     course: Course,
-    loss: PopulationLoss,
+    loss: TaskLoss,
     data: TrainingSet,
     of_runs: Arc<RunTasks>,
     spread: Spread,
@@ -120,10 +122,12 @@ impl HyperTrainer {
     /// Prepares training from the start.
     ///
     /// # Errors
-    /// A setting out of range, training runs without tasks of their own, or a failed transfer to the device.
-    pub fn new(config: HyperConfig, data: TrainingSet, loss: PopulationLoss, seed: Seed, device: &Device) -> Result<Self> {
+    /// A setting out of range, training runs without tasks of their own, a loss of other networks, or a failed transfer to the device.
+    pub fn new(config: HyperConfig, data: TrainingSet, loss: impl Into<TaskLoss>, seed: Seed, device: &Device) -> Result<Self> {
         config.check(data.tasks.is_some())?;
+        let loss = loss.into();
         let Some(of_runs) = data.tasks.clone() else { return Err(without_tasks()) };
+        loss.check((data.architecture(), data.finals.len()), &of_runs)?;
         let k = data.code_len();
         let network = network(&of_runs.schema, k, config.width, config.blocks);
         let settings = FlatOptimizerConfig { weight_decay: config.weight_decay, clip_norm: 1.0, ema_decay: config.ema_decay };
@@ -143,7 +147,7 @@ impl HyperTrainer {
     #[must_use]
     pub fn flops(&self) -> f64 {
         let own = 3.0 * self.network.flops_per_row();
-        let run = 3.0 * weft_net::forward_flops(self.data.architecture()) * self.config.batch_examples as f64;
+        let run = self.loss.flops(self.data.architecture()) * self.config.batch_examples as f64;
         let through = if self.config.task_weight > 0.0 { run + 4.0 * self.decode.elem_count() as f64 } else { 0.0 };
         self.config.steps as f64 * self.config.batch_networks as f64 * (own + through)
     }
@@ -168,7 +172,8 @@ impl HyperTrainer {
         let config = &self.config;
         let seed = self.seed.fork("step").index(self.step());
         let (n, k) = (config.batch_networks, self.data.code_len());
-        let runs: Vec<usize> = seed.fork("runs").indices(n, self.of_runs.tasks.len()).into_iter().map(|run| run as usize).collect();
+        let runs: Vec<usize> =
+            seed.fork("runs").indices(n, self.of_runs.conditions.len()).into_iter().map(|run| run as usize).collect();
         let encoded: Vec<f32> = runs.iter().flat_map(|&run| self.of_runs.encoded(run)).copied().collect();
         let encoded = Tensor::from_vec(encoded, (n, self.of_runs.schema.encoded_len()), self.device.candle())?;
         let codes = self.network.forward(&encoded, &encoded, self.course.optimizer.parameters())?;
@@ -184,9 +189,8 @@ impl HyperTrainer {
             let [mean, std] = &self.moments;
             let z = codes.broadcast_mul(std)?.broadcast_add(mean)?;
             let rows = decode_shift(&z, &self.decode)?.broadcast_add(&self.base)?;
-            let tasks: Vec<Task> = runs.iter().map(|&run| self.of_runs.tasks[run].clone()).collect();
-            let examples = seed.fork("examples").indices(n * config.batch_examples, self.loss.num_examples());
-            let task = self.loss.cross_entropy(&rows, (&examples[..], &tasks[..]))?.mean_all()?;
+            let (of_runs, seed) = ((&*self.of_runs, &runs[..]), seed.fork("examples"));
+            let task = self.loss.of_runs(&rows, of_runs, config.batch_examples, seed)?.mean_all()?;
             loss = (loss + (task * config.task_weight)?)?;
         }
         self.course.descend(&loss)

@@ -28,6 +28,7 @@ pub mod refine;
 mod ridge;
 pub mod sampler;
 mod schema;
+mod task_loss;
 pub mod tokens;
 mod training_set;
 pub mod trivial;
@@ -44,6 +45,7 @@ pub use predictor::{AccuracyPredictor, PredictorQuality};
 pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};
 pub use ridge::RidgeGenerator;
 pub use sampler::{Sampler, SamplerConfig};
+pub use task_loss::{AdapterLoss, TaskLoss};
 pub use tokens::{
     TokenConfig, TokenFlow, TokenGenerator, TokenNetwork, TokenPart, TokenRefined, TokenRefiner, TokenRefinerConfig,
     TokenRefinerTrainer, TokenSet, TokenTrainer,

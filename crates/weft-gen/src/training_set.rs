@@ -36,7 +36,7 @@ pub struct RunTasks {
     /// The condition of each run's last snapshot, of the schema's fields: `[n]`, or `[draws · n]` where each has several, all runs
     /// after each other and then again.
     pub conditions: Vec<Condition>,
-    /// The task that each condition is of.
+    /// The task that each condition is of; none where purposes are told otherwise ([`TrainingSet::with_told_runs`]).
     pub tasks: Vec<Task>,
     encoded: Vec<f32>,
 }
@@ -120,18 +120,37 @@ impl TrainingSet {
     /// # Errors
     /// [`Error::Setting`] if there is not one of each a run, or as many, or no field `task`, `description` or `examples` that tells tasks apart;
     /// conditions that do not fit their fields' types.
-    pub fn with_tasks(mut self, fields: &[FieldSpec], conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
+    pub fn with_tasks(self, fields: &[FieldSpec], conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
         let count = self.finals.len();
         if conditions.is_empty() || !conditions.len().is_multiple_of(count.max(1)) || tasks.len() != conditions.len() {
             let got = format!("{} conditions and {} tasks for {count} runs", conditions.len(), tasks.len());
             return Err(Error::Setting { setting: "tasks", expected: "one, and a condition, for each run", got });
         }
-        let schema = Schema::fit(fields, &self.conditions)?;
-        if [Task::LABEL, Task::TEXT, ExampleEncoder::FIELD].iter().all(|name| schema.field(name).is_err()) {
-            let names: Vec<_> = schema.fields.iter().map(|field| field.name.as_str()).collect();
+        let tells = |field: &FieldSpec| [Task::LABEL, Task::TEXT, ExampleEncoder::FIELD].contains(&field.name.as_str());
+        if !fields.iter().any(tells) {
+            let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
             let expected = "fields of which `task` is one, `description` or `examples`, for networks of many tasks";
             return Err(Error::Setting { setting: "conditions", expected, got: names.join(", ") });
         }
+        self.told(fields, conditions, tasks)
+    }
+
+    /// Says what tells each run's purpose, where that is no task on labelled data, such as a language that an adapter is for: the conditions of
+    /// the last snapshots, as for [`TrainingSet::with_tasks`]. What the purpose is, a [`TaskLoss`](crate::TaskLoss) of its own knows.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if there is not a condition for each run, or as many for each; conditions that do not fit their fields' types.
+    pub fn with_told_runs(self, fields: &[FieldSpec], conditions: &[Condition]) -> Result<Self> {
+        let count = self.finals.len();
+        if conditions.is_empty() || !conditions.len().is_multiple_of(count.max(1)) {
+            let got = format!("{} conditions for {count} runs", conditions.len());
+            return Err(Error::Setting { setting: "conditions", expected: "one for each run, or as many for each", got });
+        }
+        self.told(fields, conditions, Vec::new())
+    }
+
+    fn told(mut self, fields: &[FieldSpec], conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
+        let schema = Schema::fit(fields, &self.conditions)?;
         let conditions: Vec<_> = conditions.iter().map(|condition| condition.restricted_to(&schema)).collect();
         let encoded = conditions.iter().map(|condition| schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?.concat();
         self.tasks = Some(Arc::new(RunTasks { schema, conditions, tasks, encoded }));

@@ -67,6 +67,30 @@ pub enum Error {
         /// What does not run it, and what does.
         by: &'static str,
     },
+    /// A network that adapters are not trained on, or weights that are not its own.
+    #[error("`{architecture}` is no base for adapters: {reason}")]
+    Base {
+        /// Name of the architecture.
+        architecture: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// An adapter that does not fit its base.
+    #[error("{what} does not fit the base `{base}`: {reason}")]
+    Adapter {
+        /// What does not fit.
+        what: String,
+        /// Name of the base's architecture.
+        base: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A task that no adapter can be trained or measured on.
+    #[error("an adapter's task: {reason}")]
+    AdapterTask {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A recipe or another domain value is out of range.
     #[error(transparent)]
     Domain(#[from] weft_core::Error),

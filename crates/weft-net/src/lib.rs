@@ -6,6 +6,7 @@
 //!
 //! Shape legend: `n` networks, `b` examples, `c` classes, `D` weights of a network.
 
+pub mod adapters;
 pub mod device;
 mod engine;
 mod error;

@@ -383,9 +383,9 @@ impl Buffers {
 }
 
 /// Per-network losses whose gradients were computed with them.
-struct KnownGradient {
-    losses: Vec<f32>,
-    gradient: Vec<f32>,
+pub(crate) struct KnownGradient {
+    pub(crate) losses: Vec<f32>,
+    pub(crate) gradient: Vec<f32>,
 }
 
 impl CustomOp1 for KnownGradient {

@@ -115,10 +115,10 @@ fn attention(criterion: &mut Criterion) {
     for (name, tokens, causal) in [("attention, 64 tokens", 64, false), ("causal attention, 512 tokens", 512, true)] {
         let a = Attention { sequences: ROWS / tokens, tokens, heads: 4, kv_heads: 4, head_dim: WIDTH / 4, causal };
         let (packed, dy) = (draw(1, ROWS * a.packed()), draw(2, ROWS * a.width()));
-        let (y, sums) = cpu.attention(&a, &packed).expect("sizes fit");
+        let (y, sums) = cpu.attention(&a, &packed, None).expect("sizes fit");
         let mut group = group(criterion, name, ROWS * WIDTH);
-        group.bench_function("forward", |b| b.iter(|| cpu.attention(&a, black_box(&packed))));
-        group.bench_function("backward", |b| b.iter(|| cpu.attention_backward(&a, black_box(&packed), (&y, &sums), &dy)));
+        group.bench_function("forward", |b| b.iter(|| cpu.attention(&a, black_box(&packed), None)));
+        group.bench_function("backward", |b| b.iter(|| cpu.attention_backward(&a, (black_box(&packed), None), (&y, &sums), &dy)));
         group.finish();
     }
 }
@@ -130,7 +130,7 @@ fn losses(criterion: &mut Criterion) {
     let (targets, mut total) = (draw(3, logits.len()), cpu.from_slice(&[0.0]));
     let mut group = group(criterion, "losses of 100 networks, 64 rows of 10", logits.len());
     group.bench_function("cross-entropy and gradient", |b| {
-        b.iter(|| cpu.cross_entropy([networks, classes], black_box(&logits), &labels));
+        b.iter(|| cpu.cross_entropy([networks, classes], black_box(&logits), &labels, None));
     });
     group.bench_function("squared error and gradient", |b| {
         b.iter(|| cpu.squared_error([networks * rows, classes], black_box(&logits), &targets, None, &mut total));

@@ -4,6 +4,8 @@
 #![cfg(feature = "cuda")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "cuda/adapters.rs"]
+mod adapters;
 #[path = "cuda/batch_norm.rs"]
 mod batch_norm;
 #[path = "cuda/images.rs"]
@@ -301,19 +303,19 @@ fn attention_on<T: CudaReal>(pair: &Pair<T>) {
                 let packed = pair.values(1, rows * attention.packed());
                 let dy = pair.values(2, rows * attention.width());
                 let name = |what: &str| format!("{what} {head_dim} {sequences}×{tokens} {heads}/{kv_heads} {causal}");
-                let (y, log_sums) = pair.gpu.attention(&attention, packed.view()).unwrap();
-                let (cpu_y, cpu_log_sums) = pair.cpu.attention(&attention, &packed.cpu).unwrap();
+                let (y, log_sums) = pair.gpu.attention(&attention, packed.view(), None).unwrap();
+                let (cpu_y, cpu_log_sums) = pair.cpu.attention(&attention, &packed.cpu, None).unwrap();
                 pair.compare(&name("attention"), &y, &cpu_y);
                 pair.compare(&name("log sums"), &log_sums, &cpu_log_sums);
                 let outputs = (pair.gpu.view(&y), &log_sums);
-                let d = pair.gpu.attention_backward(&attention, packed.view(), outputs, dy.view()).unwrap();
-                let cpu_d = pair.cpu.attention_backward(&attention, &packed.cpu, (&cpu_y, &cpu_log_sums), &dy.cpu).unwrap();
+                let d = pair.gpu.attention_backward(&attention, (packed.view(), None), outputs, dy.view()).unwrap();
+                let cpu_d = pair.cpu.attention_backward(&attention, (&packed.cpu, None), (&cpu_y, &cpu_log_sums), &dy.cpu).unwrap();
                 pair.compare(&name("backward"), &d, &cpu_d);
             }
         }
     }
     let attention = Attention { sequences: 1, tokens: 2, heads: 1, kv_heads: 1, head_dim: 48, causal: false };
-    let refused = pair.gpu.attention(&attention, pair.values(1, 2 * attention.packed()).view());
+    let refused = pair.gpu.attention(&attention, pair.values(1, 2 * attention.packed()).view(), None);
     let source = std::error::Error::source(&refused.err().unwrap()).unwrap().to_string();
     assert!(source.contains("head_dim") && source.contains("128") && source.contains("48"), "{source}");
 }
@@ -329,13 +331,14 @@ fn losses_on<T: CudaReal>(pair: &Pair<T>) {
         let labels =
             Seed::new(2).uniforms(networks * rows).iter().map(|u| (u * classes as f32) as u32 % classes as u32).collect::<Vec<_>>();
         let indices = pair.gpu.upload_indices(&labels).unwrap();
-        let (loss, gradient) = pair.gpu.cross_entropy([networks, classes], logits.view(), DeviceView::from(&indices)).unwrap();
-        let (cpu_loss, cpu_gradient) = pair.cpu.cross_entropy([networks, classes], &logits.cpu, &labels).unwrap();
+        let (loss, gradient) =
+            pair.gpu.cross_entropy([networks, classes], logits.view(), DeviceView::from(&indices), None).unwrap();
+        let (cpu_loss, cpu_gradient) = pair.cpu.cross_entropy([networks, classes], &logits.cpu, &labels, None).unwrap();
         pair.compare(&format!("loss {networks}×{rows}×{classes}"), &loss, &cpu_loss);
         pair.compare(&format!("gradient {networks}×{rows}×{classes}"), &gradient, &cpu_gradient);
     }
     let labels = pair.gpu.upload_indices(&[1, 9, 0, 2]).unwrap();
-    let (loss, _) = pair.gpu.cross_entropy([2, 3], pair.values(1, 12).view(), DeviceView::from(&labels)).unwrap();
+    let (loss, _) = pair.gpu.cross_entropy([2, 3], pair.values(1, 12).view(), DeviceView::from(&labels), None).unwrap();
     let loss = pair.gpu.to_vec(&loss).unwrap();
     assert!(
         loss[0].to_f32().is_nan() && loss[1].to_f32().is_finite(),
@@ -402,8 +405,8 @@ fn repeats_on<T: CudaReal>(pair: &Pair<T>) {
     let map = Linear { weight: 0, bias: Some(256 * 128), inputs: 256, outputs: 128, input_major: false };
     let (packed, dy, theta) = (pair.values(1, rows * 256), pair.values(2, rows * 128), pair.values(3, 257 * 128));
     let once = || {
-        let (y, log_sums) = pair.gpu.attention(&attention, packed.view()).unwrap();
-        let d = pair.gpu.attention_backward(&attention, packed.view(), (pair.gpu.view(&y), &log_sums), dy.view()).unwrap();
+        let (y, log_sums) = pair.gpu.attention(&attention, packed.view(), None).unwrap();
+        let d = pair.gpu.attention_backward(&attention, (packed.view(), None), (pair.gpu.view(&y), &log_sums), dy.view()).unwrap();
         let (mut gradient, _) = wide(4, 257 * 128);
         let (_, statistics) = pair.gpu.norm(&norm, dy.view(), None, theta.view(), None).unwrap();
         let mut dx = pair.gpu.zeros(rows * 128).unwrap();

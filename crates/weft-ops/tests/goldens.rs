@@ -152,16 +152,16 @@ fn attentions<T: Real>() {
     for (name, heads, causal) in [("attention", 2, false), ("attention-causal-grouped", 4, true)] {
         let g = Golden::<T>::new(name);
         let a = Attention { sequences: 2, tokens: 7, heads, kv_heads: 2, head_dim: 4, causal };
-        let (y, sums) = g.cpu.attention(&a, &g.get("packed")).unwrap();
+        let (y, sums) = g.cpu.attention(&a, &g.get("packed"), None).unwrap();
         g.check("y", &y);
-        g.check("grad_packed", &g.cpu.attention_backward(&a, &g.get("packed"), (&y, &sums), &g.get("w")).unwrap());
+        g.check("grad_packed", &g.cpu.attention_backward(&a, (&g.get("packed"), None), (&y, &sums), &g.get("w")).unwrap());
     }
 }
 
 fn losses<T: Real>() {
     let g = Golden::<T>::new("cross-entropy");
     let labels: Vec<u32> = g.case["labels"].iter().map(|&label| label as u32).collect();
-    let (y, d) = g.cpu.cross_entropy([3, 5], &g.get("logits"), &labels).unwrap();
+    let (y, d) = g.cpu.cross_entropy([3, 5], &g.get("logits"), &labels, None).unwrap();
     g.check("y", &y);
     g.check("grad_logits", &d.iter().zip(0..).map(|(&d, i)| d * g.get("w")[i / 20]).collect::<Vec<_>>());
     let g = Golden::<T>::new("squared-error");

@@ -1,5 +1,8 @@
 //! Gradients of every operation and network against central differences in `f64`, and single against double precision.
 
+#[path = "gradients/adapters.rs"]
+mod adapters;
+
 use candle_core::{DType, Device, Tensor, Var};
 use weft_core::{Activation, Seed};
 use weft_ops::backend::{Attention, Backend, Batch, BatchNorm, Columns, Cpu, Linear, Norm, NormKind, Slot};
@@ -182,12 +185,12 @@ fn attention_is_its_definition_and_its_gradient_that_of_it() {
         let a = Attention { sequences: 2, tokens, heads, kv_heads, head_dim: 3, causal };
         let packed = draws(1, 2 * tokens * a.packed());
         let w = draws(2, 2 * tokens * a.width());
-        let (y, log_sums) = cpu.attention(&a, &packed).unwrap();
+        let (y, log_sums) = cpu.attention(&a, &packed, None).unwrap();
         let expected = attention_by_definition(&a, &packed);
         let apart = y.iter().zip(&expected).fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
         assert!(apart < 1e-12, "{a:?}: {apart}");
-        let d = cpu.attention_backward(&a, &packed, (&y, &log_sums), &w).unwrap();
-        check(&format!("{a:?}"), &packed, &d, |packed| dot(&cpu.attention(&a, packed).unwrap().0, &w));
+        let d = cpu.attention_backward(&a, (&packed, None), (&y, &log_sums), &w).unwrap();
+        check(&format!("{a:?}"), &packed, &d, |packed| dot(&cpu.attention(&a, packed, None).unwrap().0, &w));
     }
 }
 
@@ -196,7 +199,7 @@ fn attention_takes_large_scores() {
     let cpu = Cpu::<f32>::new();
     let a = Attention { sequences: 1, tokens: 200, heads: 1, kv_heads: 1, head_dim: 4, causal: false };
     let packed: Vec<f32> = Seed::new(3).normals(200 * a.packed()).into_iter().map(|v| 40.0 * v).collect();
-    let (y, _) = cpu.attention(&a, &packed).unwrap();
+    let (y, _) = cpu.attention(&a, &packed, None).unwrap();
     let expected = attention_by_definition(&a, &packed.iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
     assert!(y.iter().zip(&expected).all(|(a, b)| (f64::from(*a) - b).abs() < 0.02), "scores of thousands do not overflow");
 }
@@ -208,10 +211,10 @@ fn cross_entropy_of_a_population() {
     let labels: Vec<u32> = (0..12).map(|i| i * 7 % 5).collect();
     let z = draws(1, networks * rows * classes);
     let w = draws(2, networks);
-    let (_, d) = cpu.cross_entropy([networks, classes], &z, &labels).unwrap();
+    let (_, d) = cpu.cross_entropy([networks, classes], &z, &labels, None).unwrap();
     let weighted: Vec<f64> = d.iter().enumerate().map(|(i, d)| d * w[i / (rows * classes)]).collect();
-    check("cross-entropy", &z, &weighted, |z| dot(&cpu.cross_entropy([networks, classes], z, &labels).unwrap().0, &w));
-    assert!(cpu.cross_entropy([networks, classes], &z, &[5; 12]).is_err(), "a label beyond the classes");
+    check("cross-entropy", &z, &weighted, |z| dot(&cpu.cross_entropy([networks, classes], z, &labels, None).unwrap().0, &w));
+    assert!(cpu.cross_entropy([networks, classes], &z, &[5; 12], None).is_err(), "a label beyond the classes");
 }
 
 #[test]

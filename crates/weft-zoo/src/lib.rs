@@ -13,7 +13,8 @@
 //! - [`architecture_from_toml`], [`recipe_to_json`]: the formats of domain types, which know none themselves.
 //! - [`onnx`]: ONNX models, whose graph becomes an architecture; and weights back into the model they came from.
 //! - [`adapter`]: low-rank adapters in every naming, and as rows of weights.
-//! - [`data`]: labelled data sets.
+//! - [`data`]: labelled data sets, and one text in many languages.
+//! - [`Vocabulary`]: the tokenizer of llama2.c.
 //!
 //! Every reader here treats its file as hostile: it checks a header in full before it believes any of it,
 //! bounds each allocation before making it, executes nothing, and names what it refuses.
@@ -36,6 +37,7 @@ mod pairs;
 mod query;
 mod source;
 mod tensors;
+mod vocabulary;
 mod zoo;
 
 pub use atomic::write_atomic;
@@ -58,6 +60,7 @@ pub use source::{
     normalized_names, open_sources, sha256_of_file,
 };
 pub use tensors::{Metadata, TensorFile, read_tensors, write_tensors};
+pub use vocabulary::Vocabulary;
 pub use zoo::{
     Appended, Columns, Entry, Fault, Filter, MergeReport, Purpose, Quantiles, RefusedRecord, SplitOptions, SplitReport, SplitStats,
     Stats, Unreferenced, VerifyReport, Zoo,

@@ -1,5 +1,6 @@
 //! The arguments of `weft adapter …`.
 
+pub(crate) mod generate;
 pub(crate) mod space;
 
 use clap::{Args, Subcommand};
@@ -22,6 +23,13 @@ pub(crate) enum Adapter {
     Deploy(Deploy),
     #[command(flatten)]
     Space(space::Space),
+    /// Train adapters over a frozen base, many at once, and measure them beside the base and one adapter of all tasks.
+    Train {
+        /// A run file, such as `configs/languages.toml`.
+        run: PathBuf,
+    },
+    /// Make an adapter from some text of what it is to be for.
+    Generate(generate::Generate),
 }
 
 /// The model that an adapter belongs to.

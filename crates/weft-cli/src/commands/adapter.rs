@@ -1,6 +1,8 @@
 //! `weft adapter …`.
 
+mod generate;
 mod space;
+mod train;
 
 use crate::args;
 use crate::output::Answer;
@@ -19,6 +21,8 @@ const API_KEY: &str = "WEFT_API_KEY";
 pub(super) fn dispatch(command: args::adapter::Adapter, monitor: &Monitor) -> anyhow::Result<Answer> {
     match command {
         args::adapter::Adapter::Space(command) => space::dispatch(command, monitor),
+        args::adapter::Adapter::Train { run } => train::train(&run, monitor),
+        args::adapter::Adapter::Generate(arguments) => generate::generate(arguments),
         args::adapter::Adapter::Show { adapter, base } => {
             let view = adapters::show(&adapter, &choice(base))?;
             Ok(Answer { human: shown(&view), json: serde_json::to_value(&view).context("an adapter")?, done: true })

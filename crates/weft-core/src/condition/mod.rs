@@ -3,11 +3,13 @@
 //! A [`FieldSpec`] says what is asked for: a name and a type. [`Schema::fit`] adds what training conditions say about it, and
 //! [`Schema::encode`] turns a condition into numbers, `[value…, known]` a field.
 
+mod bytes;
 mod distance;
 mod encode;
 mod schema;
 mod text;
 
+pub use bytes::{BYTES_LEN, embed_bytes};
 pub use distance::{Extrapolation, Seen};
 pub use schema::{Field, FieldKind, Schema};
 pub use text::{TEXT_LEN, embed_text};

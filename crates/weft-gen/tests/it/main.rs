@@ -1,5 +1,6 @@
 //! Generators on tiny networks: one binary, a module a subject.
 
+mod adapters;
 mod conditions;
 mod examples;
 mod flow;

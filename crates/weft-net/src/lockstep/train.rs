@@ -61,7 +61,7 @@ impl Job for Training<'_> {
             let (theta, gradient) = backend.theta_and_gradient(&mut parameters);
             let pass = Pass { backend, theta, rows: n * recipe.batch_size, keep: true };
             let (z, saved) = self.network.forward(pass, backend.view(&batch), None)?;
-            let (losses, dz) = backend.cross_entropy([n, classes], backend.view(&z), backend.indices(&labels))?;
+            let (losses, dz) = backend.cross_entropy([n, classes], backend.view(&z), backend.indices(&labels), None)?;
             let mut moved = Vec::new();
             if let Some(mut saved) = saved {
                 moved = self.network.moved(&mut saved);

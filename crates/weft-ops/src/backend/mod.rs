@@ -18,12 +18,14 @@ mod shapes;
 pub use cpu::{Cpu, CpuParameters, Pooled, Real};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaGroup, CudaParameters, CudaReal, HostProducts, View as DeviceView};
-pub use shapes::{Attention, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, NormKind, OptimizerStep, Slot};
+pub use shapes::{
+    Attention, Batch, BatchNorm, Columns, ImageSizes, Linear, LowRank, Norm, NormKind, OptimizerStep, Slot, Tokens, rotary_turns,
+};
 
 use crate::kernels::{ConvShape, PoolShape, Pooling};
 use crate::tensor::Precision;
-use weft_core::Activation;
 use weft_core::products::Place;
+use weft_core::{Activation, RopePairs};
 
 /// Where products of the host's matrices are computed that one of candle's devices is better at: on a GPU, or on the cores.
 ///
@@ -41,7 +43,7 @@ pub fn products_of(device: &candle_core::Device) -> crate::Result<Place> {
 ///
 /// Lengths are checked; a mismatch is a panic, since shapes are checked where data enter a network. Operations on a GPU
 /// are queued; an error may belong to an earlier one.
-pub trait Backend: std::fmt::Debug + Send + Sync + Sized {
+pub trait Backend: std::fmt::Debug + Clone + Send + Sync + Sized {
     /// Values that a network passes on, in the precision of its computation.
     type Buffer: Send + Sync;
     /// Values of higher precision: statistics, and gradients of parameters. On the CPU, the same.
@@ -154,6 +156,55 @@ pub trait Backend: std::fmt::Debug + Send + Sync + Sized {
         gradient: &mut Self::Wide,
     ) -> crate::Result<Option<Self::Buffer>>;
 
+    /// The gradient of a linear map with respect to its input alone, `dy·W`: of a map that is not trained.
+    ///
+    /// # Shapes
+    /// `dy` `[n, r, o]` → `[n, r, i]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn linear_input_backward(
+        &self,
+        map: &Linear,
+        batch: Batch,
+        theta: Self::View<'_>,
+        dy: Self::View<'_>,
+    ) -> crate::Result<Self::Buffer>;
+
+    /// Adds the low-rank updates of a population to some columns of the outputs of a map that all share, `y[:, first..] += s·(x·Aᵀ)·Bᵀ`,
+    /// and returns `x·Aᵀ`.
+    ///
+    /// # Shapes
+    /// `x` `[n, r, i]`, `y` `[n, r, columns]` → `[n, r, rank]`; rows are not shared.
+    ///
+    /// # References
+    /// Hu et al., *`LoRA`* (2022), equation 3.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn low_rank(
+        &self,
+        update: &LowRank,
+        batch: Batch,
+        x: Self::View<'_>,
+        theta: Self::View<'_>,
+        y: &mut Self::Buffer,
+    ) -> crate::Result<Self::Buffer>;
+
+    /// Its gradient: adds those of `A` and `B`, and to `dx`, if given, that of `x`. `inputs` are `x` and what the forward pass returned.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn low_rank_backward(
+        &self,
+        update: &LowRank,
+        batch: Batch,
+        inputs: (Self::View<'_>, Self::View<'_>),
+        theta: Self::View<'_>,
+        d: (Self::View<'_>, Option<&mut Self::Buffer>),
+        gradient: &mut Self::Wide,
+    ) -> crate::Result<()>;
+
     /// An activation on its own.
     ///
     /// # Errors
@@ -223,18 +274,61 @@ pub trait Backend: std::fmt::Debug + Send + Sync + Sized {
         gradient: &mut Self::Wide,
     ) -> crate::Result<()>;
 
-    /// Softmax attention without a matrix of tokens × tokens in memory, and for each sequence, head and token the logarithm of its sum
-    /// of exponentials.
+    /// Turns the pairs of each query and key by the angles of their position, in place; with `back` by their negatives, which is the
+    /// gradient.
     ///
     /// # Shapes
-    /// `packed` `[b·t, (h + 2·kv)·k]` → `[b·t, h·k]` and `[b, h, t]`.
+    /// `packed` `[b·t, (h + 2·kv)·k]`; `turns` of [`rotary_turns`] for `t` positions or more.
+    ///
+    /// # References
+    /// Su et al., *`RoFormer`* (2021), equation 34.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn rotate(
+        &self,
+        attention_pairs: (&Attention, RopePairs),
+        packed: &mut Self::Buffer,
+        turns: Self::View<'_>,
+        back: bool,
+    ) -> crate::Result<()>;
+
+    /// The mean of each sequence over its first tokens: as many as `lengths` says.
+    ///
+    /// # Shapes
+    /// `x` `[b, t, w]`, `lengths` `[b]`, each between 1 and `t` → `[b, w]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn mean_tokens(&self, tokens: Tokens, x: Self::View<'_>, lengths: Self::Indices<'_>) -> crate::Result<Self::Buffer>;
+
+    /// Its gradient, 0 behind the last token.
+    ///
+    /// # Shapes
+    /// `dy` `[b, w]` → `[b, t, w]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn mean_tokens_backward(&self, tokens: Tokens, dy: Self::View<'_>, lengths: Self::Indices<'_>) -> crate::Result<Self::Buffer>;
+
+    /// Softmax attention without a matrix of tokens × tokens in memory, and for each sequence, head and token the logarithm of its sum
+    /// of exponentials. With `lengths`, the tokens of a sequence behind its length are padding, which no token sees; what padding itself
+    /// gets is of no account.
+    ///
+    /// # Shapes
+    /// `packed` `[b·t, (h + 2·kv)·k]`, `lengths` `[b]`, each between 1 and `t` → `[b·t, h·k]` and `[b, h, t]`.
     ///
     /// # References
     /// Dao et al., *`FlashAttention`* (2022), algorithms 1 and 4.
     ///
     /// # Errors
     /// If the device fails.
-    fn attention(&self, attention: &Attention, packed: Self::View<'_>) -> crate::Result<(Self::Buffer, Self::Wide)>;
+    fn attention(
+        &self,
+        attention: &Attention,
+        packed: Self::View<'_>,
+        lengths: Option<Self::Indices<'_>>,
+    ) -> crate::Result<(Self::Buffer, Self::Wide)>;
 
     /// The gradient of attention with respect to the packed rows.
     ///
@@ -243,7 +337,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync + Sized {
     fn attention_backward(
         &self,
         attention: &Attention,
-        packed: Self::View<'_>,
+        packed_lengths: (Self::View<'_>, Option<Self::Indices<'_>>),
         outputs: (Self::View<'_>, &Self::Wide),
         dy: Self::View<'_>,
     ) -> crate::Result<Self::Buffer>;
@@ -273,10 +367,11 @@ pub trait Backend: std::fmt::Debug + Send + Sync + Sized {
     /// If the device fails.
     fn add_repeated_backward(&self, dy: Self::View<'_>, part: (usize, usize), gradient: &mut Self::Wide) -> crate::Result<()>;
 
-    /// The mean cross-entropy of each network, in nats, and its gradient with respect to the logits; the sizes are `n` and `c`.
+    /// The mean cross-entropy of each network, in nats, and its gradient with respect to the logits; the sizes are `n` and `c`. With
+    /// weights it is the sum of the rows' cross-entropies times their weights instead.
     ///
     /// # Shapes
-    /// `logits` `[n, r, c]`, `labels` `[n, r]` below `c` → `[n]` and `[n, r, c]`.
+    /// `logits` `[n, r, c]`, `labels` `[n, r]` below `c`, `weights` `[n, r]` → `[n]` and `[n, r, c]`.
     ///
     /// # Errors
     /// If the device fails.
@@ -285,6 +380,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync + Sized {
         sizes: [usize; 2],
         logits: Self::View<'_>,
         labels: Self::Indices<'_>,
+        weights: Option<&Self::Wide>,
     ) -> crate::Result<(Self::Buffer, Self::Buffer)>;
 
     /// The window of each output of a convolution as a row, so that the convolution is a linear map of rows. Pixels are rows of channels

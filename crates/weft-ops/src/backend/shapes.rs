@@ -112,6 +112,56 @@ impl Attention {
     }
 }
 
+/// Sequences of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tokens {
+    /// `b`.
+    pub sequences: usize,
+    /// `t`.
+    pub tokens: usize,
+    /// Features of a token.
+    pub width: usize,
+}
+
+/// The sine and cosine of each pair's angle at each position, `p·theta^(−2i/k)`.
+///
+/// # Shapes
+/// `[t, k/2, 2]`.
+///
+/// # References
+/// Su et al., *`RoFormer`* (2021), section 3.2.2.
+#[must_use]
+pub fn rotary_turns(theta: f64, tokens: usize, head_dim: usize) -> Vec<f32> {
+    let pairs = head_dim / 2;
+    let turn = |at: usize| {
+        let (position, pair) = ((at / pairs) as f64, (at % pairs) as f64);
+        let (sin, cos) = (position * theta.powf(-2.0 * pair / head_dim as f64)).sin_cos();
+        [sin as f32, cos as f32]
+    };
+    (0..tokens * pairs).flat_map(turn).collect()
+}
+
+/// A low-rank update `s·B·A` of a linear map, one a network, whose outputs are some columns of the map's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LowRank {
+    /// Where a network's `A`, `[rank, i]`, starts among its parameters.
+    pub a: usize,
+    /// Where its `B`, `[o, rank]`, starts.
+    pub b: usize,
+    /// `i`.
+    pub inputs: usize,
+    /// `o`.
+    pub outputs: usize,
+    /// The rank.
+    pub rank: usize,
+    /// `s`.
+    pub scale: f64,
+    /// Columns of the map's outputs.
+    pub columns: usize,
+    /// The first of them that is updated.
+    pub first: usize,
+}
+
 /// How many images there are, and their channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageSizes {

@@ -68,6 +68,7 @@ pub struct Pass<'a, B: Backend> {
     pub keep: bool,
 }
 
+#[expect(clippy::expl_impl_clone_on_copy, reason = "a derived one would ask for backends that are `Copy`")]
 impl<B: Backend> Clone for Pass<'_, B> {
     fn clone(&self) -> Self {
         *self

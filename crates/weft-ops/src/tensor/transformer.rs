@@ -279,7 +279,7 @@ impl Network for Transformer {
         for (at, layer) in self.layers.iter().enumerate() {
             let (normal, statistics) = backend.norm(&layer.norms[0], backend.view(&h), None, theta, modulation(at, 0))?;
             let packed = backend.linear(&layer.qkv, batch, backend.view(&normal), theta)?;
-            let (mixed, log_sums) = backend.attention(&self.attention(rows), backend.view(&packed))?;
+            let (mixed, log_sums) = backend.attention(&self.attention(rows), backend.view(&packed), None)?;
             let (next, gated) = backend.linear_residual(
                 (&layer.project, rows),
                 backend.view(&mixed),
@@ -350,8 +350,12 @@ impl Network for Transformer {
                     let d_mixed = linear_backward(&layer.project, pass, backend.view(&saved.mixed), d, gradient)?;
                     let outputs = (backend.view(&saved.mixed), &saved.log_sums);
                     let attention = self.attention(rows);
-                    let d_packed =
-                        backend.attention_backward(&attention, backend.view(&saved.packed), outputs, backend.view(&d_mixed))?;
+                    let d_packed = backend.attention_backward(
+                        &attention,
+                        (backend.view(&saved.packed), None),
+                        outputs,
+                        backend.view(&d_mixed),
+                    )?;
                     linear_backward(&layer.qkv, pass, backend.view(&saved.attention.normal), backend.view(&d_packed), gradient)
                 },
             )?;

@@ -1,14 +1,16 @@
-//! Labelled data sets: one that is built in, and readers of the two formats that small ones come in.
+//! Data sets: a labelled one that is built in, readers of the two formats that small ones come in, and one text in many languages.
 
 mod digits;
 mod division;
 mod idx;
 pub(crate) mod npy;
 mod npz;
+mod udhr;
 
 pub use digits::digits;
 pub use idx::idx_folder;
 pub use npz::{examples, npz};
+pub use udhr::{Language, Languages, MIN_PASSAGES, languages};
 
 use crate::{Error, Result};
 use division::{hold_out, shuffled};

@@ -5,7 +5,7 @@
 //! refused by name. Names come without the prefixes of wrappers ([`normalized_names`]), 8-bit tensors with the scales
 //! that stand beside them. A new format is one file here, one arm in `detect.rs`, one test and one fuzz target.
 
-mod archive;
+pub(crate) mod archive;
 mod detect;
 mod dtype;
 mod fault;

@@ -1,12 +1,14 @@
 //! Low-rank adapters: what is in one, into other formats, before a runtime, and onto a server.
 //!
 //! Folders of them are compared ([`zoo`]), encoded and decoded ([`codec`]) and merged ([`merge`]) by what they do, with the mathematics of
-//! [`weft_codec::adapter`].
+//! [`weft_codec::adapter`]. They are trained over a frozen base ([`train`]) and generated for what none was trained on ([`generate`]).
 
 pub mod codec;
 mod deploy;
+pub mod generate;
 mod lint;
 pub mod merge;
+pub mod train;
 pub mod zoo;
 
 pub use deploy::{Deploy, DeployView, Engine, ExchangeView, deploy};

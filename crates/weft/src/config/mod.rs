@@ -8,6 +8,8 @@
 //!
 //! The types here are the façade's own: the domain types below know no format.
 
+mod adapter;
+mod adapter_generate;
 mod best;
 mod condition;
 mod data;
@@ -27,6 +29,8 @@ mod text;
 mod tokens;
 mod zoo;
 
+pub use adapter::{AdapterRunConfig, AdapterRunSection, AdapterTaskConfig, BaseConfig, LanguagesConfig, LoraTable};
+pub use adapter_generate::{CodeFlowConfig, GenerateConfig};
 pub use best::{BestBy, BestOfConfig};
 pub(crate) use condition::condition_of;
 pub use condition::{Asked, FieldConfig, FieldKindName};

@@ -23,7 +23,7 @@ mod zoo;
 
 pub(crate) use conditional::is_of_tasks as judged_by_tasks;
 pub(crate) use data::load as load_dataset;
-pub(crate) use models::check_generator;
+pub(crate) use models::{check_generator, read_artifact, write_artifact};
 pub(crate) use report::peak_memory;
 pub(crate) use runs::tasks_of;
 pub(crate) use sample::on_demand;

@@ -226,14 +226,14 @@ pub(super) fn baselines(config: &BaselinesConfig) -> Vec<Trivial> {
 }
 
 /// Writes a model.
-pub(super) fn write_artifact(path: &Path, artifact: &Artifact) -> Result<()> {
+pub(crate) fn write_artifact(path: &Path, artifact: &Artifact) -> Result<()> {
     let tensors: Vec<_> =
         artifact.tensors.iter().map(|(name, (shape, values))| (name.clone(), shape.clone(), values.as_slice())).collect();
     Ok(weft_zoo::write_tensors(path, &tensors, &artifact.metadata)?)
 }
 
 /// Reads a model.
-pub(super) fn read_artifact(path: &Path) -> Result<Artifact> {
+pub(crate) fn read_artifact(path: &Path) -> Result<Artifact> {
     let file = weft_zoo::read_tensors(path)?;
     Ok(Artifact { tensors: file.tensors, metadata: file.metadata })
 }

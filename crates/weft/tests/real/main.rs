@@ -1,6 +1,7 @@
 //! Real data from the folder that the environment variable `WEFT_DATA` names; without it these tests say that
 //! they were skipped, and pass.
 
+mod adapters;
 mod data;
 mod run;
 mod text;

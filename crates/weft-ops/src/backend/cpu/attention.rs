@@ -14,9 +14,29 @@ const KEYS: usize = 128;
 struct Sequence<'a, T> {
     attention: &'a Attention,
     rows: &'a [T],
+    /// Tokens that may be seen.
+    length: usize,
 }
 
 impl<'a, T: Real> Sequence<'a, T> {
+    /// Sequence number `at`.
+    fn new(attention: &'a Attention, (packed, lengths): (&'a [T], Option<&[u32]>), at: usize) -> Self {
+        let len = attention.tokens * attention.packed();
+        let length = lengths.map_or(attention.tokens, |lengths| lengths[at] as usize);
+        assert!((1..=attention.tokens).contains(&length), "a sequence's length");
+        Self { attention, rows: &packed[at * len..][..len], length }
+    }
+
+    /// The blocks of keys that queries `..to` see.
+    fn key_blocks(&self, to: usize) -> impl Iterator<Item = (usize, usize)> + use<T> {
+        blocks(if self.attention.causal { to.min(self.length) } else { self.length }, KEYS)
+    }
+
+    /// How many of `width` keys from `first` on a query sees.
+    fn seen(&self, query: usize, first: usize, width: usize) -> usize {
+        if self.attention.causal { (query + 1).saturating_sub(first).min(width) } else { width }
+    }
+
     /// Rows `from..to` of the queries of a head.
     fn queries(&self, head: usize, from: usize, to: usize) -> MatrixView<'a, T> {
         self.view(head, from, to)
@@ -41,11 +61,6 @@ fn blocks(tokens: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..tokens).step_by(size).map(move |from| (from, (from + size).min(tokens)))
 }
 
-/// The blocks of keys that queries `..to` see.
-fn key_blocks(attention: &Attention, to: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
-    blocks(if attention.causal { to } else { attention.tokens }, KEYS)
-}
-
 fn multiply<T: Real>(out: &mut [T], columns: usize, a: MatrixView<'_, T>, b: MatrixView<'_, T>, add: bool) {
     product(Target::new(out, columns), a, b, (T::ZERO, T::ONE), add, gemm::Parallelism::None);
 }
@@ -61,14 +76,13 @@ fn rows_from_heads<T: Real>(attention: &Attention, heads: usize, from: &[T], (ro
     });
 }
 
-pub(super) fn forward<T: Real>(attention: &Attention, packed: &[T], y: &mut [T], log_sums: &mut [T]) {
+pub(super) fn forward<T: Real>(attention: &Attention, packed: (&[T], Option<&[u32]>), y: &mut [T], log_sums: &mut [T]) {
     let (tokens, dim, heads) = (attention.tokens, attention.head_dim, attention.heads);
     let mut out = vec![T::ZERO; y.len()];
     let tasks = out.par_chunks_mut(tokens * dim).zip(log_sums.par_chunks_mut(tokens)).enumerate();
     tasks.for_each(|(task, (out, log_sums))| {
         let (sequence, head) = (task / heads, task % heads);
-        let sequence =
-            Sequence { attention, rows: &packed[sequence * tokens * attention.packed()..][..tokens * attention.packed()] };
+        let sequence = Sequence::new(attention, packed, sequence);
         let mut scores = vec![T::ZERO; QUERIES * KEYS.min(tokens)];
         for (from, to) in blocks(tokens, QUERIES) {
             let (out, log_sums) = (&mut out[from * dim..to * dim], &mut log_sums[from..to]);
@@ -91,7 +105,7 @@ fn forward_block<T: Real>(
     let (dim, kv) = (attention.head_dim, head / (attention.heads / attention.kv_heads));
     let scale = T::from_f64(attention.scale());
     let mut sums = [T::ZERO; QUERIES];
-    for (block, (first, last)) in key_blocks(attention, to).enumerate() {
+    for (block, (first, last)) in sequence.key_blocks(to).enumerate() {
         let width = last - first;
         let scores = &mut scores[..(to - from) * width];
         multiply(scores, width, sequence.queries(head, from, to), sequence.keys(kv, first, last).t(), false);
@@ -99,7 +113,7 @@ fn forward_block<T: Real>(
             #[inline(always)]
             || {
                 for (r, row) in scores.chunks_exact_mut(width).enumerate() {
-                    let seen = if attention.causal { (from + r + 1).saturating_sub(first).min(width) } else { width };
+                    let seen = sequence.seen(from + r, first, width);
                     let (row, unseen) = row.split_at_mut(seen);
                     unseen.fill(T::ZERO);
                     if seen == 0 {
@@ -141,7 +155,13 @@ fn maximum<T: Real>(row: &[T]) -> T {
     best.iter().fold(best[0], |max, &v| max.max(v))
 }
 
-pub(super) fn backward<T: Real>(attention: &Attention, packed: &[T], (y, log_sums): (&[T], &[T]), dy: &[T], d_packed: &mut [T]) {
+pub(super) fn backward<T: Real>(
+    attention: &Attention,
+    packed: (&[T], Option<&[u32]>),
+    (y, log_sums): (&[T], &[T]),
+    dy: &[T],
+    d_packed: &mut [T],
+) {
     let (tokens, dim, heads, kv_heads) = (attention.tokens, attention.head_dim, attention.heads, attention.kv_heads);
     let group = heads / kv_heads;
     let (len, columns) = (tokens * dim, attention.packed());
@@ -151,7 +171,7 @@ pub(super) fn backward<T: Real>(attention: &Attention, packed: &[T], (y, log_sum
     let tasks = d_queries.par_chunks_mut(group * len).zip(d_keys.par_chunks_mut(len).zip(d_values.par_chunks_mut(len))).enumerate();
     tasks.for_each(|(task, (d_queries, (d_keys, d_values)))| {
         let (at, kv) = (task / kv_heads, task % kv_heads);
-        let sequence = Sequence { attention, rows: &packed[at * tokens * columns..][..tokens * columns] };
+        let sequence = Sequence::new(attention, packed, at);
         let rows = at * tokens * heads * dim..(at + 1) * tokens * heads * dim;
         let outputs = [&y[rows.clone()], &dy[rows]];
         let mut scratch = [0; 2].map(|_| vec![T::ZERO; QUERIES * KEYS.min(tokens)]);
@@ -188,7 +208,7 @@ fn backward_block<T: Real>(
         *delta = super::real::lanes_sum(&y[at..][..dim], |i, v| v * dy[at + i]);
     }
     let dy = MatrixView::strided(&dy[from * width + head * dim..], rows, dim, width);
-    for (block, (first, last)) in key_blocks(attention, to).enumerate() {
+    for (block, (first, last)) in sequence.key_blocks(to).enumerate() {
         let count = last - first;
         let (p, ds) = (&mut p[..rows * count], &mut ds[..rows * count]);
         multiply(p, count, sequence.queries(head, from, to), sequence.keys(kv, first, last).t(), false);
@@ -197,7 +217,7 @@ fn backward_block<T: Real>(
             #[inline(always)]
             || {
                 for (r, (p, ds)) in p.chunks_exact_mut(count).zip(ds.chunks_exact_mut(count)).enumerate() {
-                    let seen = if attention.causal { (from + r + 1).saturating_sub(first).min(count) } else { count };
+                    let seen = sequence.seen(from + r, first, count);
                     let (log_sum, delta) = (log_sums[r], deltas[r]);
                     p[seen..].fill(T::ZERO);
                     ds[seen..].fill(T::ZERO);

@@ -133,6 +133,6 @@ fn rows_of<T>(batch: Batch, x: &[T], network: usize, inputs: usize) -> &[T] {
     &x[first..][..len]
 }
 
-fn parallelism(multiplications: usize) -> gemm::Parallelism {
+pub(super) fn parallelism(multiplications: usize) -> gemm::Parallelism {
     if multiplications > ALONE { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None }
 }

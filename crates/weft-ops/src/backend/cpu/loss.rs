@@ -8,7 +8,7 @@ use rayon::prelude::*;
 pub(super) fn cross_entropy<T: Real>(
     classes: usize,
     logits: &[T],
-    labels: &[u32],
+    (labels, weights): (&[u32], Option<&[T]>),
     losses: &mut [T],
     gradient: &mut [T],
 ) -> crate::Result<()> {
@@ -20,11 +20,18 @@ pub(super) fn cross_entropy<T: Real>(
     let networks = losses.par_iter_mut().zip(gradient.par_chunks_mut(rows * classes)).enumerate();
     networks.for_each(|(n, (loss, gradient))| {
         let (logits, labels) = (&logits[n * rows * classes..][..rows * classes], &labels[n * rows..][..rows]);
+        let weights = weights.map(|weights| &weights[n * rows..][..rows]);
         *loss = vectorized(
             #[inline(always)]
             || {
                 let mut total = T::ZERO;
-                for ((z, d), &label) in logits.chunks_exact(classes).zip(gradient.chunks_exact_mut(classes)).zip(labels) {
+                let of_rows = logits.chunks_exact(classes).zip(gradient.chunks_exact_mut(classes)).zip(labels).enumerate();
+                for (r, ((z, d), &label)) in of_rows {
+                    let share = weights.map_or(share, |weights| weights[r]);
+                    if share == T::ZERO {
+                        d.fill(T::ZERO);
+                        continue;
+                    }
                     let max = z.iter().fold(z[0], |max, &z| max.max(z));
                     let mut sum = T::ZERO;
                     d.iter_mut().zip(z).for_each(|(d, &z)| *d = (z - max).exp());
@@ -32,14 +39,14 @@ pub(super) fn cross_entropy<T: Real>(
                         sum += d;
                     }
                     let label = label as usize;
-                    total += sum.ln() - (z[label] - max);
+                    total += share * (sum.ln() - (z[label] - max));
                     let factor = share / sum;
                     for d in d.iter_mut() {
                         *d *= factor;
                     }
                     d[label] -= share;
                 }
-                total * share
+                total
             },
         );
     });

@@ -11,21 +11,23 @@ mod gates;
 mod images;
 mod linear;
 mod loss;
+mod low_rank;
 mod norm;
 mod parameters;
 mod pool;
 mod real;
+mod tokens;
 
 pub use parameters::CpuParameters;
 pub use pool::Pooled;
 pub use real::Real;
 
-use super::{Attention, Backend, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, OptimizerStep, Slot};
+use super::{Attention, Backend, Batch, BatchNorm, Columns, ImageSizes, Linear, LowRank, Norm, OptimizerStep, Slot, Tokens};
 use crate::kernels::{ConvShape, PoolShape, Pooling};
 use pool::Pool;
 use pulp::Arch;
 use rayon::prelude::*;
-use weft_core::Activation;
+use weft_core::{Activation, RopePairs};
 
 /// Rows of a task.
 const ROWS: usize = 32;
@@ -219,6 +221,55 @@ impl<T: Real> Backend for Cpu<T> {
         Ok(Some(dx))
     }
 
+    fn linear_input_backward(&self, map: &Linear, batch: Batch, theta: &[T], dy: &[T]) -> crate::Result<Pooled<T>> {
+        let mut dx = self.buffer(batch.networks * batch.rows * map.inputs);
+        linear::backward_input(map, batch, theta, dy, &mut dx);
+        Ok(dx)
+    }
+
+    fn low_rank(&self, update: &LowRank, batch: Batch, x: &[T], theta: &[T], y: &mut Pooled<T>) -> crate::Result<Pooled<T>> {
+        let mut low = self.buffer(batch.networks * batch.rows * update.rank);
+        low_rank::forward(update, batch, (x, theta), &mut low, y);
+        Ok(low)
+    }
+
+    fn low_rank_backward(
+        &self,
+        update: &LowRank,
+        batch: Batch,
+        inputs: (&[T], &[T]),
+        theta: &[T],
+        (dy, dx): (&[T], Option<&mut Pooled<T>>),
+        gradient: &mut Pooled<T>,
+    ) -> crate::Result<()> {
+        let mut d_low = self.buffer(inputs.1.len());
+        low_rank::Backward { update, batch, inputs, theta, dy }.run(&mut d_low, dx.map(|dx| &mut **dx), gradient);
+        Ok(())
+    }
+
+    fn rotate(
+        &self,
+        (attention, pairs): (&Attention, RopePairs),
+        packed: &mut Pooled<T>,
+        turns: &[T],
+        back: bool,
+    ) -> crate::Result<()> {
+        tokens::rotate(attention, pairs, packed, turns, back);
+        Ok(())
+    }
+
+    fn mean_tokens(&self, sizes: Tokens, x: &[T], lengths: &[u32]) -> crate::Result<Pooled<T>> {
+        let mut y = self.buffer(sizes.sequences * sizes.width);
+        tokens::mean(sizes, x, lengths, &mut y);
+        Ok(y)
+    }
+
+    fn mean_tokens_backward(&self, sizes: Tokens, dy: &[T], lengths: &[u32]) -> crate::Result<Pooled<T>> {
+        let mut dx = self.buffer(sizes.sequences * sizes.tokens * sizes.width);
+        tokens::mean_backward(sizes, dy, lengths, &mut dx);
+        Ok(dx)
+    }
+
     fn activate(&self, activation: Activation, x: &[T]) -> crate::Result<Pooled<T>> {
         let mut y = self.buffer(x.len());
         let tasks = y.par_chunks_mut(VALUES).zip(x.par_chunks(VALUES));
@@ -285,23 +336,23 @@ impl<T: Real> Backend for Cpu<T> {
         Ok(())
     }
 
-    fn attention(&self, attention: &Attention, packed: &[T]) -> crate::Result<(Pooled<T>, Pooled<T>)> {
+    fn attention(&self, attention: &Attention, packed: &[T], lengths: Option<&[u32]>) -> crate::Result<(Pooled<T>, Pooled<T>)> {
         let rows = attention.sequences * attention.tokens;
         let mut y = self.buffer(rows * attention.width());
         let mut log_sums = self.buffer(rows * attention.heads);
-        attention::forward(attention, packed, &mut y, &mut log_sums);
+        attention::forward(attention, (packed, lengths), &mut y, &mut log_sums);
         Ok((y, log_sums))
     }
 
     fn attention_backward(
         &self,
         attention: &Attention,
-        packed: &[T],
+        (packed, lengths): (&[T], Option<&[u32]>),
         (y, log_sums): (&[T], &Pooled<T>),
         dy: &[T],
     ) -> crate::Result<Pooled<T>> {
         let mut d_packed = self.buffer(packed.len());
-        attention::backward(attention, packed, (y, log_sums), dy, &mut d_packed);
+        attention::backward(attention, (packed, lengths), (y, log_sums), dy, &mut d_packed);
         Ok(d_packed)
     }
 
@@ -336,10 +387,11 @@ impl<T: Real> Backend for Cpu<T> {
         [networks, classes]: [usize; 2],
         logits: &[T],
         labels: &[u32],
+        weights: Option<&Pooled<T>>,
     ) -> crate::Result<(Pooled<T>, Pooled<T>)> {
         let mut losses = self.buffer(networks);
         let mut gradient = self.buffer(logits.len());
-        loss::cross_entropy(classes, logits, labels, &mut losses, &mut gradient)?;
+        loss::cross_entropy(classes, logits, (labels, weights.map(|w| &**w)), &mut losses, &mut gradient)?;
         Ok((losses, gradient))
     }
 

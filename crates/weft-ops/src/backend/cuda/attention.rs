@@ -28,18 +28,30 @@ fn grid<T: CudaReal>(attention: &Attention, heads: usize, rows: usize) -> Grid {
     Grid { blocks: [blocks, heads], threads: [128, 1], shared_bytes }
 }
 
-fn shape(attention: &Attention) -> [Arg; 6] {
+fn shape(attention: &Attention, lengths: Option<View<'_, u32>>) -> [Arg; 7] {
     let &Attention { sequences, tokens, heads, kv_heads, causal, .. } = attention;
-    [sequences.into(), tokens.into(), heads.into(), kv_heads.into(), causal.into(), (attention.scale() as f32).into()]
+    [
+        sequences.into(),
+        tokens.into(),
+        heads.into(),
+        kv_heads.into(),
+        causal.into(),
+        (attention.scale() as f32).into(),
+        lengths.into(),
+    ]
 }
 
 /// A kernel's pointers, then the shape.
-fn arguments<const N: usize, const M: usize>(attention: &Attention, pointers: [Arg; N]) -> [Arg; M] {
-    let shape = shape(attention);
+fn arguments<const N: usize, const M: usize>(
+    (attention, lengths): (&Attention, Option<View<'_, u32>>),
+    pointers: [Arg; N],
+) -> [Arg; M] {
+    let shape = shape(attention, lengths);
     std::array::from_fn(|i| if i < N { pointers[i] } else { shape[i - N] })
 }
 
-fn check<T>(attention: &Attention, packed: View<'_, T>) -> crate::Result<()> {
+fn check<T>(attention: &Attention, packed: View<'_, T>, lengths: Option<View<'_, u32>>) -> crate::Result<()> {
+    assert!(lengths.is_none_or(|lengths| lengths.len() == attention.sequences), "a length of each sequence");
     let rows = attention.sequences * attention.tokens;
     assert!(attention.kv_heads > 0 && attention.heads.is_multiple_of(attention.kv_heads), "key heads divide query heads");
     assert_eq!(packed.len(), rows * attention.packed(), "packed rows");
@@ -55,14 +67,18 @@ fn aligned<T>(view: View<'_, T>) -> crate::Result<()> {
 }
 
 impl<T: CudaReal> Cuda<T> {
-    pub(super) fn attend(&self, attention: &Attention, packed: View<'_, T>) -> crate::Result<(CudaSlice<T>, CudaSlice<f32>)> {
-        check(attention, packed)?;
+    pub(super) fn attend(
+        &self,
+        attention: &Attention,
+        (packed, lengths): (View<'_, T>, Option<View<'_, u32>>),
+    ) -> crate::Result<(CudaSlice<T>, CudaSlice<f32>)> {
+        check(attention, packed, lengths)?;
         let kernels = self.kernels.attention::<T>(&self.device, attention.head_dim)?;
         let rows = attention.sequences * attention.tokens;
         let y = self.buffer(rows * attention.width())?;
         let log_sums = self.device.uninit::<f32>(rows * attention.heads)?;
         let grid = grid::<T>(attention, attention.heads, 5 * tiles::<T>(attention.head_dim).block);
-        let arguments = arguments::<3, 9>(attention, [packed.into(), (&y).into(), (&log_sums).into()]);
+        let arguments = arguments::<3, 10>((attention, lengths), [packed.into(), (&y).into(), (&log_sums).into()]);
         self.device.launch(&kernels.forward, grid, arguments)?;
         Ok((y, log_sums))
     }
@@ -70,11 +86,11 @@ impl<T: CudaReal> Cuda<T> {
     pub(super) fn backward_attention(
         &self,
         attention: &Attention,
-        packed: View<'_, T>,
+        (packed, lengths): (View<'_, T>, Option<View<'_, u32>>),
         (y, log_sums): (View<'_, T>, &CudaSlice<f32>),
         dy: View<'_, T>,
     ) -> crate::Result<CudaSlice<T>> {
-        check(attention, packed)?;
+        check(attention, packed, lengths)?;
         aligned(y)?;
         aligned(dy)?;
         let rows = attention.sequences * attention.tokens;
@@ -83,15 +99,16 @@ impl<T: CudaReal> Cuda<T> {
         let kernels = self.kernels.attention::<T>(&self.device, attention.head_dim)?;
         let delta = self.device.uninit::<f32>(log_sums.len())?;
         let each = Grid::each(y.len() / T::WIDE);
-        self.device.launch(&kernels.delta, each, arguments::<3, 9>(attention, [y.into(), dy.into(), (&delta).into()]))?;
+        let shape = (attention, lengths);
+        self.device.launch(&kernels.delta, each, arguments::<3, 10>(shape, [y.into(), dy.into(), (&delta).into()]))?;
         let d_packed = self.buffer(packed.len())?;
         let pointers = [packed.into(), dy.into(), log_sums.into(), (&delta).into(), (&d_packed).into()];
         let Tiles { block, tile } = tiles::<T>(attention.head_dim);
         let rows = 2 * block + 4 * tile;
         let keys = grid::<T>(attention, attention.kv_heads, rows);
-        self.device.launch(&kernels.backward_keys, keys, arguments::<5, 11>(attention, pointers))?;
+        self.device.launch(&kernels.backward_keys, keys, arguments::<5, 12>(shape, pointers))?;
         let queries = grid::<T>(attention, attention.heads, rows);
-        self.device.launch(&kernels.backward_queries, queries, arguments::<5, 11>(attention, pointers))?;
+        self.device.launch(&kernels.backward_queries, queries, arguments::<5, 12>(shape, pointers))?;
         Ok(d_packed)
     }
 }

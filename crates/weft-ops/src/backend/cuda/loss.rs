@@ -20,10 +20,12 @@ impl<T: CudaReal> Cuda<T> {
         [networks, classes]: [usize; 2],
         logits: View<'_, T>,
         labels: View<'_, u32>,
+        weights: Option<&CudaSlice<f32>>,
     ) -> crate::Result<(CudaSlice<T>, CudaSlice<T>)> {
         let rows = labels.len();
         assert_eq!(logits.len(), rows * classes, "logits of other rows");
         assert!(networks > 0 && rows.is_multiple_of(networks), "{rows} labels of {networks} networks");
+        assert!(weights.is_none_or(|weights| weights.len() == rows), "weights of other rows");
         let of_network = rows / networks;
         let (means, gradient) = (self.buffer(networks)?, self.buffer(logits.len())?);
         let losses = self.device.uninit::<f32>(rows)?;
@@ -39,13 +41,14 @@ impl<T: CudaReal> Cuda<T> {
             rows.into(),
             classes.into(),
             (1.0 / of_network as f32).into(),
+            weights.map_or(Arg::from(0usize), Arg::from),
             lanes.into(),
             wide.into(),
         ];
         let grid = Grid { blocks: [rows.div_ceil(256 / lanes), 1], threads: [256, 1], shared_bytes: 0 };
         self.device.launch(&self.kernels.cross_entropy, grid, arguments)?;
         let grid = Grid { blocks: [networks, 1], threads: [256, 1], shared_bytes: 0 };
-        self.device.launch(&self.kernels.cross_entropy_mean, grid, [(&losses).into(), (&means).into(), of_network.into()])?;
+        self.device.launch(&self.kernels.cross_entropy_sum, grid, [(&losses).into(), (&means).into(), of_network.into()])?;
         Ok((means, gradient))
     }
 

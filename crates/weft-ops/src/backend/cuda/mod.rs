@@ -13,6 +13,7 @@ mod host_products;
 mod images;
 mod linear;
 mod loss;
+mod low_rank;
 mod multiply;
 mod nccl;
 mod norm;
@@ -20,6 +21,7 @@ mod parameters;
 mod pointwise;
 mod product;
 mod reduce;
+mod tokens;
 mod view;
 
 pub use host_products::HostProducts;
@@ -27,14 +29,14 @@ pub use nccl::CudaGroup;
 pub use parameters::CudaParameters;
 pub use view::{CudaReal, View};
 
-use super::{Attention, Backend, Batch, BatchNorm, Columns, ImageSizes, Linear, Norm, OptimizerStep, Slot};
+use super::{Attention, Backend, Batch, BatchNorm, Columns, ImageSizes, Linear, LowRank, Norm, OptimizerStep, Slot, Tokens};
 use crate::kernels::{ConvShape, PoolShape, Pooling};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use device::{Device, Kernels};
 use std::marker::PhantomData;
 use std::sync::Arc;
-use weft_core::Activation;
+use weft_core::{Activation, RopePairs};
 
 /// A GPU, computing in `f32` or `bf16`.
 #[derive(Clone)]
@@ -185,6 +187,57 @@ impl<T: CudaReal> Backend for Cuda<T> {
         wants_dx.then(|| self.backward_input(map, batch, theta, dy)).transpose()
     }
 
+    fn linear_input_backward(
+        &self,
+        map: &Linear,
+        batch: Batch,
+        theta: View<'_, T>,
+        dy: View<'_, T>,
+    ) -> crate::Result<CudaSlice<T>> {
+        self.backward_input(map, batch, theta, dy)
+    }
+
+    fn low_rank(
+        &self,
+        update: &LowRank,
+        batch: Batch,
+        x: View<'_, T>,
+        theta: View<'_, T>,
+        y: &mut CudaSlice<T>,
+    ) -> crate::Result<CudaSlice<T>> {
+        self.add_low_rank(update, batch, (x, theta), y)
+    }
+
+    fn low_rank_backward(
+        &self,
+        update: &LowRank,
+        batch: Batch,
+        inputs: (View<'_, T>, View<'_, T>),
+        theta: View<'_, T>,
+        d: (View<'_, T>, Option<&mut CudaSlice<T>>),
+        gradient: &mut CudaSlice<f32>,
+    ) -> crate::Result<()> {
+        self.backward_low_rank(update, batch, inputs, theta, d, gradient)
+    }
+
+    fn rotate(
+        &self,
+        attention_pairs: (&Attention, RopePairs),
+        packed: &mut CudaSlice<T>,
+        turns: View<'_, T>,
+        back: bool,
+    ) -> crate::Result<()> {
+        self.turn(attention_pairs, packed, turns, back)
+    }
+
+    fn mean_tokens(&self, tokens: Tokens, x: View<'_, T>, lengths: View<'_, u32>) -> crate::Result<CudaSlice<T>> {
+        self.mean_of_tokens(tokens, x, lengths)
+    }
+
+    fn mean_tokens_backward(&self, tokens: Tokens, dy: View<'_, T>, lengths: View<'_, u32>) -> crate::Result<CudaSlice<T>> {
+        self.backward_mean_of_tokens(tokens, dy, lengths)
+    }
+
     fn activate(&self, activation: Activation, x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
         self.activate_all(activation, x)
     }
@@ -226,18 +279,23 @@ impl<T: CudaReal> Backend for Cuda<T> {
         norm::Backward { norm, inputs, statistics, theta, dy }.run(self, modulation, dx, gradient)
     }
 
-    fn attention(&self, attention: &Attention, packed: View<'_, T>) -> crate::Result<(CudaSlice<T>, CudaSlice<f32>)> {
-        self.attend(attention, packed)
+    fn attention(
+        &self,
+        attention: &Attention,
+        packed: View<'_, T>,
+        lengths: Option<View<'_, u32>>,
+    ) -> crate::Result<(CudaSlice<T>, CudaSlice<f32>)> {
+        self.attend(attention, (packed, lengths))
     }
 
     fn attention_backward(
         &self,
         attention: &Attention,
-        packed: View<'_, T>,
+        packed_lengths: (View<'_, T>, Option<View<'_, u32>>),
         outputs: (View<'_, T>, &CudaSlice<f32>),
         dy: View<'_, T>,
     ) -> crate::Result<CudaSlice<T>> {
-        self.backward_attention(attention, packed, outputs, dy)
+        self.backward_attention(attention, packed_lengths, outputs, dy)
     }
 
     fn copy(&self, x: View<'_, T>) -> crate::Result<CudaSlice<T>> {
@@ -266,8 +324,9 @@ impl<T: CudaReal> Backend for Cuda<T> {
         sizes: [usize; 2],
         logits: View<'_, T>,
         labels: View<'_, u32>,
+        weights: Option<&CudaSlice<f32>>,
     ) -> crate::Result<(CudaSlice<T>, CudaSlice<T>)> {
-        self.losses(sizes, logits, labels)
+        self.losses(sizes, logits, labels, weights)
     }
 
     fn patches(&self, shape: &ConvShape, images: usize, x: View<'_, T>) -> crate::Result<CudaSlice<T>> {

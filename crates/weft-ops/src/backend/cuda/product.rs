@@ -110,7 +110,7 @@ impl<T: CudaReal> Cuda<T> {
         Ok(())
     }
 
-    fn multiply(&self, size: [usize; 3], batch: Batch, sides: [Side; 2], target: Target) -> crate::Result<bool> {
+    pub(super) fn multiply(&self, size: [usize; 3], batch: Batch, sides: [Side; 2], target: Target) -> crate::Result<bool> {
         self.device.multiply(&Product { size, networks: batch.networks, bf16: T::BF16, sides, target })
     }
 

@@ -8,9 +8,13 @@ struct Shape {
     u32 sequences, tokens, heads, kv_heads;
     int causal;
     float scale;
+    const u32* lengths;
 };
 
-
+// The tokens of a sequence that may be seen.
+__device__ __forceinline__ u32 length_of(const Shape& s, u32 sequence) {
+    return s.lengths ? min(max(s.lengths[sequence], 1u), s.tokens) : s.tokens;
+}
 __device__ __forceinline__ u64 packed_width(const Shape& s) { return (u64)(s.heads + 2 * s.kv_heads) * D; }
 // Where `slot` (a query head, or one of the key or value heads behind them) of a token starts.
 __device__ __forceinline__ u64 packed_at(const Shape& s, u32 sequence, u32 token, u32 slot) {
@@ -23,8 +27,8 @@ __device__ __forceinline__ u64 statistic_at(const Shape& s, u32 sequence, u32 he
 
 // delta[b, h, t] = Σ y·dy of a head's features.
 extern "C" __global__ void attention_delta(const real* y, const real* dy, float* delta,
-                                           u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale) {
-    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale};
+                                           u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale, const u32* lengths) {
+    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale, lengths};
     constexpr int LANES = D / WIDE;
     const u64 index = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     const u64 item = index / LANES;

@@ -130,8 +130,8 @@ __device__ __forceinline__ void store_rows(real* rows, u64 stride, u32 valid, co
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_forward(const real* packed, real* y, float* log_sums,
-                      u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale) {
-    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale};
+                      u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale, const u32* lengths) {
+    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale, lengths};
     extern __shared__ __align__(16) real shared[];
     real* const keys = shared;
     real* const values = shared + 2 * BLOCK * LINE;
@@ -149,7 +149,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     copy_rows<BLOCK>(keys, key_rows, stride, s.tokens);
     copy_rows<BLOCK>(values, value_rows, stride, s.tokens);
     commit();
-    const u32 tiles = s.causal ? block + 1 : blocks;
+    const u32 length = length_of(s, sequence);
+    const u32 seen_blocks = (length + BLOCK - 1) / BLOCK;
+    const u32 tiles = s.causal ? min(block + 1, seen_blocks) : seen_blocks;
     const float scale2 = s.scale * LOG2_E;
     float sum[D / 8][4] = {};
     float largest[2] = {-infinity(), -infinity()}, total[2] = {};
@@ -171,7 +173,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     const u32 key = start + column_of(i, e);
-                    if (key >= s.tokens || (s.causal && key > first + row_of(e))) scores[i][e] = -infinity();
+                    if (key >= length || (s.causal && key > first + row_of(e))) scores[i][e] = -infinity();
                 }
             }
         }
@@ -219,8 +221,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // dK and dV: a block of keys walks over all queries that see them, of all heads that share it. Rows are keys, columns queries.
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_backward_keys(const real* packed, const real* dy, const float* log_sums, const float* delta, real* d_packed,
-                            u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale) {
-    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale};
+                            u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale, const u32* lengths) {
+    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale, lengths};
     extern __shared__ __align__(16) real shared[];
     __shared__ float statistics[2][2][TILE];
     real* const keys = shared;
@@ -233,6 +235,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const u32 shared_by = s.heads / s.kv_heads;
     copy_rows<BLOCK>(keys, packed + packed_at(s, sequence, first, s.heads + group), stride, s.tokens - first);
     copy_rows<BLOCK>(values, packed + packed_at(s, sequence, first, s.heads + s.kv_heads + group), stride, s.tokens - first);
+    const u32 length = length_of(s, sequence);
     const u32 skipped = s.causal ? first / TILE : 0;
     const u32 of_head = (s.tokens + TILE - 1) / TILE - skipped;
     const auto fetch = [&](u32 turn) {
@@ -264,14 +267,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         float p[TILE / 8][4] = {}, ds[TILE / 8][4] = {};
         multiply_rows<TILE>(p, keys, q);
         multiply_rows<TILE>(ds, values, g);
-        const bool masked = s.causal && start < first + BLOCK;
+        const bool masked = first + BLOCK > length || (s.causal && start < first + BLOCK);
 #pragma unroll
         for (int i = 0; i < TILE / 8; i++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const int column = column_of(i, e);
                 p[i][e] = exp2_fast(fmaf(p[i][e], scale2, -statistics[turn % 2][0][column]));
-                if (masked && first + row_of(e) > start + column) p[i][e] = 0.0f;
+                if (masked && (first + row_of(e) >= length || (s.causal && first + row_of(e) > start + column))) p[i][e] = 0.0f;
                 ds[i][e] = p[i][e] * (ds[i][e] - statistics[turn % 2][1][column]);
             }
         }
@@ -287,8 +290,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // dQ: a block of queries walks over all keys that it sees. Rows are queries, columns keys.
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_backward_queries(const real* packed, const real* dy, const float* log_sums, const float* delta, real* d_packed,
-                            u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale) {
-    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale};
+                            u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale, const u32* lengths) {
+    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale, lengths};
     extern __shared__ __align__(16) real shared[];
     real* const queries = shared;
     real* const gradients = queries + BLOCK * LINE;
@@ -320,7 +323,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         row[half] = query < s.tokens ? delta[at] : 0.0f;
     }
     const float scale2 = s.scale * LOG2_E;
-    const u32 seen = s.causal ? min(s.tokens, first + BLOCK) : s.tokens;
+    const u32 length = length_of(s, sequence);
+    const u32 seen = s.causal ? min(length, first + BLOCK) : length;
     const u32 tiles = (seen + TILE - 1) / TILE;
     float dq[D / 8][4] = {};
     fetch(0);
@@ -333,14 +337,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         float p[TILE / 8][4] = {}, ds[TILE / 8][4] = {};
         multiply_rows<TILE>(p, queries, k);
         multiply_rows<TILE>(ds, gradients, values + tile % 2 * TILE * LINE);
-        const bool masked = start + TILE > s.tokens || (s.causal && start + TILE > first);
+        const bool masked = start + TILE > length || (s.causal && start + TILE > first);
 #pragma unroll
         for (int i = 0; i < TILE / 8; i++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const u32 key = start + column_of(i, e);
                 float value = exp2_fast(fmaf(p[i][e], scale2, -log_sum[e >> 1]));
-                if (masked && (key >= s.tokens || (s.causal && key > first + row_of(e)))) value = 0.0f;
+                if (masked && (key >= length || (s.causal && key > first + row_of(e)))) value = 0.0f;
                 ds[i][e] = value * (ds[i][e] - row[e >> 1]);
             }
         }

@@ -70,8 +70,8 @@ __device__ __forceinline__ void load_tile(float (*tile)[D], const float* rows, u
 
 extern "C" __global__ void __launch_bounds__(4 * BLOCK)
     attention_forward(const float* packed, float* y, float* log_sums,
-                      u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale) {
-    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale};
+                      u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale, const u32* lengths) {
+    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale, lengths};
     __shared__ __align__(16) float keys[TILE][D];
     __shared__ __align__(16) float values[TILE][D];
     const u32 sequence = blockIdx.x % s.sequences, head = blockIdx.y;
@@ -82,7 +82,8 @@ extern "C" __global__ void __launch_bounds__(4 * BLOCK)
     const Part q = load_part(packed + packed_at(s, sequence, min(query, s.tokens - 1), head), part);
     Part sum = zero_part();
     float largest = -infinity(), total = 0.0f;
-    const u32 end = s.causal ? min(s.tokens, block + BLOCK) : s.tokens;
+    const u32 length = length_of(s, sequence);
+    const u32 end = s.causal ? min(length, block + BLOCK) : length;
     for (u32 start = 0; start < end; start += TILE) {
         __syncthreads();
         load_tile(keys, packed + packed_at(s, sequence, start, s.heads + group), packed_width(s), s.tokens - start);
@@ -94,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(4 * BLOCK)
         for (int i = 0; i < TILE; i++) {
             const u32 key = start + i;
             const float score = s.scale * product(q, load_part(keys[i], part));
-            scores[i] = key < s.tokens && (!s.causal || key <= query) ? score : -infinity();
+            scores[i] = key < length && (!s.causal || key <= query) ? score : -infinity();
             most = fmaxf(most, scores[i]);
         }
         const float correction = expf(largest - most);
@@ -122,8 +123,8 @@ extern "C" __global__ void __launch_bounds__(4 * BLOCK)
 // dK and dV: a block of keys walks over all queries that see them, of all heads that share it.
 extern "C" __global__ void __launch_bounds__(4 * BLOCK)
     attention_backward_keys(const float* packed, const float* dy, const float* log_sums, const float* delta, float* d_packed,
-                            u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale) {
-    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale};
+                            u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale, const u32* lengths) {
+    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale, lengths};
     __shared__ __align__(16) float queries[TILE][D];
     __shared__ __align__(16) float gradients[TILE][D];
     const u32 sequence = blockIdx.x % s.sequences, group = blockIdx.y;
@@ -135,6 +136,7 @@ extern "C" __global__ void __launch_bounds__(4 * BLOCK)
     const Part v = load_part(packed + packed_at(s, sequence, inside, s.heads + s.kv_heads + group), part);
     Part dk = zero_part(), dv = zero_part();
     const u32 shared_by = s.heads / s.kv_heads;
+    const u32 length = length_of(s, sequence);
     for (u32 head = group * shared_by; head < (group + 1) * shared_by; head++) {
         const u64 statistics = statistic_at(s, sequence, head);
         for (u32 start = s.causal ? block : 0; start < s.tokens; start += TILE) {
@@ -146,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(4 * BLOCK)
             for (u32 i = 0; i < valid; i++) {
                 const Part q = load_part(queries[i], part), g = load_part(gradients[i], part);
                 const float score = s.scale * product(k, q);
-                const float seen = !s.causal || key <= start + i ? 1.0f : 0.0f;
+                const float seen = key < length && (!s.causal || key <= start + i) ? 1.0f : 0.0f;
                 const float p = seen > 0.0f ? expf(score - log_sums[statistics + start + i]) : 0.0f;
                 const float ds = p * (product(v, g) - delta[statistics + start + i]);
                 add_part(dv, p, g);
@@ -162,8 +164,8 @@ extern "C" __global__ void __launch_bounds__(4 * BLOCK)
 // dQ: a block of queries walks over all keys that it sees.
 extern "C" __global__ void __launch_bounds__(4 * BLOCK)
     attention_backward_queries(const float* packed, const float* dy, const float* log_sums, const float* delta, float* d_packed,
-                            u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale) {
-    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale};
+                            u32 sequences, u32 tokens, u32 heads, u32 kv_heads, int causal, float scale, const u32* lengths) {
+    const Shape s = {sequences, tokens, heads, kv_heads, causal, scale, lengths};
     __shared__ __align__(16) float keys[TILE][D];
     __shared__ __align__(16) float values[TILE][D];
     const u32 sequence = blockIdx.x % s.sequences, head = blockIdx.y;
@@ -177,13 +179,14 @@ extern "C" __global__ void __launch_bounds__(4 * BLOCK)
     const float log_sum = log_sums[statistic_at(s, sequence, head) + inside];
     const float row = delta[statistic_at(s, sequence, head) + inside];
     Part dq = zero_part();
-    const u32 end = s.causal ? min(s.tokens, block + BLOCK) : s.tokens;
+    const u32 length = length_of(s, sequence);
+    const u32 end = s.causal ? min(length, block + BLOCK) : length;
     for (u32 start = 0; start < end; start += TILE) {
         __syncthreads();
         load_tile(keys, packed + packed_at(s, sequence, start, s.heads + group), packed_width(s), s.tokens - start);
         load_tile(values, packed + packed_at(s, sequence, start, s.heads + s.kv_heads + group), packed_width(s), s.tokens - start);
         __syncthreads();
-        const u32 valid = min((u32)TILE, s.tokens - start);
+        const u32 valid = min((u32)TILE, length - start);
         for (u32 i = 0; i < valid; i++) {
             const Part k = load_part(keys[i], part);
             const float score = s.scale * product(q, k);

@@ -1,10 +1,10 @@
 // Cross-entropy and squared errors.
 
-// losses[row], in nats, and the gradient of the mean over a network's rows. A label that is no class gives no number. A row is that of
+// losses[row], in nats times its weight, and the gradient of their sum over a network's rows; `weight` is that of all rows without `weights`. A label that is no class gives no number. A row is that of
 // `lanes` neighboring threads, of 256 or a power of two up to 32; the sum of exponentials is taken with its greatest in one pass.
 template <int V>
 __device__ __forceinline__ void cross_entropy_of(const real* logits, const u32* labels, real* gradient, float* losses, u32 rows,
-                                                 u32 classes, float weight, u32 lanes) {
+                                                 u32 classes, float weight, const float* weights, u32 lanes) {
     const u32 row = blockIdx.x * (256 / lanes) + threadIdx.x / lanes;
     const u32 lane = threadIdx.x % lanes;
     const bool valid = row < rows;
@@ -47,6 +47,7 @@ __device__ __forceinline__ void cross_entropy_of(const real* logits, const u32* 
     }
     if (!valid) return;
     const u32 label = labels[row];
+    if (weights) weight = weights[row];
     const float share = weight / sum;
     for (u32 c = lane * V; c < classes; c += lanes * V) {
         Pack<V> a = load<V>(x + c);
@@ -54,15 +55,15 @@ __device__ __forceinline__ void cross_entropy_of(const real* logits, const u32* 
         for (int i = 0; i < V; i++) a.v[i] = share * exponential(a.v[i] - largest) - (c + i == label ? weight : 0.0f);
         store<V>(gradient + (u64)row * classes + c, a);
     }
-    if (lane == 0) losses[row] = label < classes ? logf(sum) + largest - widen(x[label]) : not_a_number();
+    if (lane == 0) losses[row] = label < classes ? weight * (logf(sum) + largest - widen(x[label])) : not_a_number();
 }
 
 extern "C" __global__ void cross_entropy(const real* logits, const u32* labels, real* gradient, float* losses, u32 rows, u32 classes,
-                                         float weight, u32 lanes, int wide) {
+                                         float weight, const float* weights, u32 lanes, int wide) {
     if (wide) {
-        cross_entropy_of<WIDE>(logits, labels, gradient, losses, rows, classes, weight, lanes);
+        cross_entropy_of<WIDE>(logits, labels, gradient, losses, rows, classes, weight, weights, lanes);
     } else {
-        cross_entropy_of<1>(logits, labels, gradient, losses, rows, classes, weight, lanes);
+        cross_entropy_of<1>(logits, labels, gradient, losses, rows, classes, weight, weights, lanes);
     }
 }
 
@@ -78,11 +79,11 @@ __device__ __forceinline__ float block_sum(float sum) {
 }
 
 // A block a network; 256 threads.
-extern "C" __global__ void cross_entropy_mean(const float* losses, real* means, u32 rows) {
+extern "C" __global__ void cross_entropy_sum(const float* losses, real* sums, u32 rows) {
     float sum = 0.0f;
     for (u32 row = threadIdx.x; row < rows; row += 256) sum += losses[(u64)blockIdx.x * rows + row];
     const float total = block_sum(sum);
-    if (threadIdx.x == 0) narrow(means + blockIdx.x, total / rows);
+    if (threadIdx.x == 0) narrow(sums + blockIdx.x, total);
 }
 
 // The gradient of share * sum of weight * (y - target)^2, and the sums of each block.

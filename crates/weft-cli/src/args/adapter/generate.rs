@@ -1,0 +1,42 @@
+//! Making adapters from some text.
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Generate {
+    /// The folder `generator` of a run of `weft adapter train`.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) generator: std::path::PathBuf,
+    #[command(flatten)]
+    pub(crate) sample: Sample,
+    /// Which of the run's generators.
+    #[arg(long, value_enum, default_value_t = Model::Hyper)]
+    pub(crate) model: Model,
+    /// How many adapters; a hyper-decoder makes one.
+    #[arg(short = 'n', long, default_value_t = 1)]
+    pub(crate) count: usize,
+    /// The seed.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// The folder to write: an adapter, or of several one a folder in it.
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: std::path::PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Sample {
+    /// The text itself.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// A file that holds the text.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) examples: Option<std::path::PathBuf>,
+}
+
+/// Which generator makes adapters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Model {
+    /// The hyper-decoder: in one pass, the same for the same text.
+    Hyper,
+    /// The flow: as many different ones as are asked for.
+    Flow,
+}

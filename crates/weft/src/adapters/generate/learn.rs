@@ -1,0 +1,97 @@
+//! What is learnt from the adapters of training languages.
+
+use super::shown;
+use crate::config::GenerateConfig;
+use crate::{Error, Monitor, Result};
+use std::sync::Arc;
+use std::time::Instant;
+use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
+use weft_core::{Condition, Population, Seed};
+use weft_gen::{
+    AdapterLoss, Flow, FlowTrainer, HyperDecoder, HyperTrainer, RidgeGenerator, Sampler, SamplerConfig, Trainer, TrainingSet,
+};
+use weft_net::adapters::{AdapterTask, Adapters};
+
+/// Training languages: their adapters, texts and windows, all in one order.
+pub(super) struct Seen<'a> {
+    pub(super) adapters: &'a Population,
+    /// The text that adapters were trained on.
+    pub(super) texts: &'a [String],
+    /// The same as windows of tokens.
+    pub(super) windows: Vec<AdapterTask>,
+    /// Numbers that variants of a language share.
+    pub(super) groups: &'a [u32],
+}
+
+/// Generators that are shown a sample.
+pub(super) struct Learnt {
+    pub(super) codec: Arc<Codec>,
+    pub(super) hyper: HyperDecoder,
+    pub(super) flow: Option<Flow>,
+    pub(super) ridge: RidgeGenerator,
+    /// The mean vector of each training language's samples, `[n, e]`.
+    pub(super) vectors: Vec<Vec<f32>>,
+    /// Seconds that the hyper-decoder and the flow took.
+    pub(super) train_secs: [f64; 2],
+}
+
+/// Learns from training languages alone.
+pub(super) fn learn(config: &GenerateConfig, on: &Adapters, seen: &Seen, seed: Seed, monitor: &Monitor) -> Result<Learnt> {
+    let n = seen.adapters.len();
+    if n < 8 {
+        monitor.note(format!("{n} adapters: a generator can do little more than interpolate between them"));
+    }
+    let rank = Rank::Fixed(config.components.min(n.saturating_sub(1)));
+    let kind = CodecKind::Pca { rank, solver: Solver::Auto };
+    let codec = Codec::fit(seen.adapters, &CodecConfig { kind, normalize: Normalization::Off }, seed.fork("codec"))?;
+    let codec = Arc::new(codec);
+    let draws = seed.fork("samples");
+    let of_draw = |draw: u64| {
+        let texts = seen.texts.iter().zip(0_u64..);
+        texts.map(move |(text, i)| shown::draw(text, config.sample_bytes, draws.index(i).index(draw)).as_bytes())
+    };
+    let samples: Vec<&[u8]> = (0..config.draws as u64).flat_map(of_draw).collect();
+    let conditions: Vec<Condition> = samples.iter().map(|sample| shown::shown(sample)).collect();
+    let rows = seen.adapters;
+    let set = TrainingSet::new(codec.clone(), rows, rows.clone(), rows.clone(), conditions[..n].to_vec())?;
+    let fields = [shown::field()];
+    let set = set.with_draws(conditions.clone(), seen.groups)?.with_told_runs(&fields, &conditions)?;
+    let device = on.device();
+    let started = Instant::now();
+    let loss = AdapterLoss::new(on.clone(), seen.windows.clone())?;
+    let hyper = HyperTrainer::new(config.hyper.to_hyper(), set.clone(), loss, seed.fork("hyper"), device)?;
+    let hyper = run(hyper, ("train hyper-decoder", config.hyper.steps), monitor)?.finish()?;
+    let hyper_secs = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    let flow = config.flow.as_ref().map(|flow| -> Result<Flow> {
+        let trainer = FlowTrainer::new(flow.to_flow(fields.to_vec()), set.code_set(), seed.fork("flow"), device)?;
+        let trainer = run(trainer, ("train flow", flow.steps), monitor)?;
+        let sampler = SamplerConfig { sampler: Sampler::Heun, steps: flow.sampler_steps, guidance_scale: 1.0 };
+        Ok(trainer.finish(sampler)?.decoded_by(&set)?)
+    });
+    let flow = flow.transpose()?;
+    let flow_secs = started.elapsed().as_secs_f64();
+    let ridge = RidgeGenerator::fit(set, hyper.schema().clone(), seed.fork("ridge"))?;
+    let vectors = (0..n).map(|i| mean_vector(samples[i..].iter().step_by(n).copied())).collect();
+    Ok(Learnt { codec, hyper, flow, ridge, vectors, train_secs: [hyper_secs, flow_secs] })
+}
+
+/// Trains to the end.
+fn run<T: Trainer>(mut trainer: T, (what, steps): (&str, u64), monitor: &Monitor) -> Result<T> {
+    monitor.start(what, steps, "steps");
+    match trainer.advance(steps, monitor) {
+        Ok(_) => monitor.finish(),
+        Err(weft_gen::Error::Interrupted) => return Err(Error::Interrupted { stage: "adapter train" }),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(trainer)
+}
+
+/// The mean of samples' vectors.
+fn mean_vector<'a>(samples: impl Iterator<Item = &'a [u8]>) -> Vec<f32> {
+    let mut sum = vec![0.0; weft_core::BYTES_LEN];
+    for sample in samples {
+        sum.iter_mut().zip(weft_core::embed_bytes(sample)).for_each(|(sum, v)| *sum += v);
+    }
+    sum
+}

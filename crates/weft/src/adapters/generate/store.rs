@@ -1,0 +1,265 @@
+//! Generators of adapters on disk, and adapters made with them.
+//!
+//! ```text
+//! generator/
+//!   generator.json        base, licence, and the training languages by name
+//!   architecture.toml     what an adapter is
+//!   codec.safetensors     codes ⇄ factors
+//!   hyper.safetensors     the hyper-decoder
+//!   flow.safetensors      the flow, if the run had one
+//!   seen.safetensors      the mean vector of each training language's samples
+//! ```
+
+use super::super::merge::refuse_existing;
+use super::super::train::family_of;
+use super::{baselines, shown};
+use crate::stages::{read_artifact, write_artifact};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use weft_codec::Codec;
+use weft_core::{Architecture, Population, Seed};
+use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Sampler, SamplerConfig};
+use weft_net::Device;
+use weft_zoo::adapter::{AdapterExport, AdapterParent, AdapterProfile, AdapterProvenance, AdapterWeights};
+
+const DESCRIPTION: &str = "generator.json";
+const ARCHITECTURE: &str = "architecture.toml";
+const CODEC: &str = "codec.safetensors";
+const HYPER: &str = "hyper.safetensors";
+const FLOW: &str = "flow.safetensors";
+const SEEN: &str = "seen.safetensors";
+/// The tensor in [`SEEN`].
+const VECTORS: &str = "vectors";
+/// The version of the folder's format.
+const VERSION: u32 = 1;
+/// The longest sample that is looked at, in bytes.
+const MAX_SAMPLE: usize = 1 << 20;
+/// Adapters of one call, at most.
+const MAX_COUNT: usize = 10_000;
+
+/// `generator.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Description {
+    version: u32,
+    base: String,
+    licence: String,
+    sample_bytes: usize,
+    sampler_steps: usize,
+    languages: Vec<String>,
+    configuration: String,
+}
+
+/// Trained generators, to be written.
+pub(in super::super) struct Stored {
+    pub(super) codec: Arc<Codec>,
+    pub(super) hyper: HyperDecoder,
+    pub(super) flow: Option<Flow>,
+    pub(super) names: Vec<String>,
+    pub(super) vectors: Vec<Vec<f32>>,
+}
+
+impl Stored {
+    /// Writes them into a folder that is made.
+    pub(in super::super) fn write(
+        &self,
+        folder: &Path,
+        config: &crate::config::AdapterRunConfig,
+        architecture: &Architecture,
+    ) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let generate = config.generate.clone().unwrap_or_default();
+        let description = Description {
+            version: VERSION,
+            base: config.base.name.clone(),
+            licence: config.base.licence.clone(),
+            sample_bytes: generate.sample_bytes,
+            sampler_steps: generate.flow.map_or(1, |flow| flow.sampler_steps),
+            languages: self.names.clone(),
+            configuration: config.to_toml(),
+        };
+        crate::stages::write_json(&folder.join(DESCRIPTION), &description)?;
+        weft_zoo::write_atomic(&folder.join(ARCHITECTURE), weft_zoo::architecture_to_toml(architecture).as_bytes())?;
+        weft_zoo::write_tensors(&folder.join(CODEC), &self.codec.to_tensors(), &weft_zoo::Metadata::new())?;
+        write_artifact(&folder.join(HYPER), &self.hyper.save())?;
+        if let Some(flow) = &self.flow {
+            write_artifact(&folder.join(FLOW), &flow.save())?;
+        }
+        write_artifact(&folder.join(SEEN), &Artifact::default().with_vector(VECTORS, &self.vectors.concat()))
+    }
+}
+
+/// Which of a run's generators makes adapters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Model {
+    /// One adapter for a sample, in one pass.
+    #[default]
+    Hyper,
+    /// The flow: any number of them.
+    Flow,
+}
+
+/// What to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateRequest {
+    /// The folder `generator` of a run.
+    pub generator: PathBuf,
+    /// Text that shows what the adapter is for.
+    pub sample: Vec<u8>,
+    /// Which generator.
+    pub model: Model,
+    /// How many.
+    pub count: usize,
+    /// The seed.
+    pub seed: u64,
+    /// The folder to write: an adapter, or of several one a folder in it.
+    pub output: PathBuf,
+}
+
+/// What was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MadeView {
+    /// The folder of each adapter.
+    pub written: Vec<PathBuf>,
+    /// The training languages that look most like the sample, the nearest first.
+    pub nearest: Vec<String>,
+    /// Milliseconds from the sample to all factors, the generator's files not counted.
+    pub millis: f64,
+    /// What a user should know.
+    pub notes: Vec<String>,
+}
+
+/// Makes adapters from a sample of text, each a folder of PEFT that every runtime takes.
+///
+/// # Errors
+/// A folder that is no generator or is damaged, an empty sample or one that is too long, several adapters of a hyper-decoder, which makes one,
+/// factors that are not finite, or an output that is there already.
+pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
+    refuse_existing(&request.output)?;
+    let within = |what, expected: &str, ok: bool, got: String| {
+        if ok { Ok(()) } else { Err(Error::Range { what, expected: expected.to_owned(), got }) }
+    };
+    let (bytes, count) = (request.sample.len(), request.count);
+    let blank = request.sample.iter().all(u8::is_ascii_whitespace);
+    within("the sample that shows what to make", "some text", !blank, "nothing but white space".to_owned())?;
+    within("the sample that shows what to make", "at most 1 MiB", bytes <= MAX_SAMPLE, format!("{bytes} bytes"))?;
+    within("the number of adapters", "between 1 and 10000", (1..=MAX_COUNT).contains(&count), count.to_string())?;
+    let one = request.model == Model::Flow || count == 1;
+    within("the number of adapters of a hyper-decoder", "1: it makes the same for the same sample", one, count.to_string())?;
+    let opened = Opened::open(&request.generator)?;
+    let generator = opened.generator(request.model)?;
+    let started = std::time::Instant::now();
+    let condition = shown::shown(&request.sample);
+    let made = generator.sample(count, &condition, Seed::new(request.seed))?;
+    let millis = started.elapsed().as_secs_f64() * 1e3;
+    let mut notes = opened.notes(&request.sample, &condition)?;
+    let outputs: Vec<PathBuf> = match count {
+        1 => vec![request.output.clone()],
+        _ => (0..count).map(|i| request.output.join(format!("{i:04}"))).collect(),
+    };
+    for note in opened.write(&made, request, &outputs)? {
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    let order = baselines::nearest(&opened.vectors, &request.sample);
+    let nearest = order.into_iter().take(3).map(|i| opened.description.languages[i].clone()).collect();
+    Ok(MadeView { written: outputs, nearest, millis, notes })
+}
+
+/// A generator's folder, read and checked.
+struct Opened {
+    folder: PathBuf,
+    description: Description,
+    architecture: Arc<Architecture>,
+    codec: Arc<Codec>,
+    vectors: Vec<Vec<f32>>,
+    hyper: HyperDecoder,
+}
+
+impl Opened {
+    fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(DESCRIPTION);
+        let damaged = |path: &Path, reason: String| Error::Damaged { path: path.to_owned(), reason };
+        let len = std::fs::metadata(&path).map_err(Error::io("read", &path))?.len();
+        if len > 16 << 20 {
+            return Err(damaged(&path, format!("it has {len} bytes")));
+        }
+        let description: Description = crate::stages::read_json(&path)?;
+        if description.version != VERSION {
+            return Err(damaged(&path, format!("it is of version {}, and {VERSION} is read", description.version)));
+        }
+        let architecture = Arc::new(weft_zoo::read_architecture(&folder.join(ARCHITECTURE))?);
+        let file = weft_zoo::read_tensors(&folder.join(CODEC))?;
+        let codec = Arc::new(Codec::from_tensors(file.tensors.into_iter().collect::<BTreeMap<_, _>>())?);
+        if codec.dim() != architecture.num_parameters() {
+            let reason = format!("its rows have {} values, an adapter has {}", codec.dim(), architecture.num_parameters());
+            return Err(damaged(&folder.join(CODEC), reason));
+        }
+        let seen = read_artifact(&folder.join(SEEN))?;
+        let n = description.languages.len();
+        let vectors = seen.vector(VECTORS, n * weft_core::BYTES_LEN)?;
+        let vectors = vectors.chunks_exact(weft_core::BYTES_LEN).map(<[f32]>::to_vec).collect();
+        let hyper = HyperDecoder::load(&read_artifact(&folder.join(HYPER))?, codec.clone(), architecture.clone(), &Device::cpu())?;
+        Ok(Self { folder: folder.to_owned(), description, architecture, codec, vectors, hyper })
+    }
+
+    fn generator(&self, model: Model) -> Result<Box<dyn Generator>> {
+        if model == Model::Hyper {
+            return Ok(Box::new(self.hyper.clone()));
+        }
+        let path = self.folder.join(FLOW);
+        if !path.is_file() {
+            let reason = "the run had no `[generate.flow]`; take the hyper-decoder".to_owned();
+            return Err(Error::Damaged { path, reason });
+        }
+        let sampler =
+            SamplerConfig { sampler: Sampler::Heun, steps: self.description.sampler_steps.clamp(1, 10_000), guidance_scale: 1.0 };
+        let saved = read_artifact(&path)?;
+        Ok(Box::new(Flow::load(&saved, self.codec.clone(), self.architecture.clone(), sampler, &Device::cpu())?))
+    }
+
+    /// What a user should know of a sample.
+    fn notes(&self, sample: &[u8], condition: &weft_core::Condition) -> Result<Vec<String>> {
+        let far = self.hyper.schema().extrapolations(condition)?;
+        let mut notes: Vec<String> = far.iter().map(|far| format!("extrapolating: {far}")).collect();
+        if 2 * sample.len() < self.description.sample_bytes {
+            let learnt = self.description.sample_bytes;
+            notes.push(format!("the sample has {} bytes; the generator learnt from samples of {learnt}", sample.len()));
+        }
+        Ok(notes)
+    }
+
+    fn write(&self, made: &Population, request: &GenerateRequest, outputs: &[PathBuf]) -> Result<Vec<String>> {
+        if made.data().iter().any(|w| !w.is_finite()) {
+            let expected = "finite numbers; nothing was written".to_owned();
+            return Err(Error::Range { what: "the generated factors", expected, got: "some that are not".to_owned() });
+        }
+        let lora = family_of(&self.architecture);
+        let sha256 = |file: &str| weft_zoo::sha256_of_file(&self.folder.join(file)).map(|sha| sha.to_string());
+        let file = if request.model == Model::Hyper { HYPER } else { FLOW };
+        let parent = AdapterParent { name: file.to_owned(), sha256: sha256(file)?, licence: self.description.licence.clone() };
+        let digest = weft_core::Digest::of_bytes(&request.sample);
+        let configuration = format!(
+            "# weft adapter generate, seed {}, {} adapters, a sample of {} bytes with the digest {digest}\n{}",
+            request.seed,
+            request.count,
+            request.sample.len(),
+            self.description.configuration
+        );
+        let provenance = AdapterProvenance { parents: vec![parent], configuration, synthetic: true, tags: Vec::new() };
+        let export = AdapterExport { profile: AdapterProfile::Portable, base: None, component: None, provenance: &provenance };
+        if let [_, _, ..] = outputs {
+            std::fs::create_dir_all(&request.output).map_err(Error::io("create", &request.output))?;
+        }
+        let mut notes = Vec::new();
+        for (row, output) in made.rows().zip(outputs) {
+            let weights = AdapterWeights::from_lora(&lora, row, Some(self.description.base.clone()));
+            notes.extend(weights.map_err(|fault| fault.at(output))?.write(&export, output)?);
+        }
+        Ok(notes)
+    }
+}

@@ -1,0 +1,375 @@
+//! Many adapters trained over one frozen base, and judged on text that none of them has seen.
+//!
+//! The output holds a folder of PEFT for each adapter in `adapters/`, the one adapter of all training tasks in `multi-task/`, the resolved
+//! run file and `report.json`. It appears under its name when all of it is written.
+
+use super::generate::{self, Experiment, GeneratedView, Stored, Subject};
+use super::merge::refuse_existing;
+use crate::config::{AdapterRunConfig, AdapterTaskConfig, LanguagesConfig};
+use crate::{Error, Monitor, Result};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use weft_core::families::{Lora, LoraModule};
+use weft_core::{Digest, Op, Population, Seed};
+use weft_net::Device;
+use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, Measured, Windows};
+use weft_zoo::adapter::{AdapterExport, AdapterProfile, AdapterProvenance, AdapterWeights};
+use weft_zoo::data::{Language, Languages, languages};
+use weft_zoo::{Hints, Vocabulary};
+
+/// The file of figures.
+const REPORT: &str = "report.json";
+
+/// What a language costs, in bits a byte of its held-out passages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LanguageRow {
+    /// Its name in the archive.
+    pub id: String,
+    /// What it is called in words.
+    pub title: String,
+    /// Whether the adapter of all training languages has not seen it.
+    pub held_out: bool,
+    /// Bytes of its training and of its held-out passages.
+    pub bytes: [usize; 2],
+    /// The base alone.
+    pub base: f64,
+    /// With the adapter of all training languages.
+    pub multi_task: f64,
+    /// With its own adapter.
+    pub oracle: f64,
+}
+
+/// Means over languages, in bits a byte.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LanguageMeans {
+    /// Languages.
+    pub languages: usize,
+    /// The base alone.
+    pub base: f64,
+    /// With the adapter of all training languages.
+    pub multi_task: f64,
+    /// With each one's own adapter.
+    pub oracle: f64,
+    /// Languages whose own adapter is better than that of all.
+    pub oracle_wins: usize,
+}
+
+/// What a run of `weft adapter train` found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainedView {
+    /// The folder that was written.
+    pub output: PathBuf,
+    /// Weights of an adapter.
+    pub parameters: usize,
+    /// Where it was trained.
+    pub device: String,
+    /// Seconds that training all adapters of one task took.
+    pub train_secs: f64,
+    /// Means over the training languages, then over the held-out ones.
+    pub means: [LanguageMeans; 2],
+    /// What generators are worth on held-out languages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<GeneratedView>,
+    /// A row a language.
+    pub rows: Vec<LanguageRow>,
+    /// Languages that were left out, and why.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// Trains and measures all adapters of a run file.
+///
+/// # Errors
+/// An output that is there already, files that are missing or damaged, a base that adapters are not trained on, settings that do not fit the
+/// data, a failed device, or a stop.
+pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView> {
+    refuse_existing(&config.run.output)?;
+    let AdapterTaskConfig::Languages(task) = &config.task;
+    let [weights, vocabulary] = config.base.paths();
+    let (base, vocabulary) = (Arc::new(read_base(&weights)?), Vocabulary::open(&vocabulary)?);
+    if vocabulary.len() > base.vocabulary() {
+        let reason = format!("it has {} tokens and the base knows {}", vocabulary.len(), base.vocabulary());
+        return Err(Error::Misfit { what: "the vocabulary".to_owned(), other: "the base".to_owned(), reason });
+    }
+    let Languages { read, skipped } = languages(&task.archive())?;
+    let held_out = held_out(&read, task.held_out_languages)?;
+    let texts = read.iter().map(|language| Text::new(language, task, &vocabulary)).collect::<Result<Vec<_>>>()?;
+    let device = Device::open(&config.run.device.to_string())?;
+    let lora = LoraConfig { modules: config.lora.modules.clone(), rank: config.lora.rank, alpha: config.lora.alpha };
+    let layout = AdapterLayout::new(&base, &lora)?;
+    let adapters = Adapters::new(base, layout, &device)?;
+    let adapters = if config.lora.shared_start { adapters.with_shared_start() } else { adapters };
+    let run = Run { config, adapters: &adapters, texts: &texts, held_out: &held_out, monitor };
+    let multi_task = run.multi_task()?;
+    let started = std::time::Instant::now();
+    let trained = run.each()?;
+    let train_secs = started.elapsed().as_secs_f64();
+    let rows = run.rows(&read, &trained, &multi_task)?;
+    let generated = run.generated(&read, (&trained, &multi_task), train_secs)?;
+    let (generated, stored) = generated.map_or((None, None), |(view, stored)| (Some(view), Some(stored)));
+    let view = TrainedView {
+        output: config.run.output.clone(),
+        parameters: adapters.layout().num_parameters(),
+        device: device.to_string(),
+        train_secs,
+        means: [false, true].map(|held_out| means(rows.iter().filter(|row| row.held_out == held_out))),
+        generated,
+        rows,
+        skipped,
+    };
+    write(config, &Made { languages: &read, each: &trained, multi_task: &multi_task, stored: stored.as_ref() }, &view)?;
+    Ok(view)
+}
+
+/// A language's text as windows, and how many bytes they are of: for training, and held out.
+struct Text {
+    tasks: [AdapterTask; 2],
+    bytes: [usize; 2],
+}
+
+impl Text {
+    fn new(language: &Language, task: &LanguagesConfig, vocabulary: &Vocabulary) -> Result<Self> {
+        let share = task.held_out_passages;
+        let (train, test) = language.split(share).ok_or_else(|| Error::Range {
+            what: "the share of held-out passages",
+            expected: format!("one that leaves `{}` a passage on both sides", language.id),
+            got: share.to_string(),
+        })?;
+        let windows = |passages: &[String]| -> Result<AdapterTask> {
+            let documents: Vec<Vec<u32>> = passages.iter().map(|passage| vocabulary.encode(passage)).collect();
+            Ok(AdapterTask::Text(Windows::new(&documents, Vocabulary::START, task.tokens)?))
+        };
+        let bytes = [train, test].map(|passages| passages.iter().map(String::len).sum());
+        Ok(Self { tasks: [windows(train)?, windows(test)?], bytes })
+    }
+}
+
+/// The base of a file of weights.
+fn read_base(path: &Path) -> Result<Base> {
+    let source = weft_zoo::open_sources(path)?.into_iter().next();
+    let source = source.ok_or_else(|| Error::Damaged { path: path.to_owned(), reason: "it holds no network".to_owned() })?;
+    let inferred = weft_zoo::infer(&source, &Hints::default())?;
+    let row = inferred.binding.bind(&source, &inferred.architecture)?;
+    Ok(Base::new(&Arc::new(inferred.architecture), &row)?)
+}
+
+/// Which languages are held out: codes in the order of their digests, until so many languages are; variants of a code go together.
+fn held_out(languages: &[Language], at_least: usize) -> Result<Vec<bool>> {
+    let mut codes: Vec<&str> = languages.iter().map(|language| language.code.as_str()).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes.sort_by_key(|code| *Digest::of_parts([b"held-out language".as_slice(), code.as_bytes()]).as_bytes());
+    let mut chosen = vec![false; languages.len()];
+    for code in codes {
+        if chosen.iter().filter(|&&chosen| chosen).count() >= at_least {
+            break;
+        }
+        chosen.iter_mut().zip(languages).filter(|(_, language)| language.code == code).for_each(|(chosen, _)| *chosen = true);
+    }
+    if chosen.iter().all(|&chosen| chosen) {
+        let expected = format!("less than all languages, of which there are {}", languages.len());
+        return Err(Error::Range { what: "the number of held-out languages", expected, got: at_least.to_string() });
+    }
+    Ok(chosen)
+}
+
+/// What all steps of a run share.
+struct Run<'a> {
+    config: &'a AdapterRunConfig,
+    adapters: &'a Adapters,
+    texts: &'a [Text],
+    held_out: &'a [bool],
+    monitor: &'a Monitor<'a>,
+}
+
+impl Run<'_> {
+    fn seed(&self, name: &str) -> Seed {
+        Seed::new(self.config.run.seed).fork(name)
+    }
+
+    /// The one adapter of all training languages.
+    fn multi_task(&self) -> Result<Population> {
+        let seen = self.texts.iter().zip(self.held_out).filter(|(_, held_out)| !**held_out);
+        let windows =
+            seen.filter_map(|(text, _)| if let AdapterTask::Text(windows) = &text.tasks[0] { Some(windows) } else { None });
+        let task = [AdapterTask::Text(Windows::join(windows)?)];
+        let recipe = self.config.multi_task.to_recipe(task[0].len())?;
+        self.monitor.note(format!("one adapter of all training languages: {} windows", task[0].len()));
+        Ok(self.adapters.train(&task, &recipe, self.seed("multi-task"), self.monitor)?)
+    }
+
+    /// An adapter a language.
+    fn each(&self) -> Result<Population> {
+        let tasks: Vec<AdapterTask> = self.texts.iter().map(|text| text.tasks[0].clone()).collect();
+        let most = tasks.iter().map(AdapterTask::len).max().unwrap_or(1);
+        let recipe = self.config.recipe.to_recipe(most)?;
+        Ok(self.adapters.train(&tasks, &recipe, self.seed("adapters"), self.monitor)?)
+    }
+
+    /// Generators that learn from the training languages, on the held-out ones.
+    fn generated(
+        &self,
+        languages: &[Language],
+        (own, multi_task): (&Population, &Population),
+        train_secs: f64,
+    ) -> Result<Option<(GeneratedView, Stored)>> {
+        let Some(config) = &self.config.generate else { return Ok(None) };
+        let AdapterTaskConfig::Languages(task) = &self.config.task;
+        let mut subjects = Vec::with_capacity(languages.len());
+        for ((language, text), &held_out) in languages.iter().zip(self.texts).zip(self.held_out) {
+            let (train, _) = language.split(task.held_out_passages).unwrap_or_default();
+            let (id, code, windows) = (language.id.as_str(), language.code.as_str(), &text.tasks);
+            subjects.push(Subject { id, code, held_out, text: train.join("\n"), test_bytes: text.bytes[1], windows });
+        }
+        let experiment = Experiment {
+            config,
+            on: self.adapters,
+            lora: &family_of(own.architecture()),
+            subjects: &subjects,
+            own,
+            multi_task,
+            own_secs: train_secs / languages.len() as f64,
+            seed: self.seed("generate"),
+            monitor: self.monitor,
+        };
+        Ok(Some(generate::experiment(&experiment)?))
+    }
+
+    /// All languages by the base, the adapter of all and their own, on held-out passages.
+    fn rows(&self, languages: &[Language], trained: &Population, multi_task: &Population) -> Result<Vec<LanguageRow>> {
+        let dim = trained.dim();
+        self.monitor.start("measure adapters", 3 * self.texts.len() as u64, "measurements");
+        let mut rows = Vec::with_capacity(languages.len());
+        for (i, ((language, text), &held_out)) in languages.iter().zip(self.texts).zip(self.held_out).enumerate() {
+            if self.monitor.should_stop() {
+                return Err(Error::Interrupted { stage: "adapter train" });
+            }
+            let measure = |adapter: &[f32]| -> Result<f64> {
+                let measured: Vec<Measured> = self.adapters.measure(adapter, &[&text.tasks[1]])?;
+                Ok(measured[0].bits_per_byte(text.bytes[1]))
+            };
+            rows.push(LanguageRow {
+                id: language.id.clone(),
+                title: language.title(),
+                held_out,
+                bytes: text.bytes,
+                base: measure(&vec![0.0; dim])?,
+                multi_task: measure(multi_task.row(0))?,
+                oracle: measure(trained.row(i))?,
+            });
+            self.monitor.progress(3 * (i as u64 + 1));
+        }
+        self.monitor.finish();
+        Ok(rows)
+    }
+}
+
+fn means<'a>(rows: impl Iterator<Item = &'a LanguageRow> + Clone) -> LanguageMeans {
+    let languages = rows.clone().count();
+    let mean = |of: fn(&LanguageRow) -> f64| rows.clone().map(of).sum::<f64>() / languages.max(1) as f64;
+    let [base, multi_task, oracle] = [mean(|row| row.base), mean(|row| row.multi_task), mean(|row| row.oracle)];
+    let oracle_wins = rows.clone().filter(|row| row.oracle < row.multi_task).count();
+    LanguageMeans { languages, base, multi_task, oracle, oracle_wins }
+}
+
+/// What a run made.
+struct Made<'a> {
+    languages: &'a [Language],
+    each: &'a Population,
+    multi_task: &'a Population,
+    stored: Option<&'a Stored>,
+}
+
+/// Writes everything beside the output and gives it its name.
+fn write(config: &AdapterRunConfig, made: &Made, view: &TrainedView) -> Result<()> {
+    let output = &config.run.output;
+    let mut name = output.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".partial-{}", std::process::id()));
+    let beside = output.with_file_name(name);
+    let made = write_all(config, made, view, &beside).and_then(|()| {
+        if output.is_dir() {
+            // It is empty: this was checked before the work, and fails here otherwise.
+            std::fs::remove_dir(output).map_err(Error::io("replace", output))?;
+        }
+        std::fs::rename(&beside, output).map_err(Error::io("write", output))
+    });
+    if made.is_err() {
+        // What is left is known by its name, and the error is the one that matters.
+        let _ = std::fs::remove_dir_all(&beside);
+    }
+    made
+}
+
+fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder: &Path) -> Result<()> {
+    let Made { languages, each, multi_task, stored } = *made;
+    let adapters = folder.join("adapters");
+    std::fs::create_dir_all(&adapters).map_err(Error::io("create", &adapters))?;
+    let lora = family_of(each.architecture());
+    let provenance = AdapterProvenance {
+        parents: Vec::new(),
+        configuration: config.to_toml(),
+        synthetic: false,
+        tags: vec![config.run.name.clone()],
+    };
+    let export = AdapterExport { profile: AdapterProfile::Peft, base: None, component: None, provenance: &provenance };
+    let write_one = |row: &[f32], to: &Path| -> Result<()> {
+        let weights = AdapterWeights::from_lora(&lora, row, Some(config.base.name.clone())).map_err(|fault| fault.at(to))?;
+        weights.write(&export, to)?;
+        Ok(())
+    };
+    for (language, row) in languages.iter().zip(each.rows()) {
+        write_one(row, &adapters.join(&language.id))?;
+    }
+    write_one(multi_task.row(0), &folder.join("multi-task"))?;
+    if let Some(stored) = stored {
+        stored.write(&folder.join("generator"), config, each.architecture())?;
+    }
+    weft_zoo::write_atomic(&folder.join("run.toml"), config.to_toml().as_bytes())?;
+    let report = serde_json::to_vec_pretty(view).map_err(|error| {
+        let reason = error.to_string();
+        Error::Damaged { path: folder.join(REPORT), reason }
+    })?;
+    weft_zoo::write_atomic(&folder.join(REPORT), &report)?;
+    Ok(())
+}
+
+/// The family of adapters of an architecture.
+pub(super) fn family_of(architecture: &weft_core::Architecture) -> Lora {
+    let scales =
+        architecture.nodes().iter().filter_map(|node| if let Op::Scale { factor } = node.op { Some(factor) } else { None });
+    let pairs = architecture.tensors().chunks_exact(2).zip(scales);
+    let module = |(pair, scaling): (&[weft_core::TensorSpec], f64)| LoraModule {
+        name: pair[0].name.trim_end_matches(".lora_A.weight").to_owned(),
+        fan_in: pair[0].shape[1],
+        fan_out: pair[1].shape[0],
+        rank: pair[0].shape[0],
+        scaling,
+    };
+    Lora { modules: pairs.map(module).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn language(id: &str) -> Language {
+        let code = id.split('_').next().unwrap_or(id).to_owned();
+        Language { id: id.to_owned(), code, name: None, passages: Vec::new() }
+    }
+
+    #[test]
+    fn variants_are_held_out_together_and_by_name_alone() {
+        let ids: Vec<String> =
+            (0..40).flat_map(|i| [format!("c{i}_x"), format!("c{i}_y")]).chain((0..40).map(|i| format!("d{i}"))).collect();
+        let all: Vec<Language> = ids.iter().map(|id| language(id)).collect();
+        let chosen = held_out(&all, 31).unwrap();
+        let count = chosen.iter().filter(|&&c| c).count();
+        assert!((31..=32).contains(&count), "{count}");
+        assert!(chosen[..80].chunks_exact(2).all(|pair| pair[0] == pair[1]));
+        // Which others there are does not change whether a code comes before another.
+        let fewer = held_out(&all[..100], 25).unwrap();
+        assert!(fewer.iter().zip(&chosen).filter(|(fewer, _)| **fewer).all(|(_, chosen)| *chosen) || count < 31);
+        assert!(held_out(&all, 120).unwrap_err().to_string().contains("120"));
+        assert!(held_out(&all, 0).unwrap().iter().all(|chosen| !chosen));
+    }
+}

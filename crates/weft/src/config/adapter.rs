@@ -1,0 +1,186 @@
+//! The run file of `weft adapter train`: many adapters over one frozen base.
+
+use super::{ConfigError, DeviceConfig, GenerateConfig, RecipeConfig, data_folder, require};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A whole run file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AdapterRunConfig {
+    /// Name, seed, device and output.
+    pub run: AdapterRunSection,
+    /// The frozen base.
+    pub base: BaseConfig,
+    /// What an adapter updates.
+    pub lora: LoraTable,
+    /// What each adapter is for.
+    pub task: AdapterTaskConfig,
+    /// How each adapter is trained.
+    pub recipe: RecipeConfig,
+    /// How the one adapter of all training tasks is trained, which the others are held against.
+    pub multi_task: RecipeConfig,
+    /// What is learnt from the adapters of the training tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generate: Option<GenerateConfig>,
+}
+
+/// `[run]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AdapterRunSection {
+    /// Name of the run.
+    pub name: String,
+    /// Seed of everything random.
+    #[serde(default)]
+    pub seed: u64,
+    /// The folder to write; it must not be there.
+    pub output: PathBuf,
+    /// Where adapters are trained: `auto`, `cpu` or `cuda:N`.
+    #[serde(default)]
+    pub device: DeviceConfig,
+}
+
+/// `[base]`: paths that are relative start at [`data_folder`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BaseConfig {
+    /// A file of weights.
+    pub weights: PathBuf,
+    /// A tokenizer of llama2.c.
+    pub vocabulary: PathBuf,
+    /// What the base is called in the adapters' settings.
+    pub name: String,
+    /// Its licence, as an SPDX expression.
+    pub licence: String,
+}
+
+/// `[lora]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LoraTable {
+    /// Last parts of the updated modules' names.
+    pub modules: Vec<String>,
+    /// The rank.
+    pub rank: usize,
+    /// The numerator of the scale `alpha / rank`.
+    pub alpha: f64,
+    /// Whether all adapters start from the same factors, so that they stay comparable factor by factor; generators need it.
+    #[serde(default)]
+    pub shared_start: bool,
+}
+
+/// What the adapters are for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdapterTaskConfig {
+    /// A language each, on one text in many languages.
+    Languages(LanguagesConfig),
+}
+
+/// `[task.languages]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LanguagesConfig {
+    /// The archive; a relative path starts at [`data_folder`].
+    pub path: PathBuf,
+    /// Tokens of a window of text.
+    pub tokens: usize,
+    /// The last share of each language's passages, which no adapter is trained on.
+    pub held_out_passages: f64,
+    /// Languages at least that the one adapter of all is not trained on; variants of a code stand on one side.
+    pub held_out_languages: usize,
+}
+
+impl AdapterRunConfig {
+    /// Reads a run file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the line and column of what is wrong.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Parses a run file's text; `origin` names it in messages.
+    ///
+    /// # Errors
+    /// As [`AdapterRunConfig::read`].
+    ///
+    /// # Examples
+    /// ```
+    /// use weft::config::AdapterRunConfig;
+    /// let error = AdapterRunConfig::parse("[run]\nname = \"x\"\noutpt = \"y\"", "run.toml").unwrap_err();
+    /// assert_eq!(error.to_string(), "run.toml:3:1: unknown key `outpt`");
+    /// ```
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|e| ConfigError::at(origin, text, &e))?;
+        config.check().map_err(|(key, reason)| ConfigError::out_of_range(origin, text, key, &reason))?;
+        Ok(config)
+    }
+
+    /// The configuration with every default written out.
+    ///
+    /// # Panics
+    /// Never: every field has a TOML form.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every field of a run file has a TOML form")
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        require("run.name", "a name", !self.run.name.is_empty(), "none")?;
+        require("base.name", "a name", !self.base.name.is_empty(), "none")?;
+        let AdapterTaskConfig::Languages(task) = &self.task;
+        require("task.languages.tokens", "between 1 and 65536", (1..=65_536).contains(&task.tokens), task.tokens)?;
+        let share = task.held_out_passages;
+        require("task.languages.held-out-passages", "between 0 and 1", share > 0.0 && share < 1.0, share)?;
+        require("lora.rank", "between 1 and 1024", (1..=1024).contains(&self.lora.rank), self.lora.rank)?;
+        let Some(generate) = &self.generate else { return Ok(()) };
+        require("lora.shared-start", "true, for generators of adapters", self.lora.shared_start, self.lora.shared_start)?;
+        generate.check()
+    }
+}
+
+impl BaseConfig {
+    /// The files of weights and vocabulary.
+    #[must_use]
+    pub fn paths(&self) -> [PathBuf; 2] {
+        [&self.weights, &self.vocabulary].map(|path| data_folder().join(path))
+    }
+}
+
+impl LanguagesConfig {
+    /// The archive.
+    #[must_use]
+    pub fn archive(&self) -> PathBuf {
+        data_folder().join(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LANGUAGES: &str = include_str!("../../../../configs/languages.toml");
+
+    #[test]
+    fn the_run_file_of_languages_is_sound_and_written_back() {
+        let config = AdapterRunConfig::parse(LANGUAGES, "languages.toml").unwrap();
+        assert_eq!(AdapterRunConfig::parse(&config.to_toml(), "again").unwrap(), config);
+        let AdapterTaskConfig::Languages(task) = &config.task;
+        assert!(task.held_out_languages >= 60);
+    }
+
+    #[test]
+    fn values_out_of_range_are_named_at_their_place() {
+        let check = |from: &str, to: &str, expected: &str| {
+            assert!(LANGUAGES.contains(from), "{from}");
+            let message = AdapterRunConfig::parse(&LANGUAGES.replace(from, to), "l.toml").unwrap_err().to_string();
+            assert!(message.starts_with("l.toml:") && message.contains(expected), "{message}");
+        };
+        check("rank = 4", "rank = 0", "`lora.rank`");
+        check("held-out-passages = 0.3", "held-out-passages = 1.0", "held-out-passages");
+        check("[lora]", "[loar]", "unknown key `loar`");
+    }
+}

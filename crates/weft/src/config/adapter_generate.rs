@@ -1,0 +1,94 @@
+//! `[generate]` of an adapter run: what is learnt from the training tasks' adapters, and what it is held against.
+
+use super::{HyperConfig, require};
+use serde::{Deserialize, Serialize};
+
+/// Generators of adapters that are shown some text of a language.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct GenerateConfig {
+    /// Bytes of a sample that shows a language; it is drawn from the passages that adapters are trained on.
+    pub sample_bytes: usize,
+    /// Samples of each training language that generators learn from.
+    pub draws: usize,
+    /// Samples of each held-out language that they are judged by.
+    pub sets: usize,
+    /// Principal components of the adapters' factors, at most: the length of a code.
+    pub components: usize,
+    /// The hyper-decoder: an adapter from a sample in one pass, trained through the base.
+    pub hyper: HyperConfig,
+    /// A flow on codes beside it.
+    pub flow: Option<CodeFlowConfig>,
+}
+
+/// `[generate.flow]`: flow matching on the codes of the training languages' adapters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct CodeFlowConfig {
+    /// Width of the velocity network.
+    pub width: usize,
+    /// Residual blocks.
+    pub blocks: usize,
+    /// Training steps.
+    pub steps: u64,
+    /// Codes a step.
+    pub batch_size: usize,
+    /// Peak learning rate of `AdamW`.
+    pub learning_rate: f64,
+    /// How often the sample is dropped in training.
+    pub condition_dropout: f64,
+    /// Steps of Heun's rule from noise to a code.
+    pub sampler_steps: usize,
+}
+
+impl Default for GenerateConfig {
+    fn default() -> Self {
+        Self { sample_bytes: 200, draws: 16, sets: 3, components: 128, hyper: HyperConfig::default(), flow: None }
+    }
+}
+
+impl Default for CodeFlowConfig {
+    fn default() -> Self {
+        let (width, blocks, steps, batch_size) = (512, 3, 2_000, 128);
+        Self { width, blocks, steps, batch_size, learning_rate: 1e-3, condition_dropout: 0.1, sampler_steps: 20 }
+    }
+}
+
+impl GenerateConfig {
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        let bytes = self.sample_bytes;
+        require("generate.sample-bytes", "between 8 and 65536", (8..=65_536).contains(&bytes), bytes)?;
+        require("generate.draws", "between 1 and 1024", (1..=1_024).contains(&self.draws), self.draws)?;
+        require("generate.sets", "between 1 and 64", (1..=64).contains(&self.sets), self.sets)?;
+        require("generate.components", "1 or more", self.components >= 1, self.components)?;
+        self.hyper.check()?;
+        let Some(flow) = &self.flow else { return Ok(()) };
+        let sizes = [flow.width, flow.blocks, flow.batch_size, flow.sampler_steps];
+        require(
+            "generate.flow",
+            "sizes and steps of 1 or more",
+            sizes.iter().all(|&n| n > 0) && flow.steps > 0,
+            format!("{sizes:?}"),
+        )
+    }
+}
+
+impl CodeFlowConfig {
+    /// The generator crate's form of it, conditioned on these fields.
+    pub(crate) fn to_flow(&self, conditions: Vec<weft_core::FieldSpec>) -> weft_gen::FlowConfig {
+        weft_gen::FlowConfig {
+            width: self.width,
+            blocks: self.blocks,
+            steps: self.steps,
+            batch_size: self.batch_size,
+            learning_rate: self.learning_rate,
+            warmup_steps: self.steps / 20,
+            weight_decay: 0.01,
+            clip_norm: 1.0,
+            ema_decay: 0.99,
+            conditions,
+            condition_dropout: self.condition_dropout,
+            residual_noise: false,
+        }
+    }
+}

@@ -6,6 +6,7 @@
 //!
 //! Shape legend: `n` networks, `b` examples, `c` classes, `D` weights of a network.
 
+mod automaton;
 pub mod device;
 mod engine;
 mod error;
@@ -19,6 +20,7 @@ mod recalibrate;
 mod share;
 mod train;
 
+pub use automaton::{Growth, Texture, grow};
 pub use device::{Device, DeviceName};
 pub use engine::{Engine, Workspace, forward_flops};
 pub use error::{Error, Result};

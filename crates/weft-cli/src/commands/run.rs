@@ -123,7 +123,16 @@ fn of_textures(evaluation: &TextureEvaluation) -> String {
     };
     let rows: Vec<Vec<String>> = evaluation.rows.iter().map(row).collect();
     let mut text = table(
-        &["automata", "weights/d1", "texture/two automata", "/two runs", "pairwise", "flat %", "alive %", "alive, no copy %"],
+        &[
+            "automata",
+            "weights/d1",
+            "texture/two automata",
+            "/two runs",
+            "pairwise",
+            "flat %",
+            "alive %",
+            "alive, cannot be a copy %",
+        ],
         &rows,
     );
     text.push_str("* ours; the other rows are the zoo's own automata and baselines.\n");

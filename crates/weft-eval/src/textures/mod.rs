@@ -4,7 +4,7 @@
 //! [`Statistics`]. Two yardsticks bound that distance from below and above: two runs of one automaton under different noise
 //! ([`TextureUnits::same`]), and the textures of two training automata ([`TextureUnits::other`]). A texture is *flat* if nineteen in twenty
 //! training textures have more contrast, *alive* if it is not flat and as near to some training texture as nineteen in twenty training
-//! textures are to another automaton's, and a *copy* if it is as near to one as nineteen in twenty second runs are to the first. Distances of weights are those
+//! textures are to another automaton's, and it *could be a copy* if it is as near to one as nineteen in twenty second runs are to the first. Distances of weights are those
 //! of every evaluation, in the quotient by symmetries.
 //!
 //! Shape legend: `n` networks, `D` weights.
@@ -42,7 +42,7 @@ pub struct TextureUnits {
     pub same: f64,
     /// Median distance of the textures of two training automata.
     pub other: f64,
-    /// The largest distance to the nearest training texture at which a texture is a copy: the 95th percentile of those behind `same`.
+    /// The largest distance to the nearest training texture at which a texture could be a copy: the 95th percentile of those behind `same`.
     pub copy: f64,
     /// The largest at which it is alive: the 95th percentile of training textures' to the nearest of another automaton.
     pub like: f64,
@@ -89,7 +89,7 @@ pub struct TextureRow {
     pub flat: Estimate,
     /// Fraction alive.
     pub alive: Estimate,
-    /// Fraction alive that is no copy.
+    /// Fraction alive that cannot be a copy.
     pub new: Estimate,
 }
 

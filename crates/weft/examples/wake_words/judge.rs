@@ -64,6 +64,8 @@ pub(crate) fn judge([run, speech, report]: [&Path; 3], overrides: &[String]) -> 
     let of_held_out = asked.clone();
     asked.sort_unstable();
     asked.dedup();
+    let trained = train.iter().map(number).collect::<Result<Vec<_>>>()?;
+    asked.retain(|&p| !trained.iter().any(|&other| phrases[other].said() == phrases[p].said()));
     let speech = Speech::read(speech, &phrases)?;
     let networks = zoo.load(&train, Purpose::Evaluate)?;
     let bench = Bench { config: &config, speech, asked, train, networks, phrases: phrases.clone() };

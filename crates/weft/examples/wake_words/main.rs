@@ -2,14 +2,14 @@
 //!
 //! ```sh
 //! cargo run --release -p weft --example wake_words -- phrases ZOO > phrases.tsv
-//! cargo run --release --manifest-path bench/speech/Cargo.toml -- MODELS phrases.tsv speech.safetensors
+//! python bench/speech/features.py MODELS phrases.tsv speech.safetensors
 //! cargo run --release -p weft --example wake_words -- judge RUN.toml speech.safetensors REPORT.json [PATH=VALUE]...
 //! ```
 //!
 //! The zoo is one of openWakeWord's heads with labels `phrase` and `language`, divided by phrase; the run file takes it to a flow that is told these.
 //! A head's score for a clip is its largest logit over the clip's windows of 16 frames. What is measured is the area under the ROC curve (AUC): how
 //! often a clip of the phrase scores above a clip of another one. Phrases that hold the phrase, or that it holds (`hey jarvis`, `jarvis`),
-//! are not among the others. The report has the form of an evaluation over held-out tasks, with AUC in the place of accuracy.
+//! are not among the others. A held-out phrase that is said like a training phrase is left out. The report has the form of an evaluation over held-out tasks, with AUC in the place of accuracy.
 
 mod judge;
 mod speech;
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let causes = std::iter::successors(error.source(), |cause| cause.source()).map(|cause| format!(": {cause}"));
+            let causes = std::iter::successors(error.source(), |&cause| cause.source()).map(|cause| format!(": {cause}"));
             // With stderr gone there is no one left to tell.
             let _ = writeln!(std::io::stderr(), "error: {error}{}", causes.collect::<String>());
             ExitCode::FAILURE

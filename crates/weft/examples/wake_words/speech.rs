@@ -9,7 +9,7 @@ use weft_net::Device;
 const FRAMES: usize = 16;
 const WIDTH: usize = 96;
 
-/// What `bench/speech` writes.
+/// What `bench/speech/features.py` writes.
 pub(crate) struct Speech {
     phrases: Vec<Phrase>,
     /// Of each clip, the number of its phrase.
@@ -24,7 +24,7 @@ impl Speech {
     /// Reads clips of exactly these phrases.
     pub(crate) fn read(path: &Path, phrases: &[Phrase]) -> Result<Self> {
         let mut file = weft_zoo::read_tensors(path)?;
-        let refuse = |what: &str| format!("`{}` {what}: make it anew with `bench/speech`", path.display());
+        let refuse = |what: &str| format!("`{}` {what}: make it anew with `bench/speech/features.py`", path.display());
         let names: Vec<&str> = file.metadata.get("phrases").map(|names| names.split('\n').collect()).unwrap_or_default();
         if names != phrases.iter().map(Phrase::said).collect::<Vec<_>>() {
             return Err(refuse("holds other phrases than the zoo").into());

@@ -294,7 +294,7 @@ pub struct TexturePair {
     pub is_flat: bool,
     /// Whether it is alive.
     pub is_alive: bool,
-    /// Whether it is a copy.
+    /// Whether it could be a copy.
     pub is_copy: bool,
 }
 

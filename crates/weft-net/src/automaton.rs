@@ -6,7 +6,7 @@
 //! Shape legend: `m` cells that a step updates, `p` values that a cell sees, `u` hidden units, `c` channels.
 //!
 //! # References
-//! Mordvintsev and Niklasson, "μNCA: texture generation with ultra-compact neural cellular automata" (2021), section 2.
+//! Mordvintsev and Niklasson, "`μNCA`: texture generation with ultra-compact neural cellular automata" (2021).
 
 use crate::{Error, Result};
 use rayon::prelude::*;

@@ -74,11 +74,11 @@ mod tests {
         let automaton = Automaton { channels: 4, width: 8, image: [4, 4] };
         let built = automaton.build("a").unwrap();
         let mut nodes = built.nodes().to_vec();
-        nodes.iter_mut().for_each(|node| {
+        for node in &mut nodes {
             if let Op::Clip { max, .. } = &mut node.op {
                 *max = 1.0;
             }
-        });
+        }
         let tensors = built.tensors().iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
         assert_eq!(Automaton::of(&Architecture::new("a", tensors, nodes).unwrap()), None);
     }

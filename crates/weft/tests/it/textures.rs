@@ -15,10 +15,10 @@ const TRAIN: usize = 10;
 /// A zoo of random automata, ten for training and three held out.
 fn automata(folder: &Path) {
     let family = Family::Automaton(Automaton { channels: 4, width: 6, image: [8, 8] });
-    let architecture = Arc::new(family.build("tiny-automaton").unwrap());
+    let architecture = Arc::new(family.build("tiny-automaton").expect("the sizes are in range"));
     let n = TRAIN + 3;
     let weights = Seed::new(5).normals(n * architecture.num_parameters()).iter().map(|w| w * 0.4).collect();
-    let networks = Population::new(architecture.clone(), weights).unwrap();
+    let networks = Population::new(architecture.clone(), weights).expect("one row a network");
     let record = |(i, row): (usize, &[f32])| Record {
         is_final: true,
         split: Some(if i < TRAIN { Split::Train } else { Split::Test }),
@@ -26,8 +26,8 @@ fn automata(folder: &Path) {
         ..Record::new(Digest::of_weights(&architecture, row), format!("automaton {i}"))
     };
     let records: Vec<Record> = networks.rows().enumerate().map(record).collect();
-    let mut zoo = Zoo::create(folder, "automata", architecture, None).unwrap();
-    assert!(zoo.append(&networks, &records).unwrap().refused.is_empty());
+    let mut zoo = Zoo::create(folder, "automata", architecture, None).expect("the folder is new");
+    assert!(zoo.append(&networks, &records).expect("the zoo is open").refused.is_empty());
 }
 
 /// A run over the zoo, small enough for a test.
@@ -36,7 +36,7 @@ fn config(folder: &Path) -> RunConfig {
         ["generator.flow.steps=20", "generator.flow.width=16", "generator.flow.blocks=1", "sample.count=3", "sample.seeds=2"];
     let overrides = overrides.iter().chain(&["evaluate.textures={ side = 9, steps = 24, shown = 2 }"]).map(|&o| o.to_owned());
     let text = include_str!("../../../../configs/textures.toml");
-    let mut config = RunConfig::parse(text, "textures.toml", &overrides.collect::<Vec<_>>()).unwrap();
+    let mut config = RunConfig::parse(text, "textures.toml", &overrides.collect::<Vec<_>>()).expect("the overrides are valid");
     config.run.output = folder.join("run");
     config.zoo = ZooConfig::Existing(ExistingZooConfig { path: folder.join("zoo") });
     config

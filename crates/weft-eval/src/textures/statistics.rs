@@ -142,7 +142,7 @@ mod tests {
         let side = 16;
         let color = |at: usize| {
             let place = if across { at / side } else { at % side };
-            let value = if (place + shift) / width % 2 == 0 { 0.9 } else { 0.1 };
+            let value = if ((place + shift) / width).is_multiple_of(2) { 0.9 } else { 0.1 };
             [value, 0.5, 1.0 - value]
         };
         Texture { side, colors: (0..side * side).flat_map(color).collect(), change: 0.0 }

@@ -23,6 +23,9 @@ pub(crate) fn tables(reports: &[String]) -> Result<String, String> {
     if first["tasks"].is_object() {
         return Ok(of_tasks(&reports, first));
     }
+    if first["textures"].is_object() {
+        return Ok(of_textures(&reports, first));
+    }
     if first["recipes"].is_object() {
         return Ok(of_recipes(&reports, first));
     }
@@ -68,6 +71,63 @@ pub(crate) fn tables(reports: &[String]) -> Result<String, String> {
         format!("mean ± standard error over {runs} runs")
     };
     Ok(format!("{page}\nEvery run trains its own zoo and its own generators; {seeds}. {}\n", costs(first)))
+}
+
+/// Real heads that hear their own phrase less well than this are weak on synthesized speech.
+const WEAK: f64 = 0.9;
+
+/// Columns of a row of texture automata: the figure, its title, what it is multiplied by, and digits.
+const TEXTURES: [(&str, &str, f64, usize); 9] = [
+    ("distance", "weights / d₁", 1.0, 2),
+    ("texture", "texture / two automata", 1.0, 2),
+    ("texture_runs", "texture / two runs", 1.0, 2),
+    ("pairwise", "pairwise / two automata", 1.0, 2),
+    ("contrast", "contrast / zoo", 1.0, 2),
+    ("change", "change / zoo", 1.0, 2),
+    ("flat", "flat, %", 100.0, 1),
+    ("alive", "alive, %", 100.0, 1),
+    ("new", "alive, cannot be a copy, %", 100.0, 1),
+];
+
+/// The table of evaluations of texture automata.
+fn of_textures(reports: &[Value], first: &Value) -> String {
+    let rows = |report: &'_ Value| list(&report["textures"]["evaluation"]["rows"]).cloned().collect::<Vec<_>>();
+    let mut page = String::new();
+    head(&mut page, &TEXTURES.map(|(_, title, ..)| title));
+    for name in rows(first).iter().filter_map(|row| row["name"].as_str()) {
+        let found: Vec<Value> = reports.iter().filter_map(|r| rows(r).into_iter().find(|row| row["name"] == name)).collect();
+        let cell = |&(figure, _, factor, digits): &(&str, &str, f64, usize)| {
+            let values: Vec<f64> = found.iter().filter_map(|row| Some(factor * row[figure]["mean"].as_f64()?)).collect();
+            estimate(&values, digits)
+        };
+        line(&mut page, name, TEXTURES.iter().map(cell));
+    }
+    let unit = |name: &str, digits| {
+        let values = reports.iter().filter_map(|report| report["textures"]["evaluation"]["units"][name].as_f64());
+        estimate(&values.collect::<Vec<_>>(), digits)
+    };
+    let units = &first["textures"]["evaluation"]["units"];
+    let of_flow = rows(first).into_iter().find(|row| row["kind"] == "generator").unwrap_or_default();
+    format!(
+        "{page}\nd₁ = {}; two runs of one automaton {} apart, two automata {}; alive up to {}, a copy up to {}; flat below a contrast of {} (median {}). \
+         {} training and {} held-out automata, {} × {} cells, {} steps. {} runs of {} seeds × {} samples a row, mean ± standard error over runs. {}\n",
+        unit("d1", 3),
+        unit("same", 3),
+        unit("other", 3),
+        unit("like", 3),
+        unit("copy", 3),
+        unit("flat", 3),
+        unit("contrast", 3),
+        units["num_train"],
+        units["num_held_out"],
+        units["side"],
+        units["side"],
+        units["steps"],
+        reports.len(),
+        of_flow["num_seeds"],
+        of_flow["num_samples"],
+        costs(first)
+    )
 }
 
 /// The tables of evaluations over held-out recipes.
@@ -123,7 +183,8 @@ fn of_recipes(reports: &[Value], first: &Value) -> String {
 fn of_tasks(reports: &[Value], first: &Value) -> String {
     let rows = |report: &'_ Value| report["tasks"]["evaluation"]["rows"].as_array().cloned().unwrap_or_default();
     let mut page = String::new();
-    head(&mut page, &["test accuracy, %", "standard error over tasks", "worst task", "disagreement / trained"]);
+    let measure = first["tasks"]["measure"].as_str().unwrap_or("test accuracy, %");
+    head(&mut page, &[measure, "standard error over tasks", "worst task", "disagreement / trained"]);
     for row in rows(first) {
         let Some(name) = row["name"].as_str() else { continue };
         let figures = |figure: &dyn Fn(&Value) -> Option<f64>| -> Vec<f64> {
@@ -158,6 +219,9 @@ fn of_tasks(reports: &[Value], first: &Value) -> String {
             found.len()
         );
     }
+    if first["calibration"].is_array() {
+        return page + &of_heads(reports, first);
+    }
     let costs_of = &first["tasks"]["costs"];
     let sampling: Vec<String> = costs_of["sample_secs"]
         .as_object()
@@ -176,6 +240,43 @@ fn of_tasks(reports: &[Value], first: &Value) -> String {
         1e3 * train,
         sampling.join(", "),
         costs(first)
+    )
+}
+
+/// What stands below the tables of wake words: how well real heads hear their own phrases, which is the same in every report.
+fn of_heads(reports: &[Value], first: &Value) -> String {
+    let mut heads: Vec<(f64, String)> = list(&first["calibration"])
+        .filter_map(|head| Some((head["auc"].as_f64()?, format!("{} ({})", head["phrase"].as_str()?, head["split"].as_str()?))))
+        .collect();
+    heads.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let weak: Vec<String> =
+        heads.iter().filter(|(auc, _)| *auc < WEAK).map(|(auc, name)| format!("{name} {:.1}", 100.0 * auc)).collect();
+    let evaluation = &first["tasks"]["evaluation"];
+    let mut page = "\n| phrase | real head | flow | nearest phrase | mean head |\n|---|---|---|---|---|\n".to_owned();
+    for (t, phrase) in list(&evaluation["tasks"]).enumerate() {
+        let cell = |name: &str| {
+            let of_report = |report: &Value| {
+                let rows = report["tasks"]["evaluation"]["rows"].clone();
+                list(&rows).find(|row| row["name"] == name).and_then(|row| Some(100.0 * row["by_task"][t].as_f64()?))
+            };
+            estimate(&reports.iter().filter_map(of_report).collect::<Vec<_>>(), 1)
+        };
+        line(
+            &mut page,
+            phrase.as_str().unwrap_or_default(),
+            ["real head", "flow", "nearest phrase", "mean head"].map(cell).into_iter(),
+        );
+    }
+    format!(
+        "{page}\n{} held-out phrases, {} clips in all, {} runs with a generator each. Of {} real heads on their own phrases, half have {:.1} % or more; below {:.0} % are {}: {}.\n",
+        list(&evaluation["tasks"]).count(),
+        first["tasks"]["num_clips"],
+        reports.len(),
+        heads.len(),
+        100.0 * heads.get(heads.len() / 2).map_or(f64::NAN, |(auc, _)| *auc),
+        100.0 * WEAK,
+        weak.len(),
+        weak.join(", ")
     )
 }
 
@@ -334,6 +435,34 @@ mod tests {
         assert!(page.contains("| flow | 2.00 | mean | 1.00 | 10.00 ± 0.00 | 1.00 ± 0.00 | 1 of 2 |"), "{page}");
         assert!(page.contains("16 examples of each output, 3 draws a task") && page.contains("flow: scale 1."), "{page}");
         assert!(!tables(&[r#"{"tasks": {}}"#.to_owned()]).unwrap().contains("milliseconds"));
+    }
+
+    #[test]
+    fn heads_are_told_apart_by_auc() {
+        let report = |auc: f64| {
+            let mean = |mean: f64| serde_json::json!({ "mean": mean, "se": 0.01 });
+            let row = serde_json::json!({ "name": "flow", "accuracy": mean(auc), "by_task": [auc] });
+            let head = |phrase: &str, auc: f64| serde_json::json!({ "phrase": phrase, "split": "train", "auc": auc });
+            serde_json::json!({ "tasks": { "measure": "AUC, %", "evaluation": { "tasks": ["hal"], "rows": [row] }, "num_clips": 36 },
+                "calibration": [head("edna", 0.97), head("tars", 0.625)] })
+            .to_string()
+        };
+        let page = tables(&[report(0.5), report(0.75)]).unwrap();
+        assert!(page.contains("| networks | AUC, % |") && page.contains("| hal | – | 62.5 ± 12.5 | – | – |"), "{page}");
+        assert!(page.contains("below 90 % are 1: tars (train) 62.5.") && page.contains("half have 97.0 % or more"), "{page}");
+    }
+
+    #[test]
+    fn textures_have_a_table_of_their_own() {
+        let report = |alive: f64| {
+            let mean = |mean: f64| serde_json::json!({ "mean": mean, "se": 0.01 });
+            let row = serde_json::json!({ "name": "flow", "kind": "generator", "num_seeds": 3, "num_samples": 24, "texture": mean(0.5), "alive": mean(alive) });
+            let units = serde_json::json!({ "d1": 2.0, "side": 64, "steps": 400, "num_train": 9, "num_held_out": 3 });
+            serde_json::json!({ "textures": { "evaluation": { "units": units, "rows": [row] } } }).to_string()
+        };
+        let page = tables(&[report(0.8), report(0.9)]).unwrap();
+        assert!(page.contains("| flow | – | 0.50 ± 0.00 | – | – | – | – | – | 85.0 ± 5.0 | – |"), "{page}");
+        assert!(page.contains("9 training and 3 held-out automata, 64 × 64 cells, 400 steps. 2 runs of 3 seeds × 24"), "{page}");
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod recipes;
 mod row;
 mod stats;
 pub mod structure;
+pub mod textures;
 mod verdict;
 mod weighted;
 mod weights;

@@ -7,6 +7,7 @@
 //! Shape legend: `n` networks, `b` examples, `c` classes, `D` weights of a network.
 
 pub mod adapters;
+mod automaton;
 pub mod device;
 mod engine;
 mod error;
@@ -20,6 +21,7 @@ mod recalibrate;
 mod share;
 mod train;
 
+pub use automaton::{Growth, Texture, grow};
 pub use device::{Device, DeviceName};
 pub use engine::{Engine, Workspace, forward_flops};
 pub use error::{Error, Result};

@@ -128,9 +128,10 @@ pub fn run(config: &RunConfig, until: Stage, monitor: &Monitor) -> Result<Outcom
     Ok(outcome)
 }
 
-/// Where a run ends: without data nothing can be judged, and samples are files already.
+/// Where a run ends: without data nothing but automata can be judged, and samples are files already.
 fn last_stage(config: &RunConfig, until: Stage) -> Result<Stage> {
     match until {
+        Stage::Evaluate | Stage::Export if config.data.is_none() && config.evaluate.textures.is_some() => Ok(Stage::Evaluate),
         Stage::Evaluate if config.data.is_none() => Err(Error::RunWithoutData { stage: until.name() }),
         Stage::Export if config.data.is_none() => Ok(Stage::Sample),
         _ => Ok(until),

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use std::fmt::Write as _;
 use std::path::Path;
 use weft::config::{BestBy, BestOfConfig, ExistingZooConfig, RunConfig, ZooConfig};
-use weft::report::data::{Report, RowKind, TaskReport, TaskRow, TaskRowKind};
+use weft::report::data::{Report, RowKind, TaskReport, TaskRow, TaskRowKind, TextureEvaluation, TextureRow};
 use weft::{GeneratorName, GuideRequest, Monitor, Outcome, SampleOptions, SampleRequest, Stage};
 
 pub(super) fn quickstart(arguments: Quickstart, monitor: &Monitor) -> anyhow::Result<Answer> {
@@ -113,10 +113,39 @@ fn of_tasks(tasks: &TaskReport) -> String {
     text
 }
 
+/// The rows of an evaluation of texture automata.
+fn of_textures(evaluation: &TextureEvaluation) -> String {
+    let row = |row: &TextureRow| {
+        let mark = if row.kind == RowKind::Generator { "*" } else { "" };
+        let ratios = [row.distance, row.texture, row.texture_runs, row.pairwise].map(|figure| format!("{:.2}", figure.mean));
+        let fractions = [row.flat, row.alive, row.new].map(|figure| format!("{:.1}", 100.0 * figure.mean));
+        [format!("{}{mark}", row.name)].into_iter().chain(ratios).chain(fractions).collect()
+    };
+    let rows: Vec<Vec<String>> = evaluation.rows.iter().map(row).collect();
+    let mut text = table(
+        &[
+            "automata",
+            "weights/d1",
+            "texture/two automata",
+            "/two runs",
+            "pairwise",
+            "flat %",
+            "alive %",
+            "alive, cannot be a copy %",
+        ],
+        &rows,
+    );
+    text.push_str("* ours; the other rows are the zoo's own automata and baselines.\n");
+    text
+}
+
 /// The report's rows in short.
 fn figures(report: &Report) -> String {
     if let Some(tasks) = &report.tasks {
         return of_tasks(tasks);
+    }
+    if let Some(textures) = &report.textures {
+        return of_textures(&textures.evaluation);
     }
     let ours = |kind| matches!(kind, RowKind::Generator | RowKind::Refined);
     let rows: Vec<Vec<String>> = report

@@ -143,7 +143,7 @@ impl CodecConfig {
     ///
     /// A fixed rank is an upper limit: `n` networks around their mean span at most `n − 1` directions.
     #[must_use]
-    pub(crate) fn to_codec(&self, num_networks: usize, dim: usize) -> weft_codec::CodecConfig {
+    pub fn to_codec(&self, num_networks: usize, dim: usize) -> weft_codec::CodecConfig {
         let limit = num_networks.saturating_sub(1).min(dim);
         let normalization = |normalize| match normalize {
             NormalizeConfig::Off => weft_codec::Normalization::Off,

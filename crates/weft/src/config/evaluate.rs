@@ -2,6 +2,7 @@
 
 use super::few::FewExamplesConfig;
 use super::require;
+use super::textures::TexturesConfig;
 use serde::{Deserialize, Serialize};
 use weft_gen::trivial::Trivial;
 
@@ -113,6 +114,9 @@ pub struct EvaluateConfig {
     /// Of how many of the run's samples for a held-out task each judge of [`BestBy`](super::BestBy) keeps one; `sample.count` is a multiple of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best_of: Option<usize>,
+    /// Whether texture automata of a run without `[data.…]` are grown and compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub textures: Option<TexturesConfig>,
 }
 
 impl Default for EvaluateConfig {
@@ -124,6 +128,7 @@ impl Default for EvaluateConfig {
             ablation: false,
             few_examples: None,
             best_of: None,
+            textures: None,
         }
     }
 }
@@ -147,6 +152,7 @@ impl EvaluateConfig {
             require(key, "positive and increasing, at least one", increasing(multiples), format!("{multiples:?}"))?;
         }
         self.few_examples.as_ref().map_or(Ok(()), FewExamplesConfig::check)?;
+        self.textures.as_ref().map_or(Ok(()), TexturesConfig::check)?;
         let fractions = self.bars.iter().all(|b| (0.0..=1.0).contains(b));
         require("evaluate.bars", "accuracies in [0, 1]", fractions, format!("{:?}", self.bars))
     }

@@ -26,6 +26,7 @@ mod overrides;
 mod recipe;
 mod refiner;
 mod text;
+mod textures;
 mod tokens;
 mod zoo;
 
@@ -50,6 +51,7 @@ pub use recipe::{
 };
 pub use refiner::RefinerConfig;
 pub use text::{BertConfig, TextConfig};
+pub use textures::TexturesConfig;
 pub use tokens::TokensConfig;
 pub use zoo::{ExistingZooConfig, SubsetsConfig, TasksConfig, TrainZooConfig, ZooConfig};
 
@@ -67,7 +69,7 @@ pub struct RunConfig {
     /// Name, seed, device and output of the run.
     pub run: RunSection,
     /// The examples that networks are trained and judged on; without them a run takes networks that lie in a zoo to samples,
-    /// in as much memory as `run.memory` says.
+    /// in as much memory as `run.memory` says, and judges texture automata if `[evaluate.textures]` says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataConfig>,
     /// What is trained; not needed with `[zoo.existing]`, which knows its own.
@@ -302,6 +304,9 @@ impl RunConfig {
             ("generator.flow.residual-noise", self.generator.residual_noise()),
             ("generator.tokens", self.generator.tokens().is_some()),
         ];
+        if self.data.is_some() && self.evaluate.textures.is_some() {
+            return Err(("evaluate.textures", "is for automata, which are judged without `[data.…]`".to_owned()));
+        }
         match needs_data.into_iter().find(|(_, needs)| *needs) {
             _ if self.data.is_some() && self.run.memory.is_some() => {
                 Err(("run.memory", "bounds runs without `[data.…]`: an evaluation holds all networks".to_owned()))

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 pub use weft_eval::conditional::{Comparison, ConditionVerdict, TaskEvaluation, TaskRow, TaskRowKind};
 pub use weft_eval::recipes::{RecipeEvaluation, RecipeRow};
+pub use weft_eval::textures::{TextureEvaluation, TextureRow, TextureUnits};
 pub use weft_eval::{Estimate, Evaluation, Finding, Parity, Row, RowKind, ThresholdCurve, Units, Verdict};
 
 /// Everything that the page shows.
@@ -26,6 +27,8 @@ pub struct Report {
     pub tasks: Option<TaskReport>,
     /// How samples follow recipes that were held out, where networks were trained by many.
     pub recipes: Option<RecipeEvaluation>,
+    /// What sampled texture automata grow, where networks are that; `evaluation` is empty then.
+    pub textures: Option<TextureReport>,
     /// Sampled networks' first-layer weights beside their nearest training networks'.
     pub filters: Vec<FilterPair>,
     /// What alignment changed.
@@ -249,6 +252,50 @@ impl TaskCosts {
         let spent = self.fit_secs.get(generator)? + if zoo { self.zoo_secs? } else { 0.0 };
         (saved > 0.0).then(|| spent / saved)
     }
+}
+
+/// An evaluation of texture automata with its pictures.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TextureReport {
+    /// Yardsticks and rows.
+    pub evaluation: TextureEvaluation,
+    /// The first textures of each row.
+    pub strips: Vec<TextureStrip>,
+}
+
+/// The first textures of one row.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TextureStrip {
+    /// The row.
+    pub name: String,
+    /// What it is.
+    pub kind: RowKind,
+    /// Its textures.
+    pub pairs: Vec<TexturePair>,
+}
+
+/// A sampled automaton's texture beside the training texture that is nearest to it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TexturePair {
+    /// What was grown, as a `data:` address of a PNG.
+    pub sampled: String,
+    /// The nearest training texture, as the same.
+    pub nearest: String,
+    /// The run of that training automaton.
+    pub nearest_name: String,
+    /// Distance in weights to the nearest training automaton, over `d₁`.
+    pub distance: f64,
+    /// Distance of the two textures, over that of two training automata's.
+    pub texture: f64,
+    /// Whether it is flat.
+    pub is_flat: bool,
+    /// Whether it is alive.
+    pub is_alive: bool,
+    /// Whether it could be a copy.
+    pub is_copy: bool,
 }
 
 /// First-layer weights of one sampled network and its nearest training network, unit by unit.

@@ -5,7 +5,8 @@
 //! made again from `report.json` (JSON has no NaN: a figure that is not finite does not survive the way there).
 //!
 //! Reading order: `data` (what is shown), `page` (the order it is shown in), then one module a group of
-//! sections: `verdict`, `novelty`, `tables`, `method`, `filters`, `closing`, and `conditional`, `few` and `best` and `break_even` where networks have tasks. Below them lie `rows` (the order and
+//! sections: `verdict`, `novelty`, `tables`, `method`, `filters`, `closing`, `conditional`, `few` and `best` and `break_even` where networks have tasks, and
+//! `textures` where they are automata. Below them lie `rows` (the order and
 //! looks of rows), `html` (escaping and figures in words), `plot` (scales, axes, series, labels) and `png` (an
 //! uncompressed encoder). Text that comes from a user passes `html::escape`; a figure that is not finite becomes a
 //! dash or is left out of its plot.
@@ -23,11 +24,12 @@ mod method;
 mod novelty;
 mod page;
 mod plot;
-mod png;
+pub(crate) mod png;
 mod recipes;
 mod rows;
 mod structure;
 mod tables;
+mod textures;
 mod verdict;
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use super::data::Report;
 use super::html::{count, each, escape, plural};
-use super::{best, break_even, closing, conditional, few, filters, method, novelty, recipes, rows, structure, tables, verdict};
+use super::{
+    best, break_even, closing, conditional, few, filters, method, novelty, recipes, rows, structure, tables, textures, verdict,
+};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -11,7 +13,9 @@ const STYLE: &str = include_str!("style.css");
 /// The page needs no network and no script. Whatever the figures are, finite or not, it is well formed.
 #[must_use]
 pub fn page(report: &Report) -> String {
-    let judged = if report.tasks.is_some() {
+    let judged = if report.textures.is_some() {
+        vec![textures::verdict(report), textures::pictures(report), textures::rows(report)]
+    } else if report.tasks.is_some() {
         vec![conditional::verdict(report), conditional::rows(report), few::few(report), best::best_of(report)]
     } else {
         vec![
@@ -31,7 +35,7 @@ pub fn page(report: &Report) -> String {
         structure::structure(report),
         method::codec(report),
         if report.tasks.is_some() { break_even::costs(report) } else { closing::costs(report) },
-        if report.tasks.is_some() { String::new() } else { closing::limits(report) },
+        if report.tasks.is_some() || report.textures.is_some() { String::new() } else { closing::limits(report) },
         closing::provenance(report),
     ];
     let sections: Vec<String> = judged.into_iter().chain(method).collect();

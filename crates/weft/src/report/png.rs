@@ -1,23 +1,43 @@
-//! A minimal PNG encoder: 8-bit indexed images, stored without compression.
+//! A minimal PNG encoder: images of 8-bit palette indexes or colors, stored without compression.
 //!
 //! The images are a few kilobytes inside a page, so size matters less than having no dependency.
 //! Reference: PNG Specification (Third Edition), sections 5, 10 and 11; RFC 1950 and RFC 1951 §3.2.4.
+
+/// Color types.
+const RGB: u8 = 2;
+const INDEXED: u8 = 3;
 
 /// An RGBA palette entry.
 pub(crate) type Rgba = [u8; 4];
 
 /// Encodes `width × height` palette indexes, row by row, with a palette of 256 entries.
 pub(crate) fn encode(width: usize, indexes: &[u8], palette: &[Rgba; 256]) -> Vec<u8> {
-    let height = indexes.len().checked_div(width).unwrap_or(0);
+    let mut out = begin([width, indexes.len()], INDEXED);
+    chunk(&mut out, *b"PLTE", &palette.iter().flat_map(|c| [c[0], c[1], c[2]]).collect::<Vec<u8>>());
+    chunk(&mut out, *b"tRNS", &palette.map(|c| c[3]));
+    finish(out, indexes, width)
+}
+
+/// Encodes colors, three bytes each of `width` pixels a row.
+pub(crate) fn encode_rgb(width: usize, colors: &[u8]) -> Vec<u8> {
+    finish(begin([width, colors.len() / 3], RGB), colors, 3 * width)
+}
+
+/// The signature and header of an image of so many pixels.
+fn begin([width, pixels]: [usize; 2], color: u8) -> Vec<u8> {
+    let height = pixels.checked_div(width).unwrap_or(0);
     let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut header = Vec::with_capacity(13);
     header.extend_from_slice(&(width as u32).to_be_bytes());
     header.extend_from_slice(&(height as u32).to_be_bytes());
-    header.extend_from_slice(&[8, 3, 0, 0, 0]); // 8 bits, indexed color, deflate, adaptive filters, not interlaced
+    header.extend_from_slice(&[8, color, 0, 0, 0]); // 8 bits, deflate, adaptive filters, not interlaced
     chunk(&mut out, *b"IHDR", &header);
-    chunk(&mut out, *b"PLTE", &palette.iter().flat_map(|c| [c[0], c[1], c[2]]).collect::<Vec<u8>>());
-    chunk(&mut out, *b"tRNS", &palette.map(|c| c[3]));
-    let rows: Vec<u8> = indexes.chunks_exact(width.max(1)).flat_map(|row| std::iter::once(0).chain(row.iter().copied())).collect();
+    out
+}
+
+/// The rows of an image, none of them filtered, and its end.
+fn finish(mut out: Vec<u8>, data: &[u8], row_bytes: usize) -> Vec<u8> {
+    let rows: Vec<u8> = data.chunks_exact(row_bytes.max(1)).flat_map(|row| std::iter::once(0).chain(row.iter().copied())).collect();
     chunk(&mut out, *b"IDAT", &stored(&rows));
     chunk(&mut out, *b"IEND", &[]);
     out
@@ -109,5 +129,9 @@ mod tests {
         assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n");
         assert_eq!(&png[16..24], &[0, 0, 0, 3, 0, 0, 0, 2]);
         assert_eq!(&png[png.len() - 8..png.len() - 4], b"IEND");
+        let png = encode_rgb(2, &[7; 18]);
+        assert_eq!(&png[16..26], &[0, 0, 0, 2, 0, 0, 0, 3, 8, 2]);
+        let rows = png.windows(7).filter(|bytes| *bytes == [0, 7, 7, 7, 7, 7, 7]).count();
+        assert_eq!(rows, 3, "each row has its filter's number first");
     }
 }

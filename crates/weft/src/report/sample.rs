@@ -8,6 +8,7 @@ pub(crate) fn sample() -> Report {
     Report {
         recipes: None,
         tasks: None,
+        textures: None,
         title: "Sample report with invented figures".to_owned(),
         zoo: ZooFacts {
             name: "invented".to_owned(),

@@ -17,6 +17,7 @@ mod report;
 mod runs;
 mod sample;
 mod streamed;
+mod textures;
 mod tokens;
 mod train;
 mod zoo;
@@ -137,6 +138,7 @@ impl<'a> Session<'a> {
             Stage::Train => train::run(self, done),
             Stage::Sample if self.data.is_none() => streamed::sample(self, done),
             Stage::Sample => sample::run(self, done),
+            Stage::Evaluate if self.data.is_none() => textures::run(self, done),
             Stage::Evaluate => evaluate::run(self, done),
             Stage::Export => export::run(self, done),
         }?;

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use weft_core::{ClassSet, Condition, ExampleSet, FieldSpec, FieldType, Monitor, Record, Schema, Split, Task, Value};
+use weft_core::{ClassSet, Condition, ExampleSet, FieldSpec, FieldType, Monitor, Population, Record, Schema, Split, Task, Value};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
 use weft_gen::{
     Artifact, ExampleEncoder, Flow, Generator, Guide, Guided, HyperDecoder, Refined, Refiner, TokenFlow, TokenRefiner, TrainingSet,
@@ -38,16 +38,9 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
     let raw = Zoo::open(&done.of(Stage::Zoo).folder)?;
     let train = |final_only| Filter { split: Some(Split::Train), final_only, ..Filter::default() };
     let (all, finals) = (canonical.records(&train(false))?, canonical.records(&train(true))?);
-    let raw_finals = raw.records(&train(true))?;
-    let place: BTreeMap<_, _> = raw_finals.iter().enumerate().map(|(i, entry)| (entry.record().digest, i)).collect();
-    let order: Vec<usize> = finals
-        .iter()
-        .filter_map(|e| e.record().provenance.parents.first())
-        .filter_map(|digest| place.get(digest).copied())
-        .collect();
     let num_classes = session.dataset(Stage::Train)?.num_classes();
     let tasks = tasks_of(finals.iter().map(Entry::record), canonical.architecture(), num_classes)?;
-    let raw_finals = raw.load(&raw_finals, Purpose::Fit)?.select(&order);
+    let raw_finals = raw_of(&raw, &finals)?;
     let fields = session.fields();
     let conditions = all.iter().map(|entry| session.condition_of(entry.record())).collect::<Result<_>>()?;
     let condition = session.encode_texts(default_condition(session.config, &fields, &finals)?)?;
@@ -81,6 +74,15 @@ pub(super) fn learn_from(session: &Session, done: &Done) -> Result<Learnt> {
         set = set.with_tasks(&session.learnt_fields(), &conditions, tasks)?;
     }
     Ok(Learnt { set, condition, has_tasks, shown })
+}
+
+/// The last raw networks of training runs, in the order of the canonical ones that were made of them.
+pub(super) fn raw_of(raw: &Zoo, finals: &[Entry]) -> Result<Population> {
+    let entries = raw.records(&Filter { split: Some(Split::Train), final_only: true, ..Filter::default() })?;
+    let place: BTreeMap<_, _> = entries.iter().enumerate().map(|(i, entry)| (entry.record().digest, i)).collect();
+    let parents = finals.iter().filter_map(|entry| entry.record().provenance.parents.first());
+    let order: Vec<usize> = parents.filter_map(|digest| place.get(digest).copied()).collect();
+    Ok(raw.load(&entries, Purpose::Fit)?.select(&order))
 }
 
 /// Whether conditions have a field that names, describes or shows tasks.

@@ -2,7 +2,7 @@
 
 use super::evaluate::SampleFacts;
 use super::{Done, Session, read_json, train};
-use crate::report::data::{Costs, Evaluation, Fact, Provenance, Report, StageTime, TaskReport, ZooFacts};
+use crate::report::data::{Costs, Evaluation, Fact, Provenance, Report, StageTime, TaskReport, TextureReport, ZooFacts};
 use crate::run::{Stage, StageOutcome};
 use crate::{Result, report};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,20 +19,29 @@ pub(super) fn write(session: &Session, done: &Done, stages: &[StageOutcome]) -> 
         evaluation.join("tasks.json").exists().then(|| read_json(&evaluation.join("tasks.json"))).transpose()?;
     // What only an evaluation of one task writes.
     let file = |name: &str| evaluation.join(name);
-    let one = tasks.is_none();
+    let textures: Option<TextureReport> =
+        evaluation.join("textures.json").exists().then(|| read_json(&evaluation.join("textures.json"))).transpose()?;
+    let one = tasks.is_none() && textures.is_none();
+    // A run without data has figures of its own kind, and no accuracy to show.
+    let figures = |stage, name: &str| session.data.is_some().then(|| done.of(stage).folder.join(name));
     let page = Report {
         title: session.config.run.name.clone(),
-        zoo: zoo_facts(session.dataset(Stage::Evaluate)?, &raw, &entries),
+        zoo: zoo_facts(session.data.as_ref().map(|(dataset, _)| dataset), &raw, &entries),
         evaluation: if one { read_json(&file("evaluation.json"))? } else { Evaluation::default() },
         filters: if one { read_json(&file("filters.json"))? } else { Vec::new() },
-        canonicalization: Some(read_json(&done.of(Stage::Canonicalize).folder.join("canonicalize.json"))?),
-        structure: Some(read_json(&done.of(Stage::Canonicalize).folder.join("structure.json"))?),
-        codec: Some(read_json(&done.of(Stage::Encode).folder.join("codec.json"))?),
+        canonicalization: figures(Stage::Canonicalize, "canonicalize.json").map(|path| read_json(&path)).transpose()?,
+        structure: figures(Stage::Canonicalize, "structure.json").map(|path| read_json(&path)).transpose()?,
+        codec: figures(Stage::Encode, "codec.json").map(|path| read_json(&path)).transpose()?,
         training: train::trainings(done.of(Stage::Train))?.into_iter().map(|training| training.curve).collect(),
         ablation: if one { read_json(&file("ablation.json"))? } else { Vec::new() },
-        costs: if one { costs(session, done, &entries)? } else { Costs { machine: machine(session), ..Costs::default() } },
+        costs: if one {
+            costs(session, done, &entries)?
+        } else {
+            Costs { machine: machine(session), peak_memory_bytes: peak_memory(), ..Costs::default() }
+        },
         recipes: file("recipes.json").exists().then(|| read_json(&file("recipes.json"))).transpose()?,
         tasks,
+        textures,
         stages: stages.iter().map(stage_time).collect(),
         provenance: provenance(session, done),
     };
@@ -46,12 +55,13 @@ fn stage_time(outcome: &StageOutcome) -> StageTime {
     StageTime { name: outcome.stage.name().to_owned(), secs: outcome.wall_secs, reused: outcome.reused }
 }
 
-fn zoo_facts(dataset: &Dataset, raw: &Zoo, entries: &[Entry]) -> ZooFacts {
+fn zoo_facts(dataset: Option<&Dataset>, raw: &Zoo, entries: &[Entry]) -> ZooFacts {
     let runs = |split| {
         entries.iter().map(Entry::record).filter(|r| r.split == Some(split)).map(|r| r.run.as_str()).collect::<BTreeSet<_>>().len()
     };
     let licences: BTreeSet<&str> = entries.iter().map(|entry| entry.record().provenance.licence.as_str()).collect();
     let recipe = entries.iter().find_map(|entry| entry.record().recipe.as_ref());
+    let examples = |part| dataset.map_or(0, |dataset| dataset.range(part).len());
     ZooFacts {
         name: raw.name().to_owned(),
         architecture: describe_architecture(raw.architecture()),
@@ -59,9 +69,9 @@ fn zoo_facts(dataset: &Dataset, raw: &Zoo, entries: &[Entry]) -> ZooFacts {
         num_train_runs: runs(Split::Train),
         num_test_runs: runs(Split::Test),
         num_checkpoints: entries.len(),
-        dataset: dataset.name().to_owned(),
-        num_test_examples: dataset.range(Part::Test).len(),
-        num_validation_examples: dataset.range(Part::Validation).len(),
+        dataset: dataset.map_or_else(String::new, |dataset| dataset.name().to_owned()),
+        num_test_examples: examples(Part::Test),
+        num_validation_examples: examples(Part::Validation),
         recipe: recipe.map_or_else(|| "unknown".to_owned(), describe_recipe),
         licence: licences.into_iter().collect::<Vec<_>>().join(", "),
     }

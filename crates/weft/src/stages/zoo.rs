@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
+use weft_core::families::Automaton;
 use weft_core::{Architecture, Dataset, Digest, Monitor, Population, Provenance, Recipe, Record, Seed, Task};
 use weft_net::{Device, RunResult};
 use weft_zoo::Zoo;
@@ -37,6 +38,11 @@ fn existing_zoo(session: &Session, path: &Path, architecture: Option<&Architectu
             let what = format!("`{}` of the run file", asked.name());
             return Err(Error::Misfit { what, other: format!("the zoo `{}`", path.display()), reason });
         }
+    }
+    if session.config.evaluate.textures.is_some() && Automaton::of(zoo.architecture()).is_none() {
+        let reason = format!("it holds `{}` networks, which are no texture automata", zoo.architecture().name());
+        let what = "`[evaluate.textures]` of the run file".to_owned();
+        return Err(Error::Misfit { what, other: format!("the zoo `{}`", path.display()), reason });
     }
     let completed = Completed { folder: path.to_owned(), output: zoo.digest()?, wall_secs: 0.0 };
     Ok((completed, true))

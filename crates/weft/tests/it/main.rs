@@ -8,6 +8,7 @@ mod run;
 mod streamed;
 mod tasks;
 mod text;
+mod textures;
 mod tokens;
 
 use std::path::Path;

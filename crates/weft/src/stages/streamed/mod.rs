@@ -10,7 +10,7 @@ mod sample;
 
 pub(super) use canonicalize::run as canonicalize;
 pub(super) use encode::{learn_from, run as encode};
-pub(super) use sample::{on_demand, run as sample};
+pub(super) use sample::{on_demand, run as sample, samples_of};
 
 use super::Session;
 use crate::run::Stage;
@@ -27,7 +27,7 @@ const FEWEST_COLUMNS: usize = 1 << 14;
 const MOST_COLUMNS: usize = 1 << 20;
 
 /// What is left of the allowed memory for weights, of which at least `needed` must fit.
-fn room(session: &Session, stage: Stage, needed: u64) -> Result<u64> {
+pub(super) fn room(session: &Session, stage: Stage, needed: u64) -> Result<u64> {
     let allowed = session.config.run.memory.unwrap_or_default().bytes();
     match allowed.checked_sub(RESERVE) {
         Some(room) if room >= needed => Ok(room),

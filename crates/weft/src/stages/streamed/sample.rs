@@ -14,8 +14,9 @@ use crate::run::Stage;
 use crate::{Error, Result, SampleRequest};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
-use weft_core::{Condition, Op, Seed};
+use weft_core::{Architecture, Condition, Op, Population, Seed};
 use weft_gen::CodeFlow;
 use weft_zoo::{CheckpointWriter, Metadata, Purpose};
 
@@ -45,6 +46,26 @@ struct Sampled {
     distance: f64,
 }
 
+/// Reads the samples of a complete stage, one population a seed.
+pub(in crate::stages) fn samples_of(
+    session: &Session,
+    stage: &Completed,
+    architecture: &Arc<Architecture>,
+) -> Result<Vec<Population>> {
+    let config = &session.config.sample;
+    let of_set = |set: usize| {
+        let read = |i: usize| weft_zoo::read_checkpoint(&stage.folder.join(file_of(set, i)), architecture);
+        let rows = (0..config.count).map(read).collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(Population::new(architecture.clone(), rows.concat())?)
+    };
+    (0..config.seeds).map(of_set).collect()
+}
+
+/// The file of a sample.
+fn file_of(set: usize, i: usize) -> String {
+    format!("{set}-{i:05}.safetensors")
+}
+
 pub(in crate::stages) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
     session.unless_fresh(sample::key(session, done, VERSION), |running| sample_all(session, done, running))
 }
@@ -59,7 +80,7 @@ fn sample_all(session: &Session, done: &Done, running: Running) -> Result<Comple
     session.monitor.start("sample", (config.seeds * config.count) as u64, "networks");
     let mut samples = Vec::new();
     for set in 0..config.seeds {
-        let name = |i: usize| (format!("{set}-{i:05}.safetensors"), format!("{}/{set}/{i}", session.config.run.seed));
+        let name = |i: usize| (file_of(set, i), format!("{}/{set}/{i}", session.config.run.seed));
         samples.extend(generator.write(running.folder(), config.count, sample::seed_of(session, set), &name)?);
     }
     let sample_secs = since.elapsed().as_secs_f64() / samples.len().max(1) as f64;

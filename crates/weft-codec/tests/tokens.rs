@@ -28,7 +28,7 @@ proptest! {
         }
         prop_assert_eq!(layout.to_row(&tokens).unwrap(), expected);
         let mut count = vec![0; tokens.len()];
-        for (place, is_statistic) in layout.slot_of_weight().into_iter().zip(is_statistic) {
+        for (place, is_statistic) in layout.slot_of_value().into_iter().zip(is_statistic) {
             prop_assert_eq!(place.is_none(), is_statistic);
             if let Some(slot) = place {
                 count[slot] += 1;

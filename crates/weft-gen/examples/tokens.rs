@@ -41,7 +41,7 @@ fn main() -> Outcome {
 
 fn config(token_len: usize, window: usize) -> TokenConfig {
     TokenConfig {
-        token_len,
+        shape: token_len.into(),
         window,
         network: TokenNetwork { d_model: 256, num_layers: 4, num_heads: 4, hidden: 1024 },
         steps: 10,

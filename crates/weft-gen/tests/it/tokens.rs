@@ -52,7 +52,7 @@ fn set(widths: &[usize], n: usize) -> TokenSet {
 
 fn config(steps: u64) -> TokenConfig {
     TokenConfig {
-        token_len: 16,
+        shape: 16.into(),
         window: 256,
         network: TokenNetwork { d_model: 48, num_layers: 2, num_heads: 4, hidden: 96 },
         steps,
@@ -202,7 +202,7 @@ fn what_cannot_be_sampled_is_refused_by_name() {
     assert!(generator.sample(1, &Condition::unknown().with("other", 1.0), Seed::new(1)).is_err());
     assert!(generator.sample_each(&[], Seed::new(1)).is_err());
     let bad = [
-        TokenConfig { token_len: 0, ..config(1) },
+        TokenConfig { shape: 0.into(), ..config(1) },
         TokenConfig { window: 0, ..config(1) },
         TokenConfig { batch_networks: 0, ..config(1) },
         TokenConfig { network: TokenNetwork { num_heads: 5, ..config(1).network }, ..config(1) },
@@ -246,7 +246,7 @@ fn damaged_generators_are_refused() {
 fn residual_networks_are_sampled_without_statistics() {
     let data = crate::support::norm_set();
     let part = TokenPart { networks: data.finals.clone(), conditions: vec![Condition::unknown(); data.finals.len()] };
-    let config = TokenConfig { conditions: Vec::new(), token_len: 7, ..config(5) };
+    let config = TokenConfig { conditions: Vec::new(), shape: 7.into(), ..config(5) };
     let flow = flow(config, TokenSet::new(vec![part]).expect("a condition for each network"));
     let stem = Window { size: [1, 3], stride: [1, 1], padding: [0, 1] };
     let wider = ResNet { image: [2, 1, 4], stem, stem_pool: false, widths: vec![5], blocks: 2, num_classes: 3 };

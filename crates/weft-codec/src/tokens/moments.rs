@@ -40,13 +40,8 @@ enum Slot {
 }
 
 impl Slot {
-    const ALL: [(Self, &'static str); TokenLayout::EXTRAS + 2] = [
-        (Self::Row, "row"),
-        (Self::Bias, "bias"),
-        (Self::Gain, "gain"),
-        (Self::Shift, "shift"),
-        (Self::Outgoing, "outgoing"),
-    ];
+    const ALL: [(Self, &'static str); TokenLayout::EXTRAS + 2] =
+        [(Self::Row, "row"), (Self::Bias, "bias"), (Self::Gain, "gain"), (Self::Shift, "shift"), (Self::Outgoing, "outgoing")];
 }
 
 /// A kind of place; with the length of the row where each position has its own mean and deviation, else 0, and the rank of its basis if these

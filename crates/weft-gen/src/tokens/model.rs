@@ -55,7 +55,8 @@ impl TokenModel {
 
 /// Keeps the moments of each kind of place as `mean.KIND` and `std.KIND`, and bases as `basis.KIND`.
 fn save_normalizer(normalizer: &TokenNormalizer, artifact: Artifact) -> Artifact {
-    let artifact = normalizer.bases().fold(artifact, |artifact, (kind, basis)| artifact.with_vector(&format!("basis.{kind}"), basis));
+    let artifact =
+        normalizer.bases().fold(artifact, |artifact, (kind, basis)| artifact.with_vector(&format!("basis.{kind}"), basis));
     normalizer.entries().fold(artifact, |artifact, (kind, means, stds)| {
         artifact.with_vector(&format!("mean.{kind}"), means).with_vector(&format!("std.{kind}"), stds)
     })
@@ -74,7 +75,9 @@ fn load_normalizer(saved: &Artifact) -> Result<TokenNormalizer> {
     }
     let misnamed = |prefix: &'static str| {
         move |error| match error {
-            weft_codec::Error::Kind { kind, reason } => Error::Artifact { entry: format!("{prefix}.{kind}"), reason: reason.to_owned() },
+            weft_codec::Error::Kind { kind, reason } => {
+                Error::Artifact { entry: format!("{prefix}.{kind}"), reason: reason.to_owned() }
+            }
             error => error.into(),
         }
     };

@@ -8,6 +8,8 @@ use weft_testkit::{assert_close, mlp, random_population, random_row, tiny_famili
 
 /// The name of a kind of place, its means and its deviations.
 type Entry = (String, Vec<f32>, Vec<f32>);
+/// The name of a basis, and its numbers.
+type Basis = (String, Vec<f32>);
 
 fn layout(architecture: &Architecture, token_len: usize) -> TokenLayout {
     TokenLayout::new(architecture, token_len).expect("a positive length")
@@ -122,7 +124,7 @@ fn rows_that_read_the_data_are_held_in_the_directions_that_they_vary_in() {
     let whole = TokenNormalizer::from_entries(entries()).unwrap();
     assert!(matches!(whole.moments(&layouts[0]), Err(Error::Foreign { .. })), "it has no basis");
     assert_eq!(whole.clone().with_bases(bases()), Ok(normalizer.clone()));
-    let damages: [fn(&mut (String, Vec<f32>)); 4] =
+    let damages: [fn(&mut Basis); 4] =
         [|b| b.0.push('0'), |b| b.0 = "linear.12.12".to_owned(), |b| b.1.truncate(47), |b| b.1[3] = f32::NAN];
     for damage in damages {
         let mut bases = bases();

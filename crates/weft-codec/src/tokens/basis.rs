@@ -1,8 +1,8 @@
 //! Rows that read the data, as coefficients in the few directions that training moves them in.
 //!
 //! Such a row has a weight an input, and most of what distinguishes two of them is what initialization left: noise of no consequence. So
-//! rows of one length, of all units of all networks, are $w = m + \sum_j c_j v_j + r$ with their mean $m$ and their first principal
-//! directions $v_j$ (orthonormal, of the weights as they are, not divided by deviations). Tokens hold $c$; the rest $r$ is left out.
+//! rows of one length, of all units of all networks, are a mean, a sum of their first principal directions (orthonormal, of the weights as
+//! they are, not divided by deviations), and a rest. Tokens hold the coefficients of the sum; the rest is left out.
 
 use super::maps::{Kind, Map};
 use crate::linalg::{SymmetricSum, product_rows};
@@ -166,6 +166,8 @@ pub(super) fn reduce(maps: &mut [Map], rank: usize) -> Vec<Reduction> {
         let before = reductions.iter().filter(|reduction| reduction.weights.end <= offset);
         offset - before.map(|reduction| reduction.weights.len() - reduction.values.len()).sum::<usize>()
     };
-    maps.iter_mut().for_each(|map| map.move_to(&moved));
+    for map in maps.iter_mut() {
+        map.move_to(moved);
+    }
     reductions
 }

@@ -97,6 +97,16 @@ pub enum Error {
         /// The length asked for.
         got: usize,
     },
+    /// A row is too long for directions to be found for it.
+    #[error("the rows of `{tensor}` have {inputs} weights; a basis is found for at most {longest}, so keep rows whole (rank 0)")]
+    LongRow {
+        /// The tensor's name.
+        tensor: String,
+        /// The length of its rows.
+        inputs: usize,
+        /// The longest that is taken.
+        longest: usize,
+    },
     /// A tensor is of a kind that no training network has.
     #[error("the tensor `{tensor}` needs the moments of `{kind}`, which no training network has")]
     Foreign {

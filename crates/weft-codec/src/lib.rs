@@ -48,7 +48,7 @@ pub use normalize::Normalizer;
 pub use pca::Pca;
 pub use ridge::Ridge;
 pub use span::{Give, Span};
-pub use tokens::{Moments, NUM_COORDINATES, TokenLayout, TokenNormalizer};
+pub use tokens::{Directions, Moments, NUM_COORDINATES, TokenLayout, TokenNormalizer, TokenShape};
 
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -2,12 +2,14 @@
 
 use proptest::prelude::*;
 use std::sync::Arc;
-use weft_codec::{Error, NUM_COORDINATES, TokenLayout, TokenNormalizer};
+use weft_codec::{Error, NUM_COORDINATES, TokenLayout, TokenNormalizer, TokenShape};
 use weft_core::{Activation, Architecture, Seed};
 use weft_testkit::{assert_close, mlp, random_population, random_row, tiny_families};
 
 /// The name of a kind of place, its means and its deviations.
 type Entry = (String, Vec<f32>, Vec<f32>);
+/// The name of a basis, and its numbers.
+type Basis = (String, Vec<f32>);
 
 fn layout(architecture: &Architecture, token_len: usize) -> TokenLayout {
     TokenLayout::new(architecture, token_len).expect("a positive length")
@@ -15,9 +17,11 @@ fn layout(architecture: &Architecture, token_len: usize) -> TokenLayout {
 
 proptest! {
     #[test]
-    fn every_weight_is_in_one_slot_and_comes_back(family in 0..tiny_families().len(), token_len in 1_usize..12, seed in any::<u64>()) {
+    fn every_weight_is_in_one_slot_and_comes_back(
+        family in 0..tiny_families().len(), token_len in 1_usize..12, outgoing in 0_usize..12, seed in any::<u64>()
+    ) {
         let architecture = &tiny_families()[family];
-        let layout = layout(architecture, token_len);
+        let layout = TokenLayout::new(architecture, TokenShape { token_len, outgoing, rank: 0 }).unwrap();
         let row = random_row(architecture, Seed::new(seed));
         let tokens = layout.to_tokens(&row).unwrap();
         let mut expected = row.clone();
@@ -28,7 +32,7 @@ proptest! {
         }
         prop_assert_eq!(layout.to_row(&tokens).unwrap(), expected);
         let mut count = vec![0; tokens.len()];
-        for (place, is_statistic) in layout.slot_of_weight().into_iter().zip(is_statistic) {
+        for (place, is_statistic) in layout.slot_of_value().into_iter().zip(is_statistic) {
             prop_assert_eq!(place.is_none(), is_statistic);
             if let Some(slot) = place {
                 count[slot] += 1;
@@ -59,6 +63,81 @@ fn a_token_is_a_unit_with_its_bias() {
     let tokens = layout.to_tokens(&[1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11.]).unwrap();
     assert_eq!(tokens, [1., 2., 3., 7., 0., 0., 4., 5., 6., 8., 0., 0., 9., 10., 0., 11., 0., 0.]);
     assert_eq!(layout.filled(), [4, 4, 3]);
+}
+
+#[test]
+fn a_token_is_a_unit_with_all_that_refers_to_it() {
+    let shape = TokenShape { token_len: 3, outgoing: 2, rank: 0 };
+    let layout = TokenLayout::new(&mlp(&[3, 2, 2], Activation::Relu), shape).unwrap();
+    // Rows [1, 2, 3] and [4, 5, 6] with biases 7 and 8; columns [9, 11] and [10, 12]; the outputs' biases 13 and 14.
+    let tokens = layout.to_tokens(&(1..=14).map(|w| w as f32).collect::<Vec<_>>()).unwrap();
+    let expected = [[1., 2., 3., 7., 0., 0., 9., 11.], [4., 5., 6., 8., 0., 0., 10., 12.], [13., 14., 0., 0., 0., 0., 0., 0.]];
+    assert_eq!(tokens, expected.concat());
+    assert_eq!(layout.filled(), [6, 6, 2]);
+    // Such units have no number, others have: here the first map's, which the second one's rows number.
+    let coordinates = layout.coordinates(0..2);
+    assert_eq!(coordinates[..NUM_COORDINATES], coordinates[NUM_COORDINATES..]);
+    let deep = TokenLayout::new(&mlp(&[3, 2, 2, 2], Activation::Relu), shape).unwrap();
+    let deep: Vec<_> = deep.coordinates(0..4).chunks_exact(NUM_COORDINATES).map(<[f32]>::to_vec).collect();
+    assert!(deep[0] != deep[1] && deep[2] == deep[3]);
+    // More outputs than slots: their rows are tokens.
+    let more = TokenLayout::new(&mlp(&[3, 2, 3], Activation::Relu), shape).unwrap();
+    assert_eq!((more.num_tokens(), more.filled()), (5, vec![4, 4, 3, 3, 3]));
+}
+
+#[test]
+fn rows_that_read_the_data_are_held_in_the_directions_that_they_vary_in() {
+    let widths = [5, 20].map(|width| mlp(&[12, width, 2], Activation::Relu));
+    let shape = TokenShape { token_len: 3, outgoing: 2, rank: 3 };
+    let layouts = widths.each_ref().map(|architecture| TokenLayout::new(architecture, shape).unwrap());
+    assert_eq!([layouts[0].dim(), layouts[0].num_values(), layouts[0].num_tokens()], [77, 5 * (3 + 1 + 2) + 2, 6]);
+    let directions: Vec<Vec<f32>> = (0..4).map(|i| Seed::new(7).index(i).normals(12)).collect();
+    let networks = [0, 1].map(|i| {
+        let mut rows = random_population(&widths[i], 60, Seed::new(i as u64)).into_data();
+        for (n, row) in rows.chunks_exact_mut(layouts[i].dim()).enumerate() {
+            for (unit, row) in row[..widths[i].tensors()[0].num_values()].chunks_exact_mut(12).enumerate() {
+                // All rows are a mean and three directions.
+                let c = Seed::new(8 + i as u64).index(n as u64).index(unit as u64).normals(3);
+                let mix = |at: usize| directions[3][at] + (0..3).map(|j| c[j] * directions[j][at]).sum::<f32>();
+                row.iter_mut().enumerate().for_each(|(at, w)| *w = mix(at));
+            }
+        }
+        rows
+    });
+    let normalizer = TokenNormalizer::fit(&[(&layouts[0], &networks[0]), (&layouts[1], &networks[1])]).unwrap();
+    let moments = normalizer.moments(&layouts[1]).unwrap();
+    let row = &networks[1][..layouts[1].dim()];
+    let normal = moments.normalize(row);
+    assert_eq!(normal.len(), layouts[1].num_values());
+    assert_close(&moments.restore(&normal), row, 1e-4);
+    assert_eq!(layouts[1].to_row(&layouts[1].to_tokens(&normal).unwrap()).unwrap(), normal);
+    // The largest coefficient has the deviation 1, the others at most that.
+    let mut squares = [0.0_f64; 3];
+    let firsts =
+        networks[1].chunks_exact(layouts[1].dim()).flat_map(|row| moments.normalize(row)[..60].to_vec()).collect::<Vec<_>>();
+    firsts.chunks_exact(3).for_each(|c| squares.iter_mut().zip(c).for_each(|(s, &c)| *s += f64::from(c).powi(2) / 1200.0));
+    assert!(squares.iter().all(|&s| s < 1.3) && squares[0] > 0.8, "{squares:?}");
+    // Bases are kept by name, and damaged ones refused.
+    let entries = || normalizer.entries().map(|(name, means, stds)| (name, means.to_vec(), stds.to_vec())).collect::<Vec<_>>();
+    let bases = || normalizer.bases().map(|(name, basis)| (name, basis.to_vec())).collect::<Vec<_>>();
+    assert_eq!(bases().iter().map(|(name, basis)| (name.as_str(), basis.len())).collect::<Vec<_>>(), [("linear.12.3", 48)]);
+    let whole = TokenNormalizer::from_entries(entries()).unwrap();
+    assert!(matches!(whole.moments(&layouts[0]), Err(Error::Foreign { .. })), "it has no basis");
+    assert_eq!(whole.clone().with_bases(bases()), Ok(normalizer.clone()));
+    let damages: [fn(&mut Basis); 4] =
+        [|b| b.0.push('0'), |b| b.0 = "linear.12.12".to_owned(), |b| b.1.truncate(47), |b| b.1[3] = f32::NAN];
+    for damage in damages {
+        let mut bases = bases();
+        damage(&mut bases[0]);
+        assert!(matches!(whole.clone().with_bases(bases), Err(Error::Kind { .. })));
+    }
+    // Rows of another length have no basis; rows too long for one are refused.
+    let other = TokenLayout::new(&mlp(&[13, 5, 2], Activation::Relu), shape).unwrap();
+    assert!(matches!(normalizer.moments(&other), Err(Error::Foreign { tensor, .. }) if tensor == "layers.0.weight"));
+    let long = mlp(&[5000, 1, 2], Activation::Relu);
+    let layout = TokenLayout::new(&long, shape).unwrap();
+    let found = TokenNormalizer::fit(&[(&layout, &vec![0.0; layout.dim()])]);
+    assert!(matches!(found, Err(Error::LongRow { inputs: 5000, .. })), "{found:?}");
 }
 
 #[test]

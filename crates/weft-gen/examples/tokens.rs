@@ -6,7 +6,7 @@
 //! cargo run --release -p weft-gen --example tokens -- memory 2048
 //! ```
 //!
-//! `sample`: networks 784-32-32-10, 26,506 weights, 32 at once, Heun's method with 10 steps. The run that a sample is held against has 5 epochs
+//! `sample`: networks 784-32-32-10, 26,506 weights, 32 at once, Heun's method with 10 steps, tokens and transformer as in `configs/widths`. The run that a sample is held against has 5 epochs
 //! of 55,000 examples in batches of 64, of which a fifth of the inputs are not 0, as many as of MNIST; eight runs are trained together.
 //! `memory WINDOW`: ten training steps on two ResNet-18 of random weights, and the most memory that the process has held.
 
@@ -14,6 +14,7 @@
 
 use std::sync::Arc;
 use std::time::Instant;
+use weft_codec::TokenShape;
 use weft_core::families::{Family, ResNet};
 use weft_core::{
     Activation, Architecture, Condition, Dataset, Duration, Inputs, Monitor, Optimizer, Population, Precision, Recipe, Schedule,
@@ -39,11 +40,11 @@ fn main() -> Outcome {
     }
 }
 
-fn config(token_len: usize, window: usize) -> TokenConfig {
+fn config(shape: TokenShape, window: usize, network: TokenNetwork) -> TokenConfig {
     TokenConfig {
-        token_len,
+        shape,
         window,
-        network: TokenNetwork { d_model: 256, num_layers: 4, num_heads: 4, hidden: 1024 },
+        network,
         steps: 10,
         batch_networks: 8,
         learning_rate: 1e-4,
@@ -66,7 +67,9 @@ fn trainer(architecture: &Arc<Architecture>, n: u64, config: TokenConfig) -> wef
 
 fn sample() -> Outcome {
     let architecture = Arc::new(Architecture::mlp("mlp", &[784, 32, 32, 10], Activation::Relu)?);
-    let mut trainer = trainer(&architecture, 16, config(784, 2048))?;
+    let shape = TokenShape { token_len: 32, outgoing: 10, rank: 24 };
+    let network = TokenNetwork { d_model: 192, num_layers: 3, num_heads: 4, hidden: 768 };
+    let mut trainer = trainer(&architecture, 16, config(shape, 2048, network))?;
     trainer.advance(2, &Monitor::silent())?;
     let since = Instant::now();
     trainer.advance(10, &Monitor::silent())?;
@@ -139,7 +142,8 @@ fn product_rate() -> f64 {
 
 fn memory(window: usize) -> Outcome {
     let architecture = Arc::new(Family::ResNet(ResNet::resnet18([3, 32, 32], 10)).build("resnet-18")?);
-    let mut trainer = trainer(&architecture, 2, TokenConfig { batch_networks: 2, ..config(576, window) })?;
+    let network = TokenNetwork { d_model: 256, num_layers: 4, num_heads: 4, hidden: 1024 };
+    let mut trainer = trainer(&architecture, 2, TokenConfig { batch_networks: 2, ..config(576.into(), window, network) })?;
     let before = peak_memory();
     let since = Instant::now();
     trainer.advance(10, &Monitor::silent())?;

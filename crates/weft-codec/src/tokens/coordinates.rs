@@ -25,7 +25,8 @@ impl TokenLayout {
     ///
     /// Sines and cosines of the map's depth, the unit's place and the chunk's, each relative to how many there are and absolute; logarithms
     /// of fan-in, units and kernel; how full the token is; what kind of rows these are and where they stand; and signs of the tensor's
-    /// name without its digits, so that parts of a block are told apart at any depth.
+    /// name without its digits, so that parts of a block are told apart at any depth. Units whose tokens hold their outgoing weights have no
+    /// place: nothing but the token itself refers to them.
     ///
     /// # Shapes
     /// → `[window, NUM_COORDINATES]`, all of them between −1 and 2 or so.
@@ -44,14 +45,16 @@ impl TokenLayout {
 
     fn append(&self, place: &Place, name: &[f32; NAME], out: &mut Vec<f32>) {
         let map = &self.maps[place.map];
-        let (depth, chunk) = (map.index as f32 / (self.num_maps.max(2) - 1) as f32, place.start / self.token_len);
+        let (depth, chunk) = (map.index as f32 / (self.num_maps.max(2) - 1) as f32, place.start / self.shape.token_len);
         let (unit, start) = ((place.unit as f32 + 0.5) / map.units as f32, place.start as f32 / map.row_len as f32);
-        for place in [depth, unit, start] {
-            relative(place, out);
+        // Units whose tokens hold all that refers to them are a set.
+        let (unit, is_numbered) = if map.outgoing.is_some() { (0.0, 0.0) } else { (unit, 1.0) };
+        for (place, is_numbered) in [(depth, 1.0), (unit, is_numbered), (start, 1.0)] {
+            relative(place, is_numbered, out);
         }
-        absolute(map.index, ABSOLUTE, out);
-        absolute(chunk, ABSOLUTE, out);
-        absolute(place.unit, ABSOLUTE_UNIT, out);
+        absolute(map.index, (ABSOLUTE, 1.0), out);
+        absolute(chunk, (ABSOLUTE, 1.0), out);
+        absolute(place.unit, (ABSOLUTE_UNIT, is_numbered), out);
         out.extend([depth, unit, start]);
         out.extend(self.sizes(map, place));
         out.extend(Kind::ALL.map(|kind| f32::from(kind == map.kind)));
@@ -63,26 +66,26 @@ impl TokenLayout {
     fn sizes(&self, map: &Map, place: &Place) -> [f32; NUMBERS - 3] {
         let log = |size: usize| (size as f32).ln() / 5.0;
         let [bias, gain, shift] = map.extras().map(|extra| f32::from(extra.is_some() && place.start == 0));
-        let filled = place.len as f32 / self.token_len as f32;
+        let filled = place.len as f32 / self.shape.token_len as f32;
         // The first map may be the last one, too.
         let ends = f32::from(map.ends);
-        [log(map.row_len), log(map.units), log(map.kernel), filled, ends, bias, gain, shift]
+        [log(map.inputs), log(map.units), log(map.kernel), filled, ends, bias, gain, shift]
     }
 }
 
-/// Sines and cosines of a place in `[0, 1]`, from half a turn over the whole up.
-fn relative(place: f32, out: &mut Vec<f32>) {
+/// Sines and cosines of a place in `[0, 1]`, from half a turn over the whole up, times a factor.
+fn relative(place: f32, factor: f32, out: &mut Vec<f32>) {
     for k in 0..RELATIVE {
         let (sin, cos) = (place * PI * (1_u32 << k) as f32).sin_cos();
-        out.extend([sin, cos]);
+        out.extend([factor * sin, factor * cos]);
     }
 }
 
-/// Sines and cosines of a count, of wavelengths from 2π to 10,000·2π (Vaswani et al. 2017, Section 3.5).
-fn absolute(count: usize, frequencies: usize, out: &mut Vec<f32>) {
+/// Sines and cosines of a count, of wavelengths from 2π to 10,000·2π (Vaswani et al. 2017, Section 3.5), times a factor.
+fn absolute(count: usize, (frequencies, factor): (usize, f32), out: &mut Vec<f32>) {
     for k in 0..frequencies {
         let (sin, cos) = (count as f32 * 10_000f32.powf(-(k as f32) / (frequencies - 1) as f32)).sin_cos();
-        out.extend([sin, cos]);
+        out.extend([factor * sin, factor * cos]);
     }
 }
 

@@ -85,6 +85,8 @@ pub(super) struct Map {
     /// Its number in the order of the graph; what stands behind no map has that of the map before it.
     pub(super) index: usize,
     pub(super) units: usize,
+    /// What a unit's row has: weights, and values in tokens, which are fewer where these are coefficients.
+    pub(super) inputs: usize,
     pub(super) row_len: usize,
     /// Weights a pair of channels: the size of a convolution's kernel, else 1.
     pub(super) kernel: usize,
@@ -96,19 +98,56 @@ pub(super) struct Map {
     pub(super) bias: Option<usize>,
     pub(super) gain: Option<usize>,
     pub(super) shift: Option<usize>,
+    /// The outputs that read its units one by one, if a unit's token holds its weights to them.
+    pub(super) outgoing: Option<Outgoing>,
+}
+
+/// A last map whose columns are in the tokens of the units that they read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Outgoing {
+    /// Where its rows, `[outputs, units]`, start.
+    pub(super) weights: usize,
+    pub(super) outputs: usize,
 }
 
 impl Map {
+    /// Whether a row has a weight for each of the data's inputs.
+    pub(super) fn reads_data(&self) -> bool {
+        self.role == Role::First && self.kind.sums()
+    }
+
+    /// Where a unit's weight to each output is.
+    pub(super) fn column(&self, unit: usize) -> impl Iterator<Item = usize> {
+        let units = self.units;
+        self.outgoing.into_iter().flat_map(move |last| (0..last.outputs).map(move |output| last.weights + output * units + unit))
+    }
+
+    /// Changes all offsets.
+    pub(super) fn move_to(&mut self, moved: impl Fn(usize) -> usize) {
+        self.weights = moved(self.weights);
+        for offset in [&mut self.bias, &mut self.gain, &mut self.shift] {
+            *offset = offset.map(&moved);
+        }
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.weights = moved(outgoing.weights);
+        }
+    }
+
     pub(super) fn extras(&self) -> [Option<usize>; super::TokenLayout::EXTRAS] {
         [self.bias, self.gain, self.shift]
     }
 }
 
-/// All maps in the order of the graph; every tensor but running statistics is in one of them.
-pub(super) fn maps_of(architecture: &Architecture) -> Vec<Map> {
+/// All maps in the order of the graph; every tensor but running statistics is in one of them. Last maps of no more outputs than that go with
+/// the units that they read, where they can.
+pub(super) fn maps_of(architecture: &Architecture, outgoing: usize) -> Vec<Map> {
     let mut finder = Finder::new(architecture);
     for node in 0..architecture.nodes().len() {
         finder.visit(node);
+    }
+    if outgoing > 0 {
+        (0..architecture.nodes().len()).for_each(|node| finder.pair(node, outgoing));
+        finder.maps.retain(|map| map.units > 0);
     }
     finder.maps
 }
@@ -196,6 +235,54 @@ impl<'a> Finder<'a> {
         }
     }
 
+    /// Puts the columns of a last map into the tokens of the units that it reads; its bias becomes a row of its own.
+    fn pair(&mut self, node: usize, most: usize) {
+        let Some(last) = self.map_of[node] else { return };
+        let Some(hidden) = self.read_by(node) else { return };
+        let Map { kind, role, units: outputs, row_len, weights, bias, gain, shift, .. } = self.maps[last];
+        let plain = kind == Kind::Linear && role == Role::Last && gain.is_none() && shift.is_none();
+        let hidden = &mut self.maps[hidden];
+        if !plain || outputs > most || row_len != hidden.units || !hidden.kind.sums() || hidden.outgoing.is_some() {
+            return;
+        }
+        hidden.outgoing = Some(Outgoing { weights, outputs });
+        let last = &mut self.maps[last];
+        (last.kind, last.bias) = (Kind::Bias, None);
+        (last.units, last.inputs, last.row_len) = (usize::from(bias.is_some()), outputs, outputs);
+        last.weights = bias.unwrap_or(weights);
+    }
+
+    /// The map whose units a node reads: nothing is between but ops that keep channels apart, and nothing else reads any of it.
+    fn read_by(&self, node: usize) -> Option<usize> {
+        let nodes = self.architecture.nodes();
+        let mut at = node;
+        loop {
+            let &[input] = &nodes[at].inputs[..] else { return None };
+            if nodes.iter().filter(|node| node.inputs.contains(&input)).count() != 1 {
+                return None;
+            }
+            if self.map_of[input].is_some() {
+                return self.map_of[input];
+            }
+            let keeps = matches!(
+                nodes[input].op,
+                Op::Activation(_)
+                    | Op::Clip { .. }
+                    | Op::Scale { .. }
+                    | Op::BatchNorm { .. }
+                    | Op::LayerNorm { .. }
+                    | Op::RmsNorm { .. }
+                    | Op::MaxPool(_)
+                    | Op::AvgPool(_)
+                    | Op::GlobalAvgPool
+            );
+            if !keeps {
+                return None;
+            }
+            at = input;
+        }
+    }
+
     fn push(&mut self, node: usize, kind: Kind, tensor: TensorId) -> usize {
         let weights = self.take(tensor);
         let spec = &self.architecture.tensors()[tensor];
@@ -212,6 +299,7 @@ impl<'a> Finder<'a> {
             ends: !self.after[node],
             index: self.num_maps.saturating_sub(1),
             units,
+            inputs: spec.num_values() / units.max(1),
             row_len: spec.num_values() / units.max(1),
             kernel: if kind == Kind::Conv { spec.shape[2..].iter().product() } else { 1 },
             tensor: spec.name.clone(),
@@ -219,6 +307,7 @@ impl<'a> Finder<'a> {
             bias: None,
             gain: None,
             shift: None,
+            outgoing: None,
         });
         self.maps.len() - 1
     }

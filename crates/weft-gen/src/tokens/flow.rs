@@ -2,10 +2,10 @@
 
 use super::model::TokenModel;
 use super::trainer::TIME;
-use super::{TokenGenerator, check_lengths};
+use super::{TokenGenerator, check_shape};
 use crate::{Artifact, Result, SamplerConfig};
 use std::sync::Arc;
-use weft_codec::TokenNormalizer;
+use weft_codec::{TokenNormalizer, TokenShape};
 use weft_core::{Architecture, Schema};
 use weft_net::Device;
 
@@ -29,10 +29,10 @@ impl TokenFlow {
         &self.model.normalizer
     }
 
-    /// The most weights of a unit's row in one token.
+    /// What tokens hold.
     #[must_use]
-    pub fn token_len(&self) -> usize {
-        self.model.token_len
+    pub fn shape(&self) -> TokenShape {
+        self.model.shape
     }
 
     /// The same flow under another sampler.
@@ -47,7 +47,7 @@ impl TokenFlow {
     /// # Errors
     /// [`crate::Error::Setting`] names `window` if it is out of range.
     pub fn with_window(mut self, window: usize) -> Result<Self> {
-        check_lengths(self.model.token_len, window)?;
+        check_shape(self.model.shape, window)?;
         self.model.window = window;
         Ok(self)
     }

@@ -43,7 +43,9 @@ impl TokenGenerator {
         let windows = self.space.layout.windows(self.flow.model.window);
         let masks = windows.iter().map(|window| self.space.mask(window.clone(), device)).collect::<Result<Vec<_>>>()?;
         let windows: Vec<_> = windows.into_iter().zip(masks).collect();
-        let at_once = (self.flow.model.window / t).max(1);
+        // As few passes as fit the window, of sizes that differ by little: a last one of a single network is slow.
+        let passes = encoded.len().div_ceil((self.flow.model.window / t).max(1)).max(1);
+        let at_once = encoded.len().div_ceil(passes).max(1);
         let mut rows = Vec::with_capacity(encoded.len() * self.space.layout.dim());
         for (at, encoded) in encoded.chunks(at_once).enumerate() {
             let n = encoded.len();

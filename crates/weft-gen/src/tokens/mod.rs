@@ -49,7 +49,7 @@ pub use trainer::TokenTrainer;
 
 use crate::error::require;
 use crate::{Artifact, Error, Result};
-use weft_codec::NUM_COORDINATES;
+use weft_codec::{NUM_COORDINATES, TokenShape};
 use weft_core::{Activation, FieldSpec};
 use weft_ops::tensor::{FlatOptimizerConfig, Transformer, TransformerConfig};
 
@@ -122,17 +122,20 @@ fn misfit(error: Error) -> Error {
 /// Longest row of a token and longest window.
 const MAX_LENGTH: usize = 1 << 20;
 
-/// Checks how long tokens and windows are.
-fn check_lengths(token_len: usize, window: usize) -> Result<()> {
+/// Checks what tokens hold and how long windows are.
+fn check_shape(shape: TokenShape, window: usize) -> Result<()> {
+    let TokenShape { token_len, outgoing, rank } = shape;
     require("token-len", "between 1 and 1048576", (1..=MAX_LENGTH).contains(&token_len), token_len)?;
+    require("outgoing", "at most 1048576", outgoing <= MAX_LENGTH, outgoing)?;
+    require("rank", "at most 4096", rank <= 4096, rank)?;
     require("window", "between 1 and 1048576", (1..=MAX_LENGTH).contains(&window), window)
 }
 
 /// Settings of the token generator and its training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenConfig {
-    /// The most weights of a unit's row in one token; longer rows are cut.
-    pub token_len: usize,
+    /// What tokens hold.
+    pub shape: TokenShape,
     /// The most tokens of a pass.
     pub window: usize,
     /// The velocity network.
@@ -164,7 +167,7 @@ impl TokenConfig {
     /// [`Error::Setting`] names the first that is out of range.
     pub fn check(&self) -> Result<()> {
         self.network.check()?;
-        check_lengths(self.token_len, self.window)?;
+        check_shape(self.shape, self.window)?;
         require("steps", "1 or more", self.steps > 0, self.steps)?;
         require("batch-networks", "1 or more", self.batch_networks > 0, self.batch_networks)?;
         let rate = self.learning_rate;

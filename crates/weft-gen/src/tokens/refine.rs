@@ -3,7 +3,7 @@
 use super::flow::TokenFlow;
 use super::model::TokenModel;
 use super::refiner::{Fit, TokenRefiner};
-use super::{TokenNetwork, check_lengths};
+use super::{TokenNetwork, check_shape};
 use crate::error::require;
 use crate::refine::SIGNS;
 use crate::refine::terms::{draw_examples, signs};
@@ -50,7 +50,7 @@ impl TokenRefinerConfig {
         let rate = self.learning_rate;
         require("learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
         require("pool", "at least batch-networks", self.pool >= self.batch_networks, self.pool)?;
-        check_lengths(1, self.window)?;
+        check_shape(1.into(), self.window)?;
         self.network.check()
     }
 }
@@ -120,8 +120,8 @@ impl TokenRefinerTrainer {
         let told: Vec<Vec<f32>> = parts.iter().map(|part| part.told.concat()).collect();
         let numbers: Vec<&[f32]> = parts.iter().map(|part| part.pool.data()).chain(told.iter().map(Vec::as_slice)).collect();
         let tasks: Vec<_> = parts.iter().map(|part| (&part.tasks, part.pool.architecture().tensors())).collect();
-        let TokenModel { schema, normalizer, token_len, .. } = &flow.model;
-        let settings = format!("{config:?} {seed:?} {tasks:?} {schema:?} {normalizer:?} {token_len}");
+        let TokenModel { schema, normalizer, shape, .. } = &flow.model;
+        let settings = format!("{config:?} {seed:?} {tasks:?} {schema:?} {normalizer:?} {shape:?}");
         let fingerprint = course::fingerprint(&settings, &numbers);
         let plan = (config.steps, config.learning_rate, fingerprint);
         let settings = crate::refine::OPTIMIZER;

@@ -8,6 +8,7 @@ use crate::refine::told::conditioning;
 use crate::{Artifact, Error, Generator, Result, same_architecture, schema};
 use candle_core::Tensor;
 use std::sync::Arc;
+use weft_codec::Directions;
 use weft_core::{Architecture, Condition, Population, Seed};
 use weft_net::Device;
 use weft_ops::tensor::{Parameters, Precision, Transformer};
@@ -17,9 +18,11 @@ use weft_ops::tensor::{Parameters, Precision, Transformer};
 pub(super) struct Fit {
     pub(super) space: Space,
     mask: Tensor,
-    /// The slot of each weight, `[D]`; what is in no token has any, and the scale 0.
+    /// The slot of each value, `[V]`; what is in no token has any, and the scale 0.
     slots: Tensor,
     scale: Tensor,
+    /// Where rows in coefficients are among the values: their start and shape, and what they are made of, `[rank, inputs]`.
+    directions: Vec<(usize, [usize; 3], Tensor)>,
 }
 
 impl Fit {
@@ -30,12 +33,16 @@ impl Fit {
             let got = format!("{window} for the {tokens} tokens of `{}`", space.architecture.name());
             return Err(Error::Setting { setting: "window", expected: "as long as a network that is refined", got });
         }
-        let slots: Vec<u32> = space.layout.slot_of_weight().into_iter().map(|slot| slot.unwrap_or(0) as u32).collect();
-        let dim = slots.len();
-        let slots = Tensor::from_vec(slots, dim, device)?;
-        let scale = Tensor::from_slice(&space.moments.scale, (1, dim), device)?;
+        let slots: Vec<u32> = space.layout.slot_of_value().into_iter().map(|slot| slot.unwrap_or(0) as u32).collect();
+        let values = slots.len();
+        let slots = Tensor::from_vec(slots, values, device)?;
+        let scale = Tensor::from_slice(&space.moments.scale, (1, values), device)?;
+        let directions = space.moments.directions().map(|Directions { start, shape, directions }| {
+            Ok((start, shape, Tensor::from_slice(directions, (shape[1], shape[2]), device)?))
+        });
+        let directions = directions.collect::<Result<_>>()?;
         let mask = space.mask(0..tokens, device)?;
-        Ok(Self { space, mask, slots, scale })
+        Ok(Self { space, mask, slots, scale, directions })
     }
 
     /// What the transformer makes of networks: shifts of their normalized tokens.
@@ -61,7 +68,20 @@ impl Fit {
     pub(super) fn decode(&self, shift: &Tensor) -> Result<Tensor> {
         let n = shift.dim(0)?;
         let flat = shift.reshape((n, shift.elem_count() / n))?; // [n, t·f]
-        Ok(flat.index_select(&self.slots, 1)?.broadcast_mul(&self.scale)?)
+        let values = flat.index_select(&self.slots, 1)?.broadcast_mul(&self.scale)?; // [n, V]
+        if self.directions.is_empty() {
+            return Ok(values);
+        }
+        let (mut parts, mut at) = (Vec::new(), 0);
+        for (start, [rows, rank, inputs], directions) in &self.directions {
+            parts.push(values.narrow(1, at, start - at)?);
+            let coefficients = values.narrow(1, *start, rows * rank)?.reshape((n * rows, *rank))?;
+            parts.push(coefficients.matmul(directions)?.reshape((n, rows * inputs))?); // [n, rows·inputs]
+            at = start + rows * rank;
+        }
+        parts.push(values.narrow(1, at, values.dim(1)? - at)?);
+        parts.retain(|part| part.elem_count() > 0);
+        Ok(Tensor::cat(&parts, 1)?)
     }
 }
 

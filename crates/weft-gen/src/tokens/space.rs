@@ -5,7 +5,7 @@ use crate::error::require;
 use candle_core::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
-use weft_codec::{Moments, NUM_COORDINATES, TokenLayout, TokenNormalizer};
+use weft_codec::{Moments, NUM_COORDINATES, TokenLayout, TokenNormalizer, TokenShape};
 use weft_core::Architecture;
 
 /// One architecture's tokens.
@@ -16,13 +16,13 @@ pub(super) struct Space {
     pub(super) moments: Moments,
     /// `[t, c]`.
     pub(super) coordinates: Vec<f32>,
-    /// Slots of each token that hold a weight, `[t]`.
+    /// Slots of each token that hold a value, `[t]`.
     pub(super) filled: Vec<usize>,
 }
 
 impl Space {
-    pub(super) fn new(architecture: Arc<Architecture>, normalizer: &TokenNormalizer, token_len: usize) -> Result<Self> {
-        let layout = TokenLayout::new(&architecture, token_len)?;
+    pub(super) fn new(architecture: Arc<Architecture>, normalizer: &TokenNormalizer, shape: TokenShape) -> Result<Self> {
+        let layout = TokenLayout::new(&architecture, shape)?;
         require("architecture", "one with weights", layout.num_tokens() > 0, architecture.name())?;
         let moments = normalizer.moments(&layout)?;
         let (coordinates, filled) = (layout.coordinates(0..layout.num_tokens()), layout.filled());
@@ -34,12 +34,12 @@ impl Space {
         &self.coordinates[window.start * NUM_COORDINATES..window.end * NUM_COORDINATES]
     }
 
-    /// Writes the normalized weights of a window of a network's tokens to their slots, `[D]` → `[window, f]`.
-    pub(super) fn fill(&self, row: &[f32], window: Range<usize>, out: &mut [f32]) {
-        let Moments { shift, scale } = &self.moments;
-        self.layout.each(window, |weights, slots| {
-            for (slot, weight) in out[slots].iter_mut().zip(weights) {
-                *slot = (row[weight] - shift[weight]) / scale[weight];
+    /// Writes the normalized values of a window of a network's tokens to their slots, `[V]` → `[window, f]`.
+    pub(super) fn fill(&self, values: &[f32], window: Range<usize>, out: &mut [f32]) {
+        let Moments { shift, scale, .. } = &self.moments;
+        self.layout.each(window, |stretch, slots| {
+            for (slot, at) in out[slots].iter_mut().zip(stretch) {
+                *slot = (values[at] - shift[at]) / scale[at];
             }
         });
     }
@@ -49,7 +49,7 @@ impl Space {
         let (n, t, f) = (rows.len() / self.layout.dim(), self.layout.num_tokens(), self.layout.num_slots());
         let mut out = vec![0.0; n * t * f];
         for (row, out) in rows.chunks_exact(self.layout.dim()).zip(out.chunks_exact_mut(t * f)) {
-            self.fill(row, 0..t, out);
+            self.fill(&self.moments.values(row), 0..t, out);
         }
         Ok(Tensor::from_vec(out, (n, t, f), device)?)
     }
@@ -61,7 +61,7 @@ impl Space {
         Ok(Tensor::cat(&[x, &coordinates.expand((n, t, NUM_COORDINATES))?], 2)?)
     }
 
-    /// 1 where a slot of a window holds a weight, `[1, window, f]`.
+    /// 1 where a slot of a window holds a value, `[1, window, f]`.
     pub(super) fn mask(&self, window: Range<usize>, device: &Device) -> Result<Tensor> {
         let shape = (1, window.len(), self.layout.num_slots());
         Ok(Tensor::from_vec(self.layout.mask(window), shape, device)?)

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use weft_codec::{NUM_COORDINATES, TokenLayout, TokenNormalizer};
-use weft_core::{Architecture, Monitor, Schema, Seed};
+use weft_core::{Architecture, Monitor, Population, Schema, Seed};
 use weft_net::Device;
 use weft_ops::tensor::{Lesson, Network as _, Transformer, regress};
 
@@ -28,6 +28,8 @@ pub struct TokenTrainer {
     set: TokenSet,
     /// One a part.
     spaces: Vec<Space>,
+    /// The values of each part's networks, `[n, V]`; empty where they are the weights.
+    values: Vec<Vec<f32>>,
     /// Encoded conditions of all networks, part by part.
     encoded: Vec<f32>,
     device: Device,
@@ -64,20 +66,21 @@ impl TokenTrainer {
     pub fn new(config: TokenConfig, set: TokenSet, seed: Seed, device: &Device) -> Result<Self> {
         config.check()?;
         let (schema, encoded) = schema::fit(&config.conditions, &set.conditions())?;
-        let layouts = set.parts().iter().map(|part| TokenLayout::new(part.networks.architecture(), config.token_len));
+        let layouts = set.parts().iter().map(|part| TokenLayout::new(part.networks.architecture(), config.shape));
         let layouts = layouts.collect::<weft_codec::Result<Vec<_>>>()?;
         let rows: Vec<_> = layouts.iter().zip(set.parts()).map(|(layout, part)| (layout, part.networks.data())).collect();
         let normalizer = TokenNormalizer::fit(&rows)?;
-        let spaces = set.parts().iter().map(|part| Space::new(part.networks.architecture().clone(), &normalizer, config.token_len));
+        let spaces = set.parts().iter().map(|part| Space::new(part.networks.architecture().clone(), &normalizer, config.shape));
         let spaces = spaces.collect::<Result<Vec<_>>>()?;
-        let network = config.network.build(spaces[0].layout.num_slots(), TIME + schema.encoded_len());
+        let values = set.parts().iter().zip(&spaces).map(|(part, space)| values_of(space, &part.networks)).collect();
+        let network = config.network.build(config.shape.num_slots(), TIME + schema.encoded_len());
         let names: Vec<_> = set.parts().iter().map(|part| part.networks.architecture().tensors()).collect();
         let mut numbers: Vec<&[f32]> = set.parts().iter().map(|part| part.networks.data()).collect();
         numbers.push(&encoded);
         let fingerprint = course::fingerprint(&format!("{config:?} {schema:?} {seed:?} {names:?}"), &numbers);
         let plan = (config.steps, config.learning_rate, fingerprint);
         let course = Course::new(&network.initial(seed.fork("network")), config.optimizer(), plan, device.all())?;
-        Ok(Self { config, network, course, schema, normalizer, set, spaces, encoded, device: device.clone(), seed })
+        Ok(Self { config, network, course, schema, normalizer, set, spaces, values, encoded, device: device.clone(), seed })
     }
 
     /// The condition fields that are trained on.
@@ -91,7 +94,7 @@ impl TokenTrainer {
     /// # Errors
     /// [`crate::Error::Codec`] names a tensor of a kind of place that no training network has.
     pub fn check(&self, architecture: &Architecture) -> Result<()> {
-        self.normalizer.moments(&TokenLayout::new(architecture, self.config.token_len)?)?;
+        self.normalizer.moments(&TokenLayout::new(architecture, self.config.shape)?)?;
         Ok(())
     }
 
@@ -111,10 +114,10 @@ impl TokenTrainer {
     /// # Errors
     /// If that cannot be read from the device.
     pub fn finish(self, sampler: SamplerConfig) -> Result<TokenFlow> {
-        let TokenConfig { network: sizes, token_len, window, .. } = self.config;
+        let TokenConfig { network: sizes, shape, window, .. } = self.config;
         let theta = Arc::new(self.course.optimizer.average()?);
         let (network, schema, normalizer, device) = (self.network, self.schema, self.normalizer, self.device);
-        Ok(TokenFlow { model: TokenModel { sizes, network, theta, schema, normalizer, token_len, window, device }, sampler })
+        Ok(TokenFlow { model: TokenModel { sizes, network, theta, schema, normalizer, shape, window, device }, sampler })
     }
 
     /// Queues the lessons of one step; their loss is read later.
@@ -192,7 +195,11 @@ impl TokenTrainer {
         let (skip, scale) = precondition(*t);
         let noise = noise.normals(targets.len());
         let mut data = vec![0.0; targets.len()];
-        space.fill(self.set.parts()[*part].networks.row(*network), window.clone(), &mut data);
+        let values = match &self.values[*part][..] {
+            [] => self.set.parts()[*part].networks.row(*network),
+            values => &values[network * space.layout.num_values()..][..space.layout.num_values()],
+        };
+        space.fill(values, window.clone(), &mut data);
         for (input, coordinates) in
             inputs.chunks_exact_mut(features).zip(space.coordinates(window.clone()).chunks_exact(NUM_COORDINATES))
         {
@@ -220,6 +227,14 @@ impl TokenTrainer {
             start += width;
         }
     }
+}
+
+/// The values of networks, `[n, V]`; none where they are the weights themselves.
+fn values_of(space: &Space, networks: &Population) -> Vec<f32> {
+    if space.moments.directions().next().is_none() {
+        return Vec::new();
+    }
+    networks.rows().flat_map(|row| space.moments.values(row).into_owned()).collect()
 }
 
 impl Trainer for TokenTrainer {

@@ -3,6 +3,7 @@
 use crate::hostile::{check, tensor, text, without};
 use crate::support::{distance, heun, points, restored, train, vector};
 use std::sync::Arc;
+use weft_codec::TokenShape;
 use weft_core::families::{Family, ResNet};
 use weft_core::{Activation, Architecture, Condition, FieldSpec, Monitor, Part, Population, Seed, Window};
 use weft_gen::tokens::RefinerPart;
@@ -52,7 +53,7 @@ fn set(widths: &[usize], n: usize) -> TokenSet {
 
 fn config(steps: u64) -> TokenConfig {
     TokenConfig {
-        token_len: 16,
+        shape: 16.into(),
         window: 256,
         network: TokenNetwork { d_model: 48, num_layers: 2, num_heads: 4, hidden: 96 },
         steps,
@@ -126,6 +127,57 @@ fn a_width_that_training_lacks_is_sampled_and_the_condition_followed() {
             assert!(right > slice, "{right} at width 12, {slice} of slices of width 16");
         }
     }
+}
+
+/// The same networks with the units of each in an order of its own.
+fn shuffled(set: &TokenSet) -> TokenSet {
+    let parts = set.parts().iter().map(|part| {
+        let networks = &part.networks;
+        let width = networks.architecture().tensors()[0].shape[0];
+        let rows = networks.rows().enumerate().flat_map(|(i, row)| {
+            let order: Vec<usize> = Seed::new(41).index(i as u64).subset(width, width).into_iter().map(|u| u as usize).collect();
+            let (first, rest) = row.split_at(width * 8);
+            let (bias, rest) = rest.split_at(width);
+            let (last, last_bias) = rest.split_at(3 * width);
+            let mut out: Vec<f32> = order.iter().flat_map(|&u| &first[u * 8..][..8]).copied().collect();
+            out.extend(order.iter().map(|&u| bias[u]));
+            last.chunks_exact(width).for_each(|row| out.extend(order.iter().map(|&u| row[u])));
+            out.extend_from_slice(last_bias);
+            out
+        });
+        let networks = Population::new(networks.architecture().clone(), rows.collect()).expect("rows of whole networks");
+        TokenPart { networks: Arc::new(networks), conditions: part.conditions.clone() }
+    });
+    TokenSet::new(parts.collect()).expect("a condition for each network")
+}
+
+/// Where a unit's token holds all that refers to it, no order of units is needed to learn from, and none but the directions that rows vary in.
+#[test]
+fn units_in_any_order_are_learned_from_as_a_set() {
+    let set = shuffled(&set(&[8, 16], 64));
+    let shape = TokenShape { token_len: 6, outgoing: 3, rank: 6 };
+    let config = TokenConfig { shape, ..config(500) };
+    let untrained = self::flow(TokenConfig { learning_rate: 1e-12, steps: 1, ..config.clone() }, set.clone());
+    let flow = self::flow(config, set.clone());
+    let loaded = TokenFlow::load(&flow.save(), heun(12, 1.0), &Device::cpu()).expect("what was saved");
+    for width in [8, 16, 12] {
+        let networks = sample(&flow, width, &half(0.0), 1);
+        assert_eq!(networks, sample(&loaded, width, &half(0.0), 1));
+        let [right, wrong] = [accuracy(&networks), accuracy(&sample(&flow, width, &half(1.0), 1))];
+        let gaussian = accuracy(&sample(&untrained, width, &half(0.0), 1));
+        assert!(right > gaussian + 0.3 && wrong < 0.2, "width {width}: {right}, reversed {wrong}, Gaussian {gaussian}");
+        assert_eq!(flow.generator(mlp(width)).expect("known places").num_tokens(), width + 1);
+    }
+    let damages = vec![tensor("basis.linear.8.6", |v| v.truncate(5)), text("rank", "5000")];
+    check(&flow.save(), damages, |saved| TokenFlow::load(saved, heun(3, 1.0), &Device::cpu())?.generator(mlp(12)).map(drop));
+    // A refiner shifts coefficients: it is trained and made to run through the basis, and mends the Gaussian.
+    let trainer = refiner_trainer(refiner_config(), &untrained, &[8, 16]).expect("the settings are in range");
+    let refiner = train(trainer, 300).finish().expect("the CPU gives its state");
+    let proposal = Arc::new(untrained.generator(mlp(12)).expect("known places"));
+    let before = accuracy(&proposal.sample(24, &Condition::unknown(), Seed::new(1)).expect("all is unknown"));
+    let behind = refiner.behind(proposal, mlp(12)).expect("it fits the window");
+    let after = accuracy(&behind.sample(24, &Condition::unknown(), Seed::new(1)).expect("all is unknown"));
+    assert!(after > before + 0.3 && after > 0.75, "accuracy {before} before, {after} after");
 }
 
 /// What the generator is before it has learned: the Gaussian of each kind of place.
@@ -202,7 +254,7 @@ fn what_cannot_be_sampled_is_refused_by_name() {
     assert!(generator.sample(1, &Condition::unknown().with("other", 1.0), Seed::new(1)).is_err());
     assert!(generator.sample_each(&[], Seed::new(1)).is_err());
     let bad = [
-        TokenConfig { token_len: 0, ..config(1) },
+        TokenConfig { shape: 0.into(), ..config(1) },
         TokenConfig { window: 0, ..config(1) },
         TokenConfig { batch_networks: 0, ..config(1) },
         TokenConfig { network: TokenNetwork { num_heads: 5, ..config(1).network }, ..config(1) },
@@ -246,7 +298,7 @@ fn damaged_generators_are_refused() {
 fn residual_networks_are_sampled_without_statistics() {
     let data = crate::support::norm_set();
     let part = TokenPart { networks: data.finals.clone(), conditions: vec![Condition::unknown(); data.finals.len()] };
-    let config = TokenConfig { conditions: Vec::new(), token_len: 7, ..config(5) };
+    let config = TokenConfig { conditions: Vec::new(), shape: 7.into(), ..config(5) };
     let flow = flow(config, TokenSet::new(vec![part]).expect("a condition for each network"));
     let stem = Window { size: [1, 3], stride: [1, 1], padding: [0, 1] };
     let wider = ResNet { image: [2, 1, 4], stem, stem_pool: false, widths: vec![5], blocks: 2, num_classes: 3 };

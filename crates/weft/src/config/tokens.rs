@@ -4,6 +4,7 @@ use super::condition::FieldConfig;
 use super::{RefinerConfig, require};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use weft_codec::TokenShape;
 use weft_core::FieldSpec;
 use weft_gen::{TokenConfig, TokenNetwork, TokenRefinerConfig};
 
@@ -22,8 +23,15 @@ pub struct TokensConfig {
     /// Copies of each training network with its hidden units in random orders, which are learned from in place of the canonical one; 0 learns
     /// that, in an order that widths share: the mean network of each is matched to that of the next narrower one.
     pub orbits: usize,
-    /// The most weights of a unit's row in one token; longer rows are cut.
+    /// The most values of a unit's row in one token; longer rows are cut.
     pub token_len: usize,
+    /// Slots for a hidden unit's weights to the outputs. With as many as there are outputs, or more, the units before the last map are a set: each
+    /// token has what a unit computes and where that goes, and no number, so that a wider network has more of the same. 0 has the rows of the
+    /// last map as tokens.
+    pub outgoing: usize,
+    /// Principal directions that rows which read the data are held in, over all networks that are learned from; what they leave out is not
+    /// sampled. 0 holds all weights of such rows.
+    pub rank: usize,
     /// The most tokens of a pass: what bounds memory.
     pub window: usize,
     /// Width of the transformer.
@@ -63,6 +71,8 @@ impl Default for TokensConfig {
             own: true,
             orbits: 0,
             token_len: 256,
+            outgoing: 0,
+            rank: 0,
             window: 2_048,
             d_model: 256,
             num_layers: 4,
@@ -87,7 +97,7 @@ impl TokensConfig {
     pub(crate) fn to_tokens(&self, conditions: Vec<FieldSpec>) -> TokenConfig {
         let (d_model, num_layers, num_heads, hidden) = (self.d_model, self.num_layers, self.num_heads, self.hidden);
         TokenConfig {
-            token_len: self.token_len,
+            shape: self.shape(),
             window: self.window,
             network: TokenNetwork { d_model, num_layers, num_heads, hidden },
             steps: self.steps,
@@ -100,6 +110,11 @@ impl TokensConfig {
             conditions,
             condition_dropout: self.condition_dropout,
         }
+    }
+
+    /// What tokens hold.
+    pub(crate) fn shape(&self) -> TokenShape {
+        TokenShape { token_len: self.token_len, outgoing: self.outgoing, rank: self.rank }
     }
 
     /// What the settings of `[refiner]` are behind tokens.
@@ -123,6 +138,8 @@ impl TokensConfig {
         require("generator.tokens.own", "`true`, or `zoos` must name some to learn from", learns, self.own)?;
         require("generator.tokens.orbits", "at most 1024", self.orbits <= 1_024, self.orbits)?;
         require("generator.tokens.token-len", "1 or more", self.token_len >= 1, self.token_len)?;
+        require("generator.tokens.outgoing", "at most 1048576", self.outgoing <= 1 << 20, self.outgoing)?;
+        require("generator.tokens.rank", "at most 4096", self.rank <= 4_096, self.rank)?;
         require("generator.tokens.window", "1 or more", self.window >= 1, self.window)?;
         require("generator.tokens.d-model", "1 or more", self.d_model >= 1, self.d_model)?;
         let divides = self.num_heads > 0 && self.d_model.is_multiple_of(self.num_heads);

@@ -11,7 +11,7 @@
 use super::best::Judge;
 use super::models::{self, Learnt, Models, Proposal, RefinerPlan, Role};
 use super::train::ModelTraining;
-use super::{Done, Session, canonicalize, conditional, recipes, sample, tasks_of, train, write_json};
+use super::{Done, Session, canonicalize, conditional, neighbors, recipes, sample, tasks_of, train, write_json};
 use crate::Result;
 use crate::cache::{Completed, Running};
 use crate::report::data::{AblationRow, FilterPair};
@@ -187,6 +187,9 @@ impl Table<'_> {
                 _ => 0.0,
             };
             rows.push(self.row(&generator, RowKind::Baseline, (fit_secs, 0.0))?);
+        }
+        for resized in neighbors::baselines(session, self.networks.train.architecture())? {
+            rows.push(self.row(&resized, RowKind::Baseline, (0.0, 0.0))?);
         }
         Ok(rows)
     }

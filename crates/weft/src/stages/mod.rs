@@ -11,6 +11,7 @@ mod examples;
 mod export;
 mod few;
 mod models;
+mod neighbors;
 mod nested;
 mod recipes;
 mod report;

@@ -41,26 +41,34 @@ fn mean(networks: &Population) -> Vec<f32> {
 }
 
 /// A network with zeros for what a wider architecture has more; none if the other is no wider version.
-fn padded(narrow: &Architecture, row: &[f32], wide: &Architecture) -> Option<Vec<f32>> {
+pub(super) fn padded(narrow: &Architecture, row: &[f32], wide: &Architecture) -> Option<Vec<f32>> {
     let mut out = vec![0.0; wide.num_parameters()];
+    places(narrow, wide)?.into_iter().zip(row).for_each(|(place, &weight)| out[place] = weight);
+    Some(out)
+}
+
+/// Where each weight of a network is in one of a wider version of its architecture, whose first units are the narrow one's; none if the
+/// other is no wider version.
+pub(super) fn places(narrow: &Architecture, wide: &Architecture) -> Option<Vec<usize>> {
     if narrow.tensors().len() != wide.tensors().len() {
         return None;
     }
+    let mut places = vec![0; narrow.num_parameters()];
     for (from, to) in narrow.tensors().iter().zip(wide.tensors()) {
         if from.shape.len() != to.shape.len() || from.shape.iter().zip(&to.shape).any(|(from, to)| from > to) {
             return None;
         }
-        for (at, &weight) in row[from.range()].iter().enumerate() {
+        for (at, out) in places[from.range()].iter_mut().enumerate() {
             // From the last axis to the first.
             let (mut rest, mut place, mut stride) = (at, 0, 1);
             for (&narrow, &wide) in from.shape.iter().zip(&to.shape).rev() {
                 place += rest % narrow * stride;
                 (rest, stride) = (rest / narrow, stride * wide);
             }
-            out[to.range().start + place] = weight;
+            *out = to.range().start + place;
         }
     }
-    Some(out)
+    Some(places)
 }
 
 #[cfg(test)]

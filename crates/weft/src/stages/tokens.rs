@@ -193,7 +193,7 @@ fn take(networks: &mut Population) -> Population {
 
 /// Refuses a refiner that could not read this run's networks.
 fn check(config: &TokensConfig, learnt: &Learnt, plans: &[RefinerPlan]) -> Result<()> {
-    let tokens = TokenLayout::new(learnt.set.architecture(), config.token_len)?.num_tokens();
+    let tokens = TokenLayout::new(learnt.set.architecture(), config.shape())?.num_tokens();
     if plans.is_empty() || tokens <= config.window {
         return Ok(());
     }

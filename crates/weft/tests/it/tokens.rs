@@ -15,6 +15,9 @@ fn tokens(output: &Path, zoos: &[&Path], more: &[&str]) -> RunConfig {
         own: zoos.is_empty(),
         zoos: zoos.iter().map(|&zoo| zoo.to_owned()).collect(),
         token_len: 64,
+        // Networks of other widths are read as sets of units.
+        outgoing: if zoos.is_empty() { 0 } else { 10 },
+        rank: if zoos.is_empty() { 0 } else { 8 },
         d_model: 16,
         num_layers: 1,
         num_heads: 2,
@@ -44,6 +47,8 @@ fn networks_of_a_width_that_was_not_learned_from_are_sampled_and_judged() {
     let rows: Vec<_> = outcome.report.unwrap().evaluation.rows.into_iter().map(|row| (row.name, row.kind)).collect();
     assert!(rows.contains(&("tokens".to_owned(), RowKind::Generator)), "{rows:?}");
     assert!(rows.contains(&("tokens + refiner".to_owned(), RowKind::Refined)), "{rows:?}");
+    let neighbors = ["sliced", "padded"].map(|name| (name.to_owned(), RowKind::Baseline));
+    assert!(neighbors.iter().all(|row| rows.contains(row)), "{rows:?}");
     let shape = |path: &Path| weft_zoo::read_tensors(path).unwrap().tensors["seed-0"].0.clone();
     assert_eq!(shape(&unseen.join("samples/refined.safetensors")), [18, 64 * 7 + 7 + 7 * 10 + 10]);
 

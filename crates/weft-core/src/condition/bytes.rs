@@ -31,9 +31,13 @@ const HASHED: usize = 256;
 pub fn embed_bytes(sample: &[u8]) -> Vec<f32> {
     // Counts are whole, so the sum does not depend on an order.
     let mut counts = vec![0_u64; BYTES_LEN];
-    sample.iter().for_each(|&byte| counts[usize::from(byte)] += 1);
+    for &byte in sample {
+        counts[usize::from(byte)] += 1;
+    }
     for (n, first) in [(2, SINGLE), (3, SINGLE + HASHED)] {
-        sample.windows(n).for_each(|run| counts[first + hash(b'b', run) as usize % HASHED] += 1);
+        for run in sample.windows(n) {
+            counts[first + hash(b'b', run) as usize % HASHED] += 1;
+        }
     }
     let groups = [0..SINGLE, SINGLE..SINGLE + HASHED, SINGLE + HASHED..BYTES_LEN];
     let of_group = |group: std::ops::Range<usize>| {

@@ -112,7 +112,7 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
         parameters: adapters.layout().num_parameters(),
         device: device.to_string(),
         train_secs,
-        means: [false, true].map(|held_out| means(rows.iter().filter(|row| row.held_out == held_out))),
+        means: [false, true].map(|held_out| means(&rows.iter().filter(|row| row.held_out == held_out))),
         generated,
         rows,
         skipped,
@@ -264,7 +264,7 @@ impl Run<'_> {
     }
 }
 
-fn means<'a>(rows: impl Iterator<Item = &'a LanguageRow> + Clone) -> LanguageMeans {
+fn means<'a>(rows: &(impl Iterator<Item = &'a LanguageRow> + Clone)) -> LanguageMeans {
     let languages = rows.clone().count();
     let mean = |of: fn(&LanguageRow) -> f64| rows.clone().map(of).sum::<f64>() / languages.max(1) as f64;
     let [base, multi_task, oracle] = [mean(|row| row.base), mean(|row| row.multi_task), mean(|row| row.oracle)];

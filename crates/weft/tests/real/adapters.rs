@@ -9,15 +9,15 @@ use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig,
 use weft_zoo::{Hints, Vocabulary};
 
 fn base(path: &Path) -> (Arc<Base>, Vec<f32>) {
-    let source = weft_zoo::open_sources(path).unwrap().remove(0);
-    let inferred = weft_zoo::infer(&source, &Hints::default()).unwrap();
-    let row = inferred.binding.bind(&source, &inferred.architecture).unwrap();
-    (Arc::new(Base::new(&Arc::new(inferred.architecture), &row).unwrap()), row)
+    let source = weft_zoo::open_sources(path).expect("a sound base").remove(0);
+    let inferred = weft_zoo::infer(&source, &Hints::default()).expect("a sound base");
+    let row = inferred.binding.bind(&source, &inferred.architecture).expect("a sound base");
+    (Arc::new(Base::new(&Arc::new(inferred.architecture), &row).expect("a sound base")), row)
 }
 
 fn adapters(base: &Arc<Base>) -> Adapters {
-    let layout = AdapterLayout::new(base, &LoraConfig::query_and_value(base, 4)).unwrap();
-    Adapters::new(base.clone(), layout, &Device::cpu()).unwrap()
+    let layout = AdapterLayout::new(base, &LoraConfig::query_and_value(base, 4)).expect("a layout of the base");
+    Adapters::new(base.clone(), layout, &Device::cpu()).expect("a layout of the base")
 }
 
 /// The mean loss of stories260K on a story, by the fused passes and by the interpreter; and that the model knows its stories.

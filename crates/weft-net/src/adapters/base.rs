@@ -309,7 +309,8 @@ impl<'a> Laid<'a> {
 
     /// A tensor's values; the graph is the family's, so each is there.
     fn tensor(&self, name: &str) -> &'a [f32] {
-        let range = self.architecture.tensors().iter().find(|tensor| tensor.name == name).map_or(Range::default(), TensorSpec::range);
+        let range =
+            self.architecture.tensors().iter().find(|tensor| tensor.name == name).map_or(Range::default(), TensorSpec::range);
         &self.row[range]
     }
 

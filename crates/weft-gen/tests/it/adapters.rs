@@ -13,11 +13,12 @@ fn adapters() -> Adapters {
     let (num_heads, num_kv_heads, theta, pairs, epsilon) = (2, 1, 100.0, RopePairs::Halves, 1e-5);
     let family =
         Llama { vocabulary, length, d_model, depth, num_heads, num_kv_heads, d_hidden, tied: false, theta, pairs, epsilon };
-    let architecture = Arc::new(Family::Llama(family).build("tiny").expect("a tiny base"));
+    let architecture = Arc::new(Family::Llama(family).build("tiny").expect("the sizes fit"));
     let row = weft_testkit::random_row(&architecture, Seed::new(1));
-    let base = Arc::new(Base::new(&architecture, &row).expect("a tiny base"));
+    let base = Arc::new(Base::new(&architecture, &row).expect("a decoder"));
     let config = LoraConfig { modules: vec!["v_proj".to_owned(), "down_proj".to_owned()], rank: 2, alpha: 4.0 };
-    Adapters::new(base.clone(), AdapterLayout::new(&base, &config).expect("a tiny base"), &Device::cpu()).expect("a tiny base")
+    let layout = AdapterLayout::new(&base, &config).expect("modules of the base");
+    Adapters::new(base, layout, &Device::cpu()).expect("the CPU is there")
 }
 
 /// A language whose words are those of some classes, two of each.
@@ -25,7 +26,7 @@ fn language(task: &Task, seed: Seed) -> AdapterTask {
     let words: Vec<u32> =
         (0..4).filter(|&class| task.output(class) == 1).flat_map(|class| [1 + 2 * class, 2 + 2 * class]).collect();
     let text = seed.indices(60, words.len()).into_iter().map(|word| words[word as usize]).collect();
-    AdapterTask::Text(Windows::new(&[text], 0, 12).expect("a tiny base"))
+    AdapterTask::Text(Windows::new(&[text], 0, 12).expect("there is text"))
 }
 
 fn languages(tasks: &[Task], seed: Seed) -> Vec<AdapterTask> {

@@ -112,7 +112,7 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
         parameters: adapters.layout().num_parameters(),
         device: device.to_string(),
         train_secs,
-        means: [false, true].map(|held_out| means(&rows.iter().filter(|row| row.held_out == held_out))),
+        means: [false, true].map(|held_out| means(&rows, held_out)),
         generated,
         rows,
         skipped,
@@ -264,11 +264,12 @@ impl Run<'_> {
     }
 }
 
-fn means<'a>(rows: &(impl Iterator<Item = &'a LanguageRow> + Clone)) -> LanguageMeans {
-    let languages = rows.clone().count();
-    let mean = |of: fn(&LanguageRow) -> f64| rows.clone().map(of).sum::<f64>() / languages.max(1) as f64;
+fn means(rows: &[LanguageRow], held_out: bool) -> LanguageMeans {
+    let rows: Vec<&LanguageRow> = rows.iter().filter(|row| row.held_out == held_out).collect();
+    let languages = rows.len();
+    let mean = |of: fn(&LanguageRow) -> f64| rows.iter().map(|row| of(row)).sum::<f64>() / languages.max(1) as f64;
     let [base, multi_task, oracle] = [mean(|row| row.base), mean(|row| row.multi_task), mean(|row| row.oracle)];
-    let oracle_wins = rows.clone().filter(|row| row.oracle < row.multi_task).count();
+    let oracle_wins = rows.iter().filter(|row| row.oracle < row.multi_task).count();
     LanguageMeans { languages, base, multi_task, oracle, oracle_wins }
 }
 

@@ -14,10 +14,10 @@ pub(crate) struct Speech {
     phrases: Vec<Phrase>,
     /// Of each clip, the number of its phrase.
     phrase: Vec<usize>,
-    /// Frames of a clip.
-    frames: usize,
-    /// `[clips, frames, 96]`.
-    features: Vec<f32>,
+    /// Windows of a clip.
+    windows: usize,
+    /// What heads read, `[clips, windows, 16 · 96]`.
+    inputs: Vec<f32>,
 }
 
 impl Speech {
@@ -34,7 +34,12 @@ impl Speech {
         let phrase: Vec<usize> = numbers.iter().map(|&number| number as usize).collect();
         match shape[..] {
             [clips, frames, WIDTH] if clips == phrase.len() && frames >= FRAMES && phrase.iter().all(|&p| p < phrases.len()) => {
-                Ok(Self { phrases: phrases.to_vec(), phrase, frames, features })
+                let windows = frames - FRAMES + 1;
+                let mut inputs = Vec::with_capacity(clips * windows * FRAMES * WIDTH);
+                for clip in features.chunks_exact(frames * WIDTH) {
+                    (0..windows).for_each(|w| inputs.extend_from_slice(&clip[w * WIDTH..][..FRAMES * WIDTH]));
+                }
+                Ok(Self { phrases: phrases.to_vec(), phrase, windows, inputs })
             }
             _ => Err(refuse("has features of another shape").into()),
         }
@@ -46,16 +51,12 @@ impl Speech {
 
     /// Each head's score of each clip, `[head][clip]`: the largest logit of its windows.
     pub(crate) fn scores(&self, heads: &Population) -> Result<Vec<Vec<f32>>> {
-        let windows = self.frames - FRAMES + 1;
         let mut scores = vec![Vec::with_capacity(self.num_clips()); heads.len()];
-        for clips in self.features.chunks(64 * self.frames * WIDTH) {
-            let of_clip =
-                |clip: &'_ [f32]| (0..windows).flat_map(|w| clip[w * WIDTH..][..FRAMES * WIDTH].to_vec()).collect::<Vec<f32>>();
-            let inputs: Vec<f32> = clips.chunks_exact(self.frames * WIDTH).flat_map(of_clip).collect();
-            let logits = weft_net::logits(heads, &inputs, &Device::open("cpu")?)?;
+        for inputs in self.inputs.chunks(64 * self.windows * FRAMES * WIDTH) {
+            let logits = weft_net::logits(heads, inputs, &Device::open("cpu")?)?;
             let each = logits.len() / heads.len().max(1);
             for (scores, logits) in scores.iter_mut().zip(logits.chunks_exact(each.max(1))) {
-                scores.extend(logits.chunks_exact(windows).map(|clip| clip.iter().copied().fold(f32::NEG_INFINITY, f32::max)));
+                scores.extend(logits.chunks_exact(self.windows).map(|clip| clip.iter().copied().fold(f32::NEG_INFINITY, f32::max)));
             }
         }
         Ok(scores)

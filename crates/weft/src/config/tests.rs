@@ -379,6 +379,8 @@ fn a_resolved_config_parses_to_itself() {
         include_str!("../../../../configs/few-examples.toml"),
         include_str!("../../../../configs/widths/zoo.toml"),
         include_str!("../../../../configs/widths/unseen.toml"),
+        include_str!("../../../../configs/textures.toml"),
+        include_str!("../../../../configs/wake-words.toml"),
     ];
     for text in texts {
         let config = parse(text).unwrap();

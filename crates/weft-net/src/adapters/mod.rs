@@ -52,7 +52,7 @@ pub struct Adapters {
     layout: AdapterLayout,
     device: Device,
     group_bytes: usize,
-    shared_start: bool,
+    start: Option<Arc<[f32]>>,
     passes: Arc<dyn Passes>,
 }
 
@@ -133,7 +133,7 @@ impl Adapters {
         let job = Prepare { base: base.clone(), layout: layout.clone() };
         let passes = on_device_in(precision, device.candle(), job)??;
         let group_bytes = if device.is_cpu() { CPU_BYTES } else { GPU_BYTES };
-        Ok(Self { base, layout, device: device.clone(), group_bytes, shared_start: false, passes })
+        Ok(Self { base, layout, device: device.clone(), group_bytes, start: None, passes })
     }
 
     /// The same with another bound on the memory of a group, in bytes. Results stay the same but for rounding.
@@ -142,11 +142,17 @@ impl Adapters {
         Self { group_bytes, ..self }
     }
 
-    /// The same, but all adapters of a training start at one `A`. Factors are unique only up to an invertible matrix between them; those that
+    /// The same, but all adapters of a training start as this one. Factors are unique only up to an invertible matrix between them; those that
     /// start alike stay comparable one by one, which codecs of rows ask for.
-    #[must_use]
-    pub fn with_shared_start(self) -> Self {
-        Self { shared_start: true, ..self }
+    ///
+    /// # Shapes
+    /// `[P]`.
+    ///
+    /// # Errors
+    /// A start of another length.
+    pub fn with_start(self, adapter: &[f32]) -> Result<Self> {
+        self.shape(adapter, 1)?;
+        Ok(Self { start: Some(adapter.into()), ..self })
     }
 
     /// The base.
@@ -169,7 +175,7 @@ impl Adapters {
 
     /// Trains an adapter a task, all from the same recipe: `AdamW` or another optimizer, each adapter on its own batches.
     ///
-    /// `A` starts uniform in `±1/√in` and `B` at 0, so that an adapter starts as the base. A recipe in epochs takes as many steps as the
+    /// `A` starts uniform in `±1/√in` and `B` at 0, so that an adapter starts as the base, if no start was given. A recipe in epochs takes as many steps as the
     /// largest task of a group has batches in them; smaller ones go round more often. The same seed gives the same bits at any number of
     /// threads.
     ///

@@ -273,6 +273,18 @@ fn training_learns_and_does_not_depend_on_its_company() {
     }
 }
 
+/// Adapters that are given a start begin there, all of them, and another length is refused.
+#[test]
+fn adapters_start_where_they_are_told() {
+    let (base, _) = base_of(&llama(true, 2, RopePairs::Interleaved));
+    let adapters = adapters_of(&base, &["q_proj"], Precision::Single);
+    let start = Seed::new(7).normals(adapters.layout().num_parameters());
+    assert!(adapters.clone().with_start(&start[1..]).is_err());
+    let still = Recipe { learning_rate: 1e-12, weight_decay: 0.0, ..recipe(1) };
+    let trained = adapters.with_start(&start).unwrap().train(&texts(3), &still, Seed::new(1), &Monitor::silent()).unwrap();
+    assert!(trained.rows().all(|row| row.iter().zip(&start).all(|(a, b)| (a - b).abs() < 1e-6)));
+}
+
 #[test]
 fn adapters_start_as_the_base() {
     let (base, _) = base_of(&bert(false));

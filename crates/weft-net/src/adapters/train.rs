@@ -14,7 +14,7 @@ pub(super) struct Group<'a> {
     pub(super) tasks: Vec<usize>,
     all: &'a [AdapterTask],
     seed: Seed,
-    shared_start: bool,
+    start: Option<std::sync::Arc<[f32]>>,
     steps: u64,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn groups<'a>(adapters: &Adapters, all: &'a [AdapterTask], (recipe, s
     let group = |tasks: &[usize]| {
         let most = tasks.iter().map(|&task| all[task].len()).max().unwrap_or(1);
         let steps = recipe.num_steps(most.next_multiple_of(recipe.batch_size));
-        Group { tasks: tasks.to_vec(), all, seed, shared_start: adapters.shared_start, steps }
+        Group { tasks: tasks.to_vec(), all, seed, start: adapters.start.clone(), steps }
     };
     order.chunks(size).map(group).collect()
 }
@@ -80,7 +80,10 @@ impl Group<'_> {
     pub(super) fn train<B: Backend + 'static>(&self, on: &On<B>, recipe: &Recipe, monitor: &Monitor<'_>) -> Result<Vec<f32>> {
         let backend = &on.backend;
         let seeds: Vec<Seed> = self.tasks.iter().map(|&task| self.seed.index(task as u64)).collect();
-        let start = |seed: &Seed| initial_adapter(&on.layout, if self.shared_start { self.seed } else { *seed }.fork("init"));
+        let start = |seed: &Seed| match &self.start {
+            Some(start) => start.to_vec(),
+            None => initial_adapter(&on.layout, seed.fork("init")),
+        };
         let rows: Vec<f32> = seeds.iter().flat_map(start).collect();
         let mut parameters = backend.parameters(&rows, true)?;
         for step in 0..self.steps {

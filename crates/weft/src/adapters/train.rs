@@ -5,7 +5,7 @@
 
 use super::generate::{self, Experiment, GeneratedView, Stored, Subject};
 use super::merge::refuse_existing;
-use crate::config::{AdapterRunConfig, AdapterTaskConfig, LanguagesConfig};
+use crate::config::{AdapterRunConfig, AdapterTaskConfig, LanguagesConfig, StartConfig};
 use crate::{Error, Monitor, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use weft_core::families::{Lora, LoraModule};
 use weft_core::{Digest, Op, Population, Seed};
 use weft_net::Device;
-use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, Measured, Windows};
+use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, Measured, Windows, initial_adapter};
 use weft_zoo::adapter::{AdapterExport, AdapterProfile, AdapterProvenance, AdapterWeights};
 use weft_zoo::data::{Language, Languages, languages};
 use weft_zoo::{Hints, Vocabulary};
@@ -98,11 +98,10 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
     let lora = LoraConfig { modules: config.lora.modules.clone(), rank: config.lora.rank, alpha: config.lora.alpha };
     let layout = AdapterLayout::new(&base, &lora)?;
     let adapters = Adapters::new(base, layout, &device)?;
-    let adapters = if config.lora.shared_start { adapters.with_shared_start() } else { adapters };
     let run = Run { config, adapters: &adapters, texts: &texts, held_out: &held_out, monitor };
     let multi_task = run.multi_task()?;
     let started = std::time::Instant::now();
-    let trained = run.each()?;
+    let trained = run.each(&multi_task)?;
     let train_secs = started.elapsed().as_secs_f64();
     let rows = run.rows(&read, &trained, &multi_task)?;
     let generated = run.generated(&read, (&trained, &multi_task), train_secs)?;
@@ -199,11 +198,18 @@ impl Run<'_> {
     }
 
     /// An adapter a language.
-    fn each(&self) -> Result<Population> {
+    fn each(&self, multi_task: &Population) -> Result<Population> {
         let tasks: Vec<AdapterTask> = self.texts.iter().map(|text| text.tasks[0].clone()).collect();
         let most = tasks.iter().map(AdapterTask::len).max().unwrap_or(1);
         let recipe = self.config.recipe.to_recipe(most)?;
-        Ok(self.adapters.train(&tasks, &recipe, self.seed("adapters"), self.monitor)?)
+        let seed = self.seed("adapters");
+        let adapters = self.adapters.clone();
+        let adapters = match self.config.lora.start {
+            StartConfig::Own => adapters,
+            StartConfig::Shared => adapters.with_start(&initial_adapter(self.adapters.layout(), seed.fork("init")))?,
+            StartConfig::MultiTask => adapters.with_start(multi_task.row(0))?,
+        };
+        Ok(adapters.train(&tasks, &recipe, seed, self.monitor)?)
     }
 
     /// Generators that learn from the training languages, on the held-out ones.

@@ -65,9 +65,22 @@ pub struct LoraTable {
     pub rank: usize,
     /// The numerator of the scale `alpha / rank`.
     pub alpha: f64,
-    /// Whether all adapters start from the same factors, so that they stay comparable factor by factor; generators need it.
+    /// Where the adapters of single tasks start; generators need them to start alike.
     #[serde(default)]
-    pub shared_start: bool,
+    pub start: StartConfig,
+}
+
+/// Where training of an adapter starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartConfig {
+    /// Each at random factors of its own whose update is 0.
+    #[default]
+    Own,
+    /// All at the same random factors, so that they stay comparable factor by factor.
+    Shared,
+    /// All at the one adapter of all training tasks.
+    MultiTask,
 }
 
 /// What the adapters are for.
@@ -137,7 +150,8 @@ impl AdapterRunConfig {
         require("task.languages.held-out-passages", "between 0 and 1", share > 0.0 && share < 1.0, share)?;
         require("lora.rank", "between 1 and 1024", (1..=1024).contains(&self.lora.rank), self.lora.rank)?;
         let Some(generate) = &self.generate else { return Ok(()) };
-        require("lora.shared-start", "true, for generators of adapters", self.lora.shared_start, self.lora.shared_start)?;
+        let alike = self.lora.start != StartConfig::Own;
+        require("lora.start", "`shared` or `multi-task`, for generators of adapters", alike, "own")?;
         generate.check()
     }
 }

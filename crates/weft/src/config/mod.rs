@@ -30,7 +30,7 @@ mod textures;
 mod tokens;
 mod zoo;
 
-pub use adapter::{AdapterRunConfig, AdapterRunSection, AdapterTaskConfig, BaseConfig, LanguagesConfig, LoraTable};
+pub use adapter::{AdapterRunConfig, AdapterRunSection, AdapterTaskConfig, BaseConfig, LanguagesConfig, LoraTable, StartConfig};
 pub use adapter_generate::{CodeFlowConfig, GenerateConfig};
 pub use best::{BestBy, BestOfConfig};
 pub(crate) use condition::condition_of;

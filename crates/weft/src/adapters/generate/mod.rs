@@ -261,3 +261,6 @@ impl Judge<'_> {
         Ok(secs[secs.len() / 2])
     }
 }
+
+#[cfg(test)]
+mod tests;

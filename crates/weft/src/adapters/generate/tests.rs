@@ -1,0 +1,151 @@
+use super::*;
+use crate::adapters::train::family_of;
+use crate::config::{CodeFlowConfig, HyperConfig};
+use std::path::Path;
+use std::sync::Arc;
+use weft_core::families::{Family, Llama};
+use weft_core::{Duration, Optimizer, Precision, Recipe, RopePairs, Schedule};
+use weft_net::Device;
+use weft_net::adapters::{AdapterLayout, Base, LoraConfig, Windows};
+
+/// Letters of the tiny languages.
+const LETTERS: usize = 6;
+
+fn adapters() -> Adapters {
+    let (vocabulary, length, d_model, depth, d_hidden) = (LETTERS + 1, 16, 16, 1, 12);
+    let (num_heads, num_kv_heads, theta, pairs, epsilon) = (2, 1, 100.0, RopePairs::Halves, 1e-5);
+    let family =
+        Llama { vocabulary, length, d_model, depth, num_heads, num_kv_heads, d_hidden, tied: false, theta, pairs, epsilon };
+    let architecture = Arc::new(Family::Llama(family).build("tiny").expect("the sizes fit"));
+    let row = weft_testkit::random_row(&architecture, Seed::new(1));
+    let base = Arc::new(Base::new(&architecture, &row).expect("a decoder"));
+    let config = LoraConfig { modules: vec!["v_proj".to_owned(), "down_proj".to_owned()], rank: 2, alpha: 4.0 };
+    let layout = AdapterLayout::new(&base, &config).expect("modules of the base");
+    Adapters::new(base, layout, &Device::cpu()).expect("the CPU is there")
+}
+
+/// A language of some letters: its name, its text, and windows of that and of text to be judged by.
+struct Tiny {
+    id: String,
+    text: String,
+    windows: [AdapterTask; 2],
+    test_bytes: usize,
+}
+
+impl Tiny {
+    fn new(letters: usize, seed: Seed) -> Self {
+        let has: Vec<usize> = (0..LETTERS).filter(|letter| letters >> letter & 1 == 1).collect();
+        let draw = |seed: Seed| seed.indices(96, has.len()).into_iter().map(|i| has[i as usize]).collect::<Vec<_>>();
+        let [train, test] = [draw(seed.fork("train")), draw(seed.fork("test"))];
+        let tokens = |text: &[usize]| text.iter().map(|&letter| letter as u32 + 1).collect::<Vec<u32>>();
+        let windows = [&train, &test].map(|text| AdapterTask::Text(Windows::new(&[tokens(text)], 0, 16).expect("there is text")));
+        let text = train.iter().map(|&letter| char::from(b'a' + letter as u8)).collect();
+        Self { id: format!("l{letters:02}"), text, windows, test_bytes: test.len() }
+    }
+}
+
+fn config() -> GenerateConfig {
+    let hyper = HyperConfig {
+        steps: 250,
+        batch_networks: 8,
+        batch_examples: 2,
+        learning_rate: 5e-3,
+        width: 32,
+        blocks: 1,
+        ema_decay: 0.9,
+        ..HyperConfig::default()
+    };
+    let flow = CodeFlowConfig { width: 16, blocks: 1, steps: 20, batch_size: 8, sampler_steps: 3, ..CodeFlowConfig::default() };
+    GenerateConfig { sample_bytes: 40, draws: 4, sets: 2, components: 12, hyper, flow: Some(flow) }
+}
+
+fn recipe() -> Recipe {
+    Recipe {
+        optimizer: Optimizer::ADAMW,
+        learning_rate: 0.02,
+        schedule: Schedule::Constant,
+        weight_decay: 0.0,
+        batch_size: 3,
+        duration: Duration::Steps(40),
+        snapshot_steps: Vec::new(),
+        precision: Precision::Single,
+    }
+}
+
+fn asked(folder: &Path, sample: &str, output: &str) -> GenerateRequest {
+    let (generator, output) = (folder.join("generator"), folder.join(output));
+    GenerateRequest { generator, sample: sample.as_bytes().to_vec(), model: Model::Hyper, count: 1, seed: 1, output }
+}
+
+/// On languages that it never saw, what the hyper-decoder makes of a sample beats the base, and itself shown another language; and what the run
+/// left makes adapters of text.
+#[test]
+fn a_sample_of_a_language_makes_its_adapter() {
+    let on = adapters();
+    // Every set of two or three letters is a language; each sixth is held out.
+    let sets: Vec<usize> = (1..1_usize << LETTERS).filter(|letters| (2..=3).contains(&letters.count_ones())).collect();
+    let tiny: Vec<Tiny> = sets.iter().map(|&letters| Tiny::new(letters, Seed::new(letters as u64))).collect();
+    let subjects: Vec<Subject> = tiny.iter().enumerate().map(|(i, tiny)| tiny_subject(i, tiny)).collect();
+    let tasks: Vec<AdapterTask> = tiny.iter().map(|tiny| tiny.windows[0].clone()).collect();
+    let start = weft_net::adapters::initial_adapter(on.layout(), Seed::new(2));
+    let own = on.clone().with_start(&start).unwrap().train(&tasks, &recipe(), Seed::new(3), &Monitor::silent()).unwrap();
+    let seen = subjects.iter().filter(|subject| !subject.held_out).filter_map(|subject| match &subject.windows[0] {
+        AdapterTask::Text(windows) => Some(windows),
+        AdapterTask::Sentences(_) => None,
+    });
+    let all = [AdapterTask::Text(Windows::join(seen).unwrap())];
+    let multi_task = on.train(&all, &recipe(), Seed::new(4), &Monitor::silent()).unwrap();
+    let lora = family_of(own.architecture());
+    let config = config();
+    let (view, stored) = experiment(&Experiment {
+        config: &config,
+        on: &on,
+        lora: &lora,
+        subjects: &subjects,
+        own: &own,
+        multi_task: &multi_task,
+        own_secs: 1.0,
+        seed: Seed::new(5),
+        monitor: &Monitor::silent(),
+    })
+    .unwrap();
+    let bits = |name: &str| -view.evaluation.rows.iter().find(|row| row.name == name).unwrap().accuracy.mean;
+    assert!(bits("hyper-decoder") < bits("base") - 0.3, "{} of {}", bits("hyper-decoder"), bits("base"));
+    assert!(bits("hyper-decoder") < bits("hyper-decoder, shown another language") - 0.2);
+    assert_eq!(view.gap.len(), view.evaluation.rows.len());
+    let at = |name: &str| view.gap[view.evaluation.rows.iter().position(|row| row.name == name).unwrap()];
+    assert!(at(ALL).abs() < 1e-12 && (at(OWN) - 1.0).abs() < 1e-12);
+    assert!(bits("nearest language's") > 0.0 && bits("ridge") > 0.0 && bits("flow, shown nothing") > 0.0);
+    let folder = tempfile::tempdir().unwrap();
+    let run = crate::config::AdapterRunConfig::parse(include_str!("../../../../../configs/languages.toml"), "l").unwrap();
+    stored.write(&folder.path().join("generator"), &run, own.architecture()).unwrap();
+    made_from_text(folder.path());
+}
+
+fn tiny_subject(i: usize, tiny: &Tiny) -> Subject<'_> {
+    let Tiny { id, text, windows, test_bytes } = tiny;
+    Subject { id, code: id, held_out: i % 6 == 0, text: text.clone(), test_bytes: *test_bytes, windows }
+}
+
+fn made_from_text(folder: &Path) {
+    let made = generate(&asked(folder, "abababbabaabbabaababbabababbaababab", "one")).expect("an adapter");
+    assert_eq!((made.written.len(), made.nearest.len()), (1, 3));
+    for file in ["adapter_config.json", "adapter_model.safetensors", "README.md"] {
+        assert!(folder.join("one").join(file).is_file(), "{file}");
+    }
+    let flow = GenerateRequest { model: Model::Flow, count: 3, ..asked(folder, "abcabcabcaabcbacbabcbaccbabc", "three") };
+    assert_eq!(generate(&flow).expect("three adapters").written.len(), 3);
+    assert!(folder.join("three/0002/adapter_model.safetensors").is_file());
+    let short = generate(&asked(folder, "ZZ", "short")).expect("an adapter");
+    assert!(short.notes.iter().any(|note| note.contains("2 bytes")), "{:?}", short.notes);
+    assert!(short.notes.iter().any(|note| note.contains("extrapolating")), "{:?}", short.notes);
+    let refused = |request: &GenerateRequest, expected: &str| {
+        let message = generate(request).expect_err(expected).to_string();
+        assert!(message.contains(expected), "{message}");
+    };
+    refused(&asked(folder, " \n", "none"), "white space");
+    refused(&asked(folder, "abc", "one"), "one");
+    refused(&GenerateRequest { count: 2, ..asked(folder, "abc", "two") }, "hyper-decoder");
+    refused(&GenerateRequest { generator: folder.join("nowhere"), ..asked(folder, "abc", "x") }, "nowhere");
+    assert!(["none", "two", "x"].iter().all(|name| !folder.join(name).exists()), "nothing is left of what was refused");
+}

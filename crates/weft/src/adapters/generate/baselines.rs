@@ -63,14 +63,17 @@ fn loss_in_training(on: &Adapters, seen: &Seen, row: &[f32], seed: Seed) -> Resu
     Ok(losses.iter().sum::<f64>() / losses.len() as f64)
 }
 
-/// The training languages nearest to a sample, by the cosine of its vector and theirs, the nearest first.
-pub(super) fn nearest(vectors: &[Vec<f32>], sample: &[u8]) -> Vec<usize> {
+/// Cosines of a sample's vector and those of training languages.
+pub(super) fn cosines(vectors: &[Vec<f32>], sample: &[u8]) -> Vec<f64> {
     let vector = weft_core::embed_bytes(sample);
-    let cosine = |other: &[f32]| {
-        let dot: f64 = other.iter().zip(&vector).map(|(a, b)| f64::from(a * b)).sum();
-        dot / other.iter().map(|&v| f64::from(v * v)).sum::<f64>().sqrt().max(f64::MIN_POSITIVE)
-    };
-    let cosines: Vec<f64> = vectors.iter().map(|vector| cosine(vector)).collect();
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    let length = |v: &[f32]| dot(v, v).sqrt().max(f64::MIN_POSITIVE);
+    vectors.iter().map(|other| dot(other, &vector) / (length(other) * length(&vector))).collect()
+}
+
+/// The training languages nearest to a sample, by these cosines, the nearest first.
+pub(super) fn nearest(vectors: &[Vec<f32>], sample: &[u8]) -> Vec<usize> {
+    let cosines = cosines(vectors, sample);
     let mut order: Vec<usize> = (0..vectors.len()).collect();
     order.sort_by(|&a, &b| cosines[b].total_cmp(&cosines[a]).then(a.cmp(&b)));
     order

@@ -1,5 +1,6 @@
 //! What is learnt from the adapters of training languages.
 
+use super::baselines::cosines;
 use super::shown;
 use crate::config::GenerateConfig;
 use crate::{Error, Monitor, Result};
@@ -29,8 +30,10 @@ pub(super) struct Learnt {
     pub(super) hyper: HyperDecoder,
     pub(super) flow: Option<Flow>,
     pub(super) ridge: RidgeGenerator,
-    /// The mean vector of each training language's samples, `[n, e]`.
+    /// The sum of the vectors of each training language's samples, `[n, e]`.
     pub(super) vectors: Vec<Vec<f32>>,
+    /// What a sample of a language has in common with the nearest of the others, but for the least hundredth: their cosine.
+    pub(super) familiar: f64,
     /// Seconds that the hyper-decoder and the flow took.
     pub(super) train_secs: [f64; 2],
 }
@@ -72,8 +75,9 @@ pub(super) fn learn(config: &GenerateConfig, on: &Adapters, seen: &Seen, seed: S
     let flow = flow.transpose()?;
     let flow_secs = started.elapsed().as_secs_f64();
     let ridge = RidgeGenerator::fit(set, hyper.schema().clone(), seed.fork("ridge"))?;
-    let vectors = (0..n).map(|i| mean_vector(samples[i..].iter().step_by(n).copied())).collect();
-    Ok(Learnt { codec, hyper, flow, ridge, vectors, train_secs: [hyper_secs, flow_secs] })
+    let vectors: Vec<Vec<f32>> = (0..n).map(|i| sum_of_vectors(samples[i..].iter().step_by(n).copied())).collect();
+    let familiar = familiar(&vectors, &samples[..n], seen.groups);
+    Ok(Learnt { codec, hyper, flow, ridge, vectors, familiar, train_secs: [hyper_secs, flow_secs] })
 }
 
 /// Trains to the end.
@@ -87,8 +91,20 @@ fn run<T: Trainer>(mut trainer: T, (what, steps): (&str, u64), monitor: &Monitor
     Ok(trainer)
 }
 
-/// The mean of samples' vectors.
-fn mean_vector<'a>(samples: impl Iterator<Item = &'a [u8]>) -> Vec<f32> {
+/// The first percentile of samples' cosines with the nearest language of another group.
+fn familiar(vectors: &[Vec<f32>], samples: &[&[u8]], groups: &[u32]) -> f64 {
+    let to_others = |(i, sample): (usize, &&[u8])| {
+        let cosines = cosines(vectors, sample);
+        let others = cosines.into_iter().zip(groups).filter(|(_, group)| **group != groups[i]);
+        others.map(|(cosine, _)| cosine).fold(-1.0, f64::max)
+    };
+    let mut nearest: Vec<f64> = samples.iter().enumerate().map(to_others).collect();
+    nearest.sort_by(f64::total_cmp);
+    nearest.get(nearest.len() / 100).copied().unwrap_or(-1.0)
+}
+
+/// The sum of samples' vectors.
+fn sum_of_vectors<'a>(samples: impl Iterator<Item = &'a [u8]>) -> Vec<f32> {
     let mut sum = vec![0.0; weft_core::BYTES_LEN];
     for sample in samples {
         sum.iter_mut().zip(weft_core::embed_bytes(sample)).for_each(|(sum, v)| *sum += v);

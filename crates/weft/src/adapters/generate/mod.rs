@@ -117,7 +117,17 @@ pub(super) fn experiment(experiment: &Experiment) -> Result<(GeneratedView, Stor
         sample_secs: [judge.sample_secs(&learnt)?, experiment.own_secs],
     };
     let names: Vec<String> = training.iter().map(|&i| subjects[i].id.to_owned()).collect();
-    Ok((view, Stored { codec: learnt.codec, hyper: learnt.hyper, flow: learnt.flow, names, vectors: learnt.vectors }))
+    Ok((
+        view,
+        Stored {
+            codec: learnt.codec,
+            hyper: learnt.hyper,
+            flow: learnt.flow,
+            names,
+            vectors: learnt.vectors,
+            familiar: learnt.familiar,
+        },
+    ))
 }
 
 fn kept_variance(learnt: &Learnt) -> f64 {

@@ -7,7 +7,7 @@
 //!   codec.safetensors     codes ⇄ factors
 //!   hyper.safetensors     the hyper-decoder
 //!   flow.safetensors      the flow, if the run had one
-//!   seen.safetensors      the mean vector of each training language's samples
+//!   seen.safetensors      the sum of the vectors of each training language's samples
 //! ```
 
 use super::super::merge::refuse_existing;
@@ -49,6 +49,7 @@ struct Description {
     licence: String,
     sample_bytes: usize,
     sampler_steps: usize,
+    familiar: f64,
     languages: Vec<String>,
     configuration: String,
 }
@@ -60,6 +61,7 @@ pub(in super::super) struct Stored {
     pub(super) flow: Option<Flow>,
     pub(super) names: Vec<String>,
     pub(super) vectors: Vec<Vec<f32>>,
+    pub(super) familiar: f64,
 }
 
 impl Stored {
@@ -78,6 +80,7 @@ impl Stored {
             licence: config.base.licence.clone(),
             sample_bytes: generate.sample_bytes,
             sampler_steps: generate.flow.map_or(1, |flow| flow.sampler_steps),
+            familiar: self.familiar,
             languages: self.names.clone(),
             configuration: config.to_toml(),
         };
@@ -225,7 +228,16 @@ impl Opened {
     /// What a user should know of a sample.
     fn notes(&self, sample: &[u8], condition: &weft_core::Condition) -> Result<Vec<String>> {
         let far = self.hyper.schema().extrapolations(condition)?;
-        let mut notes: Vec<String> = far.iter().map(|far| format!("extrapolating: {far}")).collect();
+        let mut notes: Vec<String> = far.iter().map(ToString::to_string).collect();
+        let cosines = baselines::cosines(&self.vectors, sample);
+        if let Some((cosine, name)) = cosines.iter().zip(&self.description.languages).max_by(|a, b| a.0.total_cmp(b.0)) {
+            let familiar = self.description.familiar;
+            if *cosine < familiar {
+                notes.push(format!(
+                    "extrapolating: the sample looks like no training language; its cosine with the nearest, `{name}`, is {cosine:.3}, and 99 of 100 of them have {familiar:.3} or more with another"
+                ));
+            }
+        }
         if 2 * sample.len() < self.description.sample_bytes {
             let learnt = self.description.sample_bytes;
             notes.push(format!("the sample has {} bytes; the generator learnt from samples of {learnt}", sample.len()));

@@ -10,7 +10,6 @@ use super::view::address;
 use candle_core::cuda_backend::cudarc::cublas::{Gemm as _, GemmConfig, sys as cublas};
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaSlice};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
-use rayon::prelude::*;
 use std::error::Error as _;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

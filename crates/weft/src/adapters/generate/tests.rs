@@ -124,7 +124,7 @@ fn a_sample_of_a_language_makes_its_adapter() {
 
 fn tiny_subject(i: usize, tiny: &Tiny) -> Subject<'_> {
     let Tiny { id, text, windows, test_bytes } = tiny;
-    Subject { id, code: id, held_out: i % 6 == 0, text: text.clone(), test_bytes: *test_bytes, windows }
+    Subject { id, code: id, held_out: i.is_multiple_of(6), text: text.clone(), test_bytes: *test_bytes, windows }
 }
 
 fn made_from_text(folder: &Path) {

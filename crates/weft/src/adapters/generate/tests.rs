@@ -1,3 +1,5 @@
+//! A tiny base, its languages, and generators of adapters for them.
+
 use super::*;
 use crate::adapters::train::family_of;
 use crate::config::{CodeFlowConfig, HyperConfig};

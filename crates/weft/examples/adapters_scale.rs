@@ -2,8 +2,8 @@
 //! planted is found.
 //!
 //! ```sh
-//! cargo run -p weft --example adapters -- write FOLDER --adapters 100 --layers 32 --width 4096 --rank 16
-//! cargo run -p weft --example adapters -- run FOLDER --output NEW --adapters 100 --layers 32 --width 4096 --rank 16
+//! cargo run -p weft --example adapters_scale -- write FOLDER --adapters 100 --layers 32 --width 4096 --rank 16
+//! cargo run -p weft --example adapters_scale -- run FOLDER --output NEW --adapters 100 --layers 32 --width 4096 --rank 16
 //! ```
 //!
 //! `write` makes folders of PEFT in bf16 for the attention of a Llama: four square matrices a layer, updates in a subspace of

@@ -93,6 +93,9 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
     }
     let Languages { read, skipped } = languages(&task.archive())?;
     let held_out = held_out(&read, task.held_out_languages)?;
+    if config.generate.is_some() {
+        enough_for_generators(&read, &held_out)?;
+    }
     let texts = read.iter().map(|language| Text::new(language, task, &vocabulary)).collect::<Result<Vec<_>>>()?;
     let device = Device::open(&config.run.device.to_string())?;
     let lora = LoraConfig { modules: config.lora.modules.clone(), rank: config.lora.rank, alpha: config.lora.alpha };
@@ -170,6 +173,21 @@ fn held_out(languages: &[Language], at_least: usize) -> Result<Vec<bool>> {
         return Err(Error::Range { what: "the number of held-out languages", expected, got: at_least.to_string() });
     }
     Ok(chosen)
+}
+
+/// Refuses languages that generators cannot be learnt from or judged by, before anything is trained.
+fn enough_for_generators(languages: &[Language], held_out: &[bool]) -> Result<()> {
+    for (what, side) in
+        [("the number of training languages for generators", false), ("the number of held-out languages for generators", true)]
+    {
+        let of_side = languages.iter().zip(held_out).filter(|(_, held_out)| **held_out == side);
+        let codes: std::collections::BTreeSet<&str> = of_side.map(|(language, _)| language.code.as_str()).collect();
+        if codes.len() < 2 {
+            let expected = "2 or more that are no variants of each other; see `task.languages.held-out-languages`".to_owned();
+            return Err(Error::Range { what, expected, got: codes.len().to_string() });
+        }
+    }
+    Ok(())
 }
 
 /// What all steps of a run share.
@@ -362,6 +380,19 @@ mod tests {
     fn language(id: &str) -> Language {
         let code = id.split('_').next().unwrap_or(id).to_owned();
         Language { id: id.to_owned(), code, name: None, passages: Vec::new() }
+    }
+
+    #[test]
+    fn generators_need_two_languages_on_each_side() {
+        let all: Vec<Language> = ["a_x", "a_y", "b", "c"].map(language).to_vec();
+        let check = |held_out: [bool; 4], expected: &str| {
+            let message = enough_for_generators(&all, &held_out).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        check([true, true, false, false], "held-out");
+        check([false, false, true, true], "training");
+        let more: Vec<Language> = ["a", "b", "c", "d"].map(language).to_vec();
+        assert!(enough_for_generators(&more, &[true, true, false, false]).is_ok());
     }
 
     #[test]

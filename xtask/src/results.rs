@@ -70,7 +70,7 @@ pub(crate) fn tables(reports: &[String]) -> Result<String, String> {
     } else {
         format!("mean ± standard error over {runs} runs")
     };
-    Ok(format!("{page}\nEvery run trains its own zoo and its own generators; {seeds}. {}\n", costs(first)))
+    Ok(format!("{page}\nEvery run trains its own networks and its own generators; {seeds}. {}\n", costs(first)))
 }
 
 /// Real heads that hear their own phrase less well than this are weak on synthesized speech.

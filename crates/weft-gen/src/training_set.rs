@@ -126,13 +126,15 @@ impl TrainingSet {
             let got = format!("{} conditions and {} tasks for {count} runs", conditions.len(), tasks.len());
             return Err(Error::Setting { setting: "tasks", expected: "one, and a condition, for each run", got });
         }
-        let tells = |field: &FieldSpec| [Task::LABEL, Task::TEXT, ExampleEncoder::FIELD].contains(&field.name.as_str());
-        if !fields.iter().any(tells) {
-            let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
+        let told = self.told(fields, conditions, tasks)?;
+        let known =
+            |schema: &Schema| [Task::LABEL, Task::TEXT, ExampleEncoder::FIELD].iter().any(|name| schema.field(name).is_ok());
+        if let Some(of_runs) = told.tasks.as_deref().filter(|of_runs| !known(&of_runs.schema)) {
+            let names: Vec<_> = of_runs.schema.fields.iter().map(|field| field.name.as_str()).collect();
             let expected = "fields of which `task` is one, `description` or `examples`, for networks of many tasks";
             return Err(Error::Setting { setting: "conditions", expected, got: names.join(", ") });
         }
-        self.told(fields, conditions, tasks)
+        Ok(told)
     }
 
     /// Says what tells each run's purpose, where that is no task on labelled data, such as a language that an adapter is for: the conditions of
@@ -146,7 +148,12 @@ impl TrainingSet {
             let got = format!("{} conditions for {count} runs", conditions.len());
             return Err(Error::Setting { setting: "conditions", expected: "one for each run, or as many for each", got });
         }
-        self.told(fields, conditions, Vec::new())
+        let told = self.told(fields, conditions, Vec::new())?;
+        if told.tasks.as_deref().is_some_and(|of_runs| of_runs.schema.encoded_len() == 0) {
+            let expected = "fields that training runs have, to tell them apart";
+            return Err(Error::Setting { setting: "conditions", expected, got: "none".to_owned() });
+        }
+        Ok(told)
     }
 
     fn told(mut self, fields: &[FieldSpec], conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {

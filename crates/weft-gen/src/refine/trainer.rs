@@ -5,6 +5,7 @@ use super::terms::{closeness, draw_examples, final_losses, mean_distance, shell_
 use super::told::{Levels, Told, conditioning};
 use super::{FIXED_POINTS, RefinerConfig};
 use crate::decoder::{decode_shift, decode_tensor, without};
+use crate::error::require;
 use crate::{Course, Generator, Result, RunTasks, Trainer, TrainingSet, course};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -96,6 +97,10 @@ impl RefinerTrainer {
         device: &Device,
     ) -> Result<Self> {
         config.check(data.tasks.is_some())?;
+        if let Some(of_runs) = &data.tasks {
+            let (tasks, conditions) = (of_runs.tasks.len(), of_runs.conditions.len());
+            require("tasks", "one for each condition of training runs", tasks == conditions, tasks)?;
+        }
         let k = data.code_len();
         let aim = match &data.tasks {
             Some(of_runs) => {

@@ -115,6 +115,11 @@ impl AdapterLayout {
         Ok(Self { architecture, updates })
     }
 
+    /// The same updates in a base, by their modules' names.
+    pub(super) fn on(self, base: &Base) -> Result<Self> {
+        Self::of(base, self.architecture)
+    }
+
     /// The architecture of an adapter: two factors a module, `[rank, in]` and `[out, rank]`.
     #[must_use]
     pub fn architecture(&self) -> &Arc<Architecture> {

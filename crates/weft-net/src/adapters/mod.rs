@@ -2,7 +2,7 @@
 //!
 //! The base's maps are one product over the rows of all adapters; the low-rank updates beside them are one product a population. Since
 //! the base is frozen, a map's backward pass is one product instead of two. Adapters run in groups whose values fit a bound of memory, and
-//! no adapter's result depends on the others in its group but for rounding.
+//! no adapter's losses depend on the others in its group but for rounding. (Training by a recipe in epochs takes the steps of the group's largest task.)
 //!
 //! - [`Base`]: a decoder of the Llama family (which says the next token) or an encoder of the BERT family (which is read as the mean of its
 //!   last tokens), with its weights.
@@ -124,12 +124,14 @@ impl Adapters {
     /// Puts a base on a device; of several, on the first. It computes in `f32`.
     ///
     /// # Errors
-    /// If the device's memory does not hold the base.
+    /// A layout whose modules the base does not have, or a device whose memory does not hold the base.
     pub fn new(base: Arc<Base>, layout: AdapterLayout, device: &Device) -> Result<Self> {
         Self::in_precision(base, layout, device, Precision::Single)
     }
 
     fn in_precision(base: Arc<Base>, layout: AdapterLayout, device: &Device, precision: Precision) -> Result<Self> {
+        // A layout is of its base's modules by place; another base may have others there.
+        let layout = layout.on(&base)?;
         let job = Prepare { base: base.clone(), layout: layout.clone() };
         let passes = on_device_in(precision, device.candle(), job)??;
         let group_bytes = if device.is_cpu() { CPU_BYTES } else { GPU_BYTES };

@@ -332,6 +332,8 @@ fn misfits_are_refused_by_name() {
     check(adapters.gradients(&weights, &[(&sentences(1)[0], &[6])]).map(|_| ()), "example 6");
     check(adapters.train(&[], &recipe(1), Seed::new(1), &Monitor::silent()).map(|_| ()), "no task");
     let snapshots = Recipe { snapshot_steps: vec![1], ..recipe(2) };
+    let half = Recipe { precision: weft_core::Precision::Bfloat16, ..recipe(1) };
+    check(adapters.train(&sentences(1), &half, Seed::new(1), &Monitor::silent()).map(|_| ()), "precision");
     check(adapters.train(&sentences(1), &snapshots, Seed::new(1), &Monitor::silent()).map(|_| ()), "snapshot-steps");
 }
 

@@ -4,7 +4,7 @@ use super::pass::On;
 use super::task::TaskBatch;
 use super::{AdapterLayout, AdapterTask, Adapters};
 use crate::{Error, Result};
-use weft_core::{Monitor, Recipe, Seed};
+use weft_core::{Monitor, Precision, Recipe, Seed};
 use weft_ops::backend::{Backend, OptimizerStep, Slot};
 
 /// Adapters that are trained together.
@@ -43,6 +43,10 @@ pub(super) fn check(tasks: &[AdapterTask], recipe: &Recipe) -> Result<()> {
     let Some(most) = most else { return Err(Error::AdapterTask { reason: "there is no task to train an adapter on".to_owned() }) };
     // A batch may be larger than a task, which is then gone round.
     recipe.check(most.max(recipe.batch_size))?;
+    if recipe.precision != Precision::Single {
+        let (setting, expected) = ("precision", "`f32`, for adapters");
+        return Err(weft_core::Error::Recipe { setting, expected, got: format!("{:?}", recipe.precision) }.into());
+    }
     if recipe.snapshot_steps.is_empty() {
         return Ok(());
     }

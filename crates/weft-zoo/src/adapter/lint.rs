@@ -185,7 +185,7 @@ impl Subject<'_> {
 
     /// The profile that mends scalings, ranks and settings, unless something stands in its way.
     fn portable(&self) -> Option<AdapterProfile> {
-        self.file.weights.clone().portable().is_ok().then_some(AdapterProfile::Portable)
+        self.file.weights.portable_rank().is_ok().then_some(AdapterProfile::Portable)
     }
 
     /// Whether the folder is one of PEFT; if not, that is the finding.
@@ -308,7 +308,7 @@ impl Subject<'_> {
     fn kohya(&mut self) {
         let pipeline = |module: &str| super::flat::flatten(module, true).is_some();
         let plain = self.updates().iter().all(|u| pipeline(&u.module) && u.kind != AdapterKind::Embedding);
-        let fix = Some(AdapterProfile::Kohya).filter(|_| plain && self.file.weights.clone().portable().is_ok());
+        let fix = Some(AdapterProfile::Kohya).filter(|_| plain && self.file.weights.portable_rank().is_ok());
         if self.file.naming != AdapterNaming::Kohya {
             let what = format!("the names are {}'s; names that fit nothing are left out, here all", self.file.naming.name());
             self.find(Severity::Silent, "naming", what, fix.filter(|_| self.file.weights.whole.is_empty()));

@@ -184,6 +184,17 @@ impl Parts {
             Some(values) => return Err(fail(AdapterFault::Size { module, part: "alpha", expected: 1, got: values.len() })),
         };
         let kernel = a_shape[2..].to_vec();
+        if let Some(name) = &self.magnitude {
+            // One a column would be read as one a row where a module is square.
+            let shape = &source.tensors()[name].shape;
+            if shape.len() > 1 && (shape[0] != b_shape[0] || shape[1..].iter().any(|&size| size != 1)) {
+                return Err(AdapterFault::NotRead {
+                    what: format!("module `{module}` has magnitudes of shape {shape:?}"),
+                    hint: "one for each output is read",
+                }
+                .at(source.path()));
+            }
+        }
         Ok(AdapterUpdate {
             kind: if kernel.is_empty() { AdapterKind::Linear } else { AdapterKind::Conv },
             rank,

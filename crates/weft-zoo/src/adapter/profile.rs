@@ -16,6 +16,9 @@ use crate::source::AdapterKind;
 /// The ranks that every runtime takes.
 pub const PORTABLE_RANKS: [usize; 7] = [1, 8, 16, 32, 64, 128, 256];
 
+/// The most values of a portable adapter: 8 GiB. One module of a high rank asks all others for it.
+const MAX_PORTABLE_VALUES: usize = 1 << 31;
+
 /// A row's magnitude is its norm up to this part of it; what PEFT computes differs by as much between machines.
 const SAME_NORM: f64 = 1e-6;
 
@@ -56,6 +59,14 @@ impl AdapterWeights {
     /// # Errors
     /// [`AdapterFault::Rank`] beyond the largest, [`AdapterFault::NotHeld`] for magnitudes (DoRA) and biases, each by name.
     pub fn portable(self) -> Result<Self, AdapterFault> {
+        let rank = self.portable_rank()?;
+        let adapter = self.baked();
+        let padded = |update: AdapterUpdate| if update.rank == rank { update } else { update.padded(rank) };
+        Ok(Self { updates: adapter.updates.into_iter().map(padded).collect(), ..adapter })
+    }
+
+    /// The one rank of a portable adapter, if it can be one.
+    pub(super) fn portable_rank(&self) -> Result<usize, AdapterFault> {
         let limit = PORTABLE_RANKS[PORTABLE_RANKS.len() - 1];
         for update in &self.updates {
             self::plain(update, "a portable adapter")?;
@@ -65,9 +76,13 @@ impl AdapterWeights {
         }
         let largest = self.updates.iter().map(|update| update.rank).max().unwrap_or(1);
         let rank = PORTABLE_RANKS.into_iter().find(|&rank| rank >= largest).unwrap_or(limit);
-        let adapter = self.baked();
-        let padded = |update: AdapterUpdate| if update.rank == rank { update } else { update.padded(rank) };
-        Ok(Self { updates: adapter.updates.into_iter().map(padded).collect(), ..adapter })
+        let widths = self.updates.iter().map(|update| update.fan_in.saturating_add(update.fan_out));
+        let values = widths.fold(0_usize, usize::saturating_add).saturating_mul(rank);
+        if values > MAX_PORTABLE_VALUES {
+            let what = format!("it has {values} values at the one rank {rank}");
+            return Err(AdapterFault::NotHeld { what, target: "a portable adapter" });
+        }
+        Ok(rank)
     }
 
     /// The same adapter without magnitudes, where it is one: see the page's top.

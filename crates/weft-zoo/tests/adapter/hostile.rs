@@ -23,6 +23,7 @@ fn unsound_files() {
     with(("lora_unet_proj_in.alpha", vec![], vec![f32::NAN]), "value 0 of `alpha` is not finite");
     with(("lora_unet_proj_in.alpha", vec![2], vec![1.0, 1.0]), "`alpha` has 2 values, its shape speaks of 1");
     with(("lora_unet_proj_in.dora_scale", vec![3], vec![1.0; 3]), "`lora_magnitude_vector` has 3 values, its shape speaks of 4");
+    with(("lora_unet_proj_in.dora_scale", vec![1, 4], vec![1.0; 4]), "magnitudes of shape [1, 4], which is not read");
     with(("lora_unet_proj_out.hada_w1_a", vec![1], vec![1.0]), "is of LoHa, which is not read");
     with(("lora_unet_proj_out.lokr_w1", vec![1], vec![1.0]), "is of LoKr");
     with(("lora_unet_proj_in.lora_mid.weight", vec![1], vec![1.0]), "a LoCon with three factors");

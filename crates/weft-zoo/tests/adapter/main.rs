@@ -40,7 +40,7 @@ pub(crate) fn write(
     out: &Path,
 ) -> Result<Vec<String>, weft_zoo::Error> {
     let provenance = provenance();
-    let export = AdapterExport { profile, base, component: None, provenance: &provenance };
+    let export = AdapterExport { profile, base, component: None, of_pipeline: true, provenance: &provenance };
     weights.clone().write(&export, out)
 }
 

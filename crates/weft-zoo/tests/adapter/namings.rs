@@ -36,7 +36,13 @@ fn files_there_and_back() {
     let error = write(&weights, AdapterProfile::Portable, None, &dir.path().join("x")).unwrap_err().to_string();
     assert!(error.contains("modules of several parts (`text_encoder`, `unet`; `--component` chooses one)"), "{error}");
     let (provenance, out) = (provenance(), dir.path().join("unet"));
-    let export = AdapterExport { profile: AdapterProfile::Portable, base: None, component: Some("unet"), provenance: &provenance };
+    let export = AdapterExport {
+        profile: AdapterProfile::Portable,
+        base: None,
+        component: Some("unet"),
+        of_pipeline: true,
+        provenance: &provenance,
+    };
     let notes = weights.clone().write(&export, &out).unwrap();
     assert!(notes.iter().any(|note| note.contains("1 of 4 modules belong to other parts")), "{notes:?}");
     let own = read(&out).weights;

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use weft_zoo::AdapterKind;
-use weft_zoo::adapter::{AdapterNaming, AdapterProfile, AdapterUpdate, AdapterWeights, BaseModel, WholeTensor};
+use weft_zoo::adapter::{
+    AdapterExport, AdapterNaming, AdapterProfile, AdapterProvenance, AdapterUpdate, AdapterWeights, BaseModel, WholeTensor,
+};
 use weft_zoo::read_tensors;
 
 fn config(folder: &Path) -> Value {
@@ -169,4 +171,37 @@ fn a_base_is_read_from_its_folder() {
     std::fs::create_dir_all(pipeline.join("unet")).unwrap();
     std::fs::copy(folder.join("model.safetensors"), pipeline.join("unet/diffusion_pytorch_model.safetensors")).unwrap();
     assert_eq!(BaseModel::open(&pipeline).unwrap().modules().keys().collect::<Vec<_>>(), ["unet.h.q"]);
+}
+
+/// A model's own names may begin like a part of a pipeline; only a pipeline's lose that part.
+#[test]
+fn names_of_a_model_stay_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let provenance = AdapterProvenance::default();
+    let export =
+        AdapterExport { profile: AdapterProfile::Peft, base: None, component: None, of_pipeline: false, provenance: &provenance };
+    let own = adapter(vec![linear("transformer.h.0.c_attn", [4, 2, 3], 1.0), linear("lm_head", [5, 2, 3], 1.0)]);
+    own.clone().write(&export, &dir.path().join("own")).unwrap();
+    assert_eq!(AdapterWeights::read(&dir.path().join("own"), None).unwrap().weights.updates, own.updates);
+    own.write(&AdapterExport { of_pipeline: true, ..export }, &dir.path().join("part")).unwrap();
+    let part = AdapterWeights::read(&dir.path().join("part"), None).unwrap().weights;
+    assert_eq!(part.updates.iter().map(|update| update.module.as_str()).collect::<Vec<_>>(), ["h.0.c_attn"]);
+}
+
+/// A scaling that no factor can take on is refused, not written as infinity.
+#[test]
+fn scalings_beyond_single_precision_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let provenance = AdapterProvenance::default();
+    let export = AdapterExport {
+        profile: AdapterProfile::Portable,
+        base: None,
+        component: None,
+        of_pipeline: false,
+        provenance: &provenance,
+    };
+    let message = adapter(vec![linear("q", [4, 2, 3], 1e300)]).write(&export, &dir.path().join("a")).unwrap_err();
+    let causes = std::iter::successors(Some(&message as &dyn std::error::Error), |error| error.source());
+    assert!(causes.map(ToString::to_string).any(|text| text.contains("the range of f32")));
+    assert!(!dir.path().join("a").exists());
 }

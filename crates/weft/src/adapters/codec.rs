@@ -195,6 +195,9 @@ impl AdapterCodec {
         let (Some((_, high)), Some((_, low))) = (high, low) else {
             return Err(damaged(format!("`{TENSORS}` lacks the inner products of its adapters")));
         };
+        if n < 2 || modules.is_empty() {
+            return Err(damaged(format!("it says {n} adapters of {} modules", modules.len())));
+        }
         let wide: Vec<f64> = high.iter().zip(&low).map(|(&high, &low)| f64::from(high) + f64::from(low)).collect();
         let grams = Grams::from_products(n, modules.clone(), wide.chunks(n * n).map(<[f64]>::to_vec).collect())?;
         let pca = AdapterPca::from_tensors((per, modules, n), tensors)?;
@@ -277,6 +280,9 @@ pub fn decode(request: &DecodeRequest, monitor: &Monitor) -> Result<WrittenView>
             let (shape, codes) = found.ok_or_else(|| damaged("it has no tensor `codes`".to_owned()))?;
             if shape.len() != 2 || shape[1] != k {
                 return Err(damaged(format!("`codes` has shape {shape:?}, and codes have {k} values")));
+            }
+            if codes.is_empty() {
+                return Err(damaged("`codes` has no row".to_owned()));
             }
             if let Some(at) = codes.iter().position(|z| !z.is_finite()) {
                 return Err(damaged(format!("code {} holds a value that is not finite", at / k)));

@@ -106,7 +106,13 @@ pub(super) fn write(
 ) -> Result<WrittenView> {
     let provenance =
         AdapterProvenance { parents: zoo.parents(), configuration: configuration.to_owned(), synthetic, tags: Vec::new() };
-    let export = AdapterExport { profile: AdapterProfile::Portable, base: None, component: None, provenance: &provenance };
+    let export = AdapterExport {
+        profile: AdapterProfile::Portable,
+        base: None,
+        component: None,
+        of_pipeline: false,
+        provenance: &provenance,
+    };
     let mut notes = Vec::new();
     for (i, output) in outputs.iter().enumerate() {
         for note in zoo.weights_of(made, i).write(&export, output)? {

@@ -21,8 +21,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use weft_zoo::AdapterKind;
 use weft_zoo::adapter::{
-    AdapterExport, AdapterFile, AdapterParent, AdapterProvenance, AdapterUpdate, AdapterWeights, BaseModel, licence_beside,
-    written_files,
+    AdapterExport, AdapterFile, AdapterNaming, AdapterParent, AdapterProvenance, AdapterUpdate, AdapterWeights, BaseModel,
+    licence_beside, written_files,
 };
 
 /// The base model that adapters are checked against.
@@ -188,7 +188,9 @@ fn write(file: &AdapterFile, base: Option<&BaseModel>, convert: &Convert) -> Res
     command.extend(convert.component.iter().map(|component| format!("--component {component}")));
     let provenance =
         AdapterProvenance { parents: vec![parent(file)?], configuration: command.join(" "), ..AdapterProvenance::default() };
-    let export = AdapterExport { profile: convert.profile, base, component: convert.component.as_deref(), provenance: &provenance };
+    let of_pipeline = file.naming != AdapterNaming::Peft;
+    let component = convert.component.as_deref();
+    let export = AdapterExport { profile: convert.profile, base, component, of_pipeline, provenance: &provenance };
     let mut weights = file.weights.clone();
     if weights.base.is_none() {
         weights.base = base.map(|base| base.name().to_owned());

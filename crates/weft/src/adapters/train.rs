@@ -10,7 +10,7 @@ use crate::{Error, Monitor, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use weft_core::families::{Lora, LoraModule};
+use weft_core::families::{Family, Lora, LoraModule};
 use weft_core::{Digest, Op, Population, Seed};
 use weft_net::Device;
 use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, Measured, Windows, initial_adapter};
@@ -92,7 +92,7 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
         return Err(Error::Misfit { what: "the vocabulary".to_owned(), other: "the base".to_owned(), reason });
     }
     let Languages { read, skipped } = languages(&task.archive())?;
-    let held_out = held_out(&read, task.held_out_languages)?;
+    let held_out = held_out(&read, task.held_out_languages, &task.chosen_on)?;
     if config.generate.is_some() {
         enough_for_generators(&read, &held_out)?;
     }
@@ -156,8 +156,13 @@ fn read_base(path: &Path) -> Result<Base> {
 }
 
 /// Which languages are held out: codes in the order of their digests, until so many languages are; variants of a code go together.
-fn held_out(languages: &[Language], at_least: usize) -> Result<Vec<bool>> {
+fn held_out(languages: &[Language], at_least: usize, chosen_on: &[String]) -> Result<Vec<bool>> {
     let mut codes: Vec<&str> = languages.iter().map(|language| language.code.as_str()).collect();
+    if let Some(code) = chosen_on.iter().find(|code| !codes.contains(&code.as_str())) {
+        let expected = "codes of the archive's languages".to_owned();
+        return Err(Error::Range { what: "`task.languages.chosen-on`", expected, got: format!("`{code}`") });
+    }
+    codes.retain(|code| !chosen_on.iter().any(|chosen| chosen == code));
     codes.sort_unstable();
     codes.dedup();
     codes.sort_by_key(|code| *Digest::of_parts([b"held-out language".as_slice(), code.as_bytes()]).as_bytes());
@@ -248,7 +253,7 @@ impl Run<'_> {
         let experiment = Experiment {
             config,
             on: self.adapters,
-            lora: &family_of(own.architecture()),
+            lora: &family_of(own.architecture())?,
             subjects: &subjects,
             own,
             multi_task,
@@ -329,14 +334,15 @@ fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder:
     let Made { languages, each, multi_task, stored } = *made;
     let adapters = folder.join("adapters");
     std::fs::create_dir_all(&adapters).map_err(Error::io("create", &adapters))?;
-    let lora = family_of(each.architecture());
+    let lora = family_of(each.architecture())?;
     let provenance = AdapterProvenance {
         parents: Vec::new(),
         configuration: config.to_toml(),
         synthetic: false,
         tags: vec![config.run.name.clone()],
     };
-    let export = AdapterExport { profile: AdapterProfile::Peft, base: None, component: None, provenance: &provenance };
+    let export =
+        AdapterExport { profile: AdapterProfile::Peft, base: None, component: None, of_pipeline: false, provenance: &provenance };
     let write_one = |row: &[f32], to: &Path| -> Result<()> {
         let weights = AdapterWeights::from_lora(&lora, row, Some(config.base.name.clone())).map_err(|fault| fault.at(to))?;
         weights.write(&export, to)?;
@@ -359,18 +365,27 @@ fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder:
 }
 
 /// The family of adapters of an architecture.
-pub(super) fn family_of(architecture: &weft_core::Architecture) -> Lora {
+///
+/// # Errors
+/// [`Error::Misfit`] if it is none of low-rank updates.
+pub(super) fn family_of(architecture: &weft_core::Architecture) -> Result<Lora> {
     let scales =
         architecture.nodes().iter().filter_map(|node| if let Op::Scale { factor } = node.op { Some(factor) } else { None });
     let pairs = architecture.tensors().chunks_exact(2).zip(scales);
-    let module = |(pair, scaling): (&[weft_core::TensorSpec], f64)| LoraModule {
-        name: pair[0].name.trim_end_matches(".lora_A.weight").to_owned(),
-        fan_in: pair[0].shape[1],
-        fan_out: pair[1].shape[0],
-        rank: pair[0].shape[0],
-        scaling,
+    let module = |(pair, scaling): (&[weft_core::TensorSpec], f64)| {
+        let name = pair[0].name.strip_suffix(".lora_A.weight")?.to_owned();
+        let ([rank, fan_in], [fan_out, _]) = (pair[0].shape[..].try_into().ok()?, pair[1].shape[..].try_into().ok()?);
+        Some(LoraModule { name, fan_in, fan_out, rank, scaling })
     };
-    Lora { modules: pairs.map(module).collect() }
+    let lora = pairs.map(module).collect::<Option<Vec<_>>>().map(|modules| Lora { modules });
+    // What the family builds of it must be the same network.
+    let same =
+        |lora: &Lora| Family::Lora(lora.clone()).build(architecture.name()).is_ok_and(|built| built.same_graph(architecture));
+    lora.filter(same).ok_or_else(|| Error::Misfit {
+        what: format!("the architecture `{}`", architecture.name()),
+        other: "an adapter".to_owned(),
+        reason: "it is no set of low-rank updates".to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -400,14 +415,18 @@ mod tests {
         let ids: Vec<String> =
             (0..40).flat_map(|i| [format!("c{i}_x"), format!("c{i}_y")]).chain((0..40).map(|i| format!("d{i}"))).collect();
         let all: Vec<Language> = ids.iter().map(|id| language(id)).collect();
-        let chosen = held_out(&all, 31).unwrap();
+        let chosen = held_out(&all, 31, &[]).unwrap();
         let count = chosen.iter().filter(|&&c| c).count();
         assert!((31..=32).contains(&count), "{count}");
         assert!(chosen[..80].chunks_exact(2).all(|pair| pair[0] == pair[1]));
         // Which others there are does not change whether a code comes before another.
-        let fewer = held_out(&all[..100], 25).unwrap();
-        assert!(fewer.iter().zip(&chosen).filter(|(fewer, _)| **fewer).all(|(_, chosen)| *chosen) || count < 31);
-        assert!(held_out(&all, 120).unwrap_err().to_string().contains("120"));
-        assert!(held_out(&all, 0).unwrap().iter().all(|chosen| !chosen));
+        let fewer = held_out(&all[..100], 25, &[]).unwrap();
+        assert!(fewer.iter().zip(&chosen).filter(|(fewer, _)| **fewer).all(|(_, chosen)| *chosen));
+        let first = all.iter().zip(&chosen).find(|(_, chosen)| **chosen).map(|(language, _)| language.code.clone()).unwrap();
+        let spared = held_out(&all, 31, std::slice::from_ref(&first)).unwrap();
+        assert!(all.iter().zip(&spared).all(|(language, held_out)| !held_out || language.code != first));
+        assert!(held_out(&all, 31, &["nowhere".to_owned()]).unwrap_err().to_string().contains("nowhere"));
+        assert!(held_out(&all, 120, &[]).unwrap_err().to_string().contains("120"));
+        assert!(held_out(&all, 0, &[]).unwrap().iter().all(|chosen| !chosen));
     }
 }

@@ -323,7 +323,8 @@ impl Member {
         let fail = |reason: String| Error::Adapter { path: path.to_owned(), reason };
         let mut sources = weft_zoo::open_sources(path)?;
         let source = sources.pop().filter(|source| sources.is_empty() && source.adapter().is_some());
-        let source = source.ok_or_else(|| fail("it is no folder of PEFT; `weft adapter export` makes one".to_owned()))?;
+        let source =
+            source.ok_or_else(|| fail("it is no folder of PEFT; `weft adapter convert --profile peft` makes one".to_owned()))?;
         let adapter = source.adapter().ok_or_else(|| fail("it is no adapter".to_owned()))?;
         if let Some(name) = adapter.replaced.values().next() {
             return Err(fail(format!("it has `{name}` whole, and the space of low-rank updates has no place for that")));

@@ -103,6 +103,9 @@ pub struct LanguagesConfig {
     pub held_out_passages: f64,
     /// Languages at least that the one adapter of all is not trained on; variants of a code stand on one side.
     pub held_out_languages: usize,
+    /// Codes of languages that settings were chosen on, which are never held out.
+    #[serde(default)]
+    pub chosen_on: Vec<String>,
 }
 
 impl AdapterRunConfig {
@@ -143,6 +146,8 @@ impl AdapterRunConfig {
 
     fn check(&self) -> Result<(), (&'static str, String)> {
         require("run.name", "a name", !self.run.name.is_empty(), "none")?;
+        let output = self.run.output.file_name().is_some();
+        require("run.output", "a folder's name", output, self.run.output.display())?;
         require("base.name", "a name", !self.base.name.is_empty(), "none")?;
         let AdapterTaskConfig::Languages(task) = &self.task;
         require("task.languages.tokens", "between 1 and 65536", (1..=65_536).contains(&task.tokens), task.tokens)?;

@@ -64,6 +64,10 @@ impl GenerateConfig {
         self.hyper.check()?;
         let Some(flow) = &self.flow else { return Ok(()) };
         let sizes = [flow.width, flow.blocks, flow.batch_size, flow.sampler_steps];
+        let rate = flow.learning_rate;
+        require("generate.flow.learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
+        let dropout = flow.condition_dropout;
+        require("generate.flow.condition-dropout", "a fraction in [0, 1]", (0.0..=1.0).contains(&dropout), dropout)?;
         require(
             "generate.flow",
             "sizes and steps of 1 or more",

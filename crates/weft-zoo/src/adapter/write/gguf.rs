@@ -23,6 +23,9 @@ const TARGET: &str = "a GGUF file";
 /// Data of tensors begin at multiples of this.
 const ALIGNMENT: usize = 32;
 
+/// The most attention heads that a base is believed to have.
+const MAX_HEADS: usize = 1 << 16;
+
 /// Types of values.
 const STRING: u32 = 8;
 const F32_VALUE: u32 = 6;
@@ -96,9 +99,9 @@ impl Layout {
                 target: TARGET,
             }
         })?;
-        let num_heads = base.setting("num_attention_heads").filter(|&heads| heads > 0);
+        let num_heads = base.setting("num_attention_heads").filter(|heads| (1..=MAX_HEADS).contains(heads));
         let num_heads = num_heads.ok_or_else(|| needs("`num_attention_heads`"))?;
-        let num_kv_heads = base.setting("num_key_value_heads").filter(|&heads| heads > 0).unwrap_or(num_heads);
+        let num_kv_heads = base.setting("num_key_value_heads").filter(|heads| (1..=MAX_HEADS).contains(heads)).unwrap_or(num_heads);
         Ok(Self { architecture: known.1, num_heads, num_kv_heads, tied: base.flag("tie_word_embeddings") })
     }
 

@@ -64,6 +64,9 @@ pub struct AdapterExport<'a> {
     pub base: Option<&'a BaseModel>,
     /// The part of diffusers' pipeline that modules without one belong to, such as `unet`.
     pub component: Option<&'a str>,
+    /// Whether the adapter has names of a pipeline, whose first part is a part of it. Those of a model of its own may begin
+    /// alike (`transformer.h.0`), and stay as they are unless `component` says otherwise.
+    pub of_pipeline: bool,
     /// Where it comes from.
     pub provenance: &'a AdapterProvenance,
 }
@@ -86,9 +89,17 @@ impl AdapterWeights {
             notes.push(format!("magnitudes (DoRA) became plain updates with the weights of `{}`", base.name()));
         }
         adapter = match export.profile {
-            AdapterProfile::Portable | AdapterProfile::Peft => adapter.one_part(export.component, &mut notes).map_err(fail)?,
+            AdapterProfile::Portable | AdapterProfile::Peft => {
+                let part = export.component.is_some() || export.of_pipeline;
+                if part { adapter.one_part(export.component, &mut notes).map_err(fail)? } else { adapter }
+            }
             _ => adapter.in_component(export.component),
         };
+        // Names have changed: two may have become one.
+        adapter = adapter.checked().map_err(fail)?;
+        if export.profile != AdapterProfile::Peft {
+            adapter.in_range(export.profile).map_err(fail)?;
+        }
         let prefix = match export.base {
             Some(base) => base.check(&adapter, true).map_err(fail)?,
             None => Prefix::None,
@@ -114,6 +125,19 @@ impl AdapterWeights {
             AdapterProfile::Gguf => gguf::write(adapter, export, out)?,
         }
         Ok(notes)
+    }
+
+    /// Refuses scalings that take factors, or an alpha, out of the range of `f32`.
+    fn in_range(&self, profile: AdapterProfile) -> Result<(), AdapterFault> {
+        for update in &self.updates {
+            let largest = update.b.iter().fold(1.0_f64, |largest, &b| largest.max(f64::from(b).abs())).max(update.rank as f64);
+            if update.scaling.abs() * largest > f64::from(f32::MAX) {
+                let what =
+                    format!("module `{}` has the scaling {:e}: its factors leave the range of f32", update.module, update.scaling);
+                return Err(AdapterFault::NotHeld { what, target: profile.name() });
+            }
+        }
+        Ok(())
     }
 
     /// The same modules below a part of a pipeline, those that have none yet.

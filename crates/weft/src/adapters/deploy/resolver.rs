@@ -25,6 +25,9 @@ pub(super) fn place(folder: &Path, target: &Path, name: &str, replace: bool) -> 
         left: left.to_owned(),
     };
     let there = out.symlink_metadata().is_ok();
+    if there && folder.canonicalize().is_ok_and(|own| out.canonicalize().is_ok_and(|out| out == own)) {
+        return Err(fail("the adapter is the folder that it would take the place of; it is there already", "nothing"));
+    }
     if there && !replace {
         return Err(fail("there is something of this name already; `--replace` takes its place", "nothing"));
     }

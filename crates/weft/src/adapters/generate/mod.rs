@@ -187,8 +187,8 @@ impl Judge<'_> {
     /// A language of another code, whose sample is shown instead.
     fn other(&self, language: usize) -> usize {
         let n = self.held_out.len();
-        let mut others = (1..n).map(|step| (language + n / 2 + step) % n);
-        others.find(|&other| self.held_out[other].code != self.held_out[language].code).unwrap_or(language)
+        let mut others = (0..n).map(|step| (language + n / 2 + step) % n);
+        others.find(|&other| self.held_out[other].code != self.held_out[language].code).expect("two languages or more are held out")
     }
 
     fn sets(&self) -> std::ops::Range<usize> {

@@ -196,6 +196,7 @@ impl Opened {
             return Err(damaged(&path, format!("it is of version {}, and {VERSION} is read", description.version)));
         }
         let architecture = Arc::new(weft_zoo::read_architecture(&folder.join(ARCHITECTURE))?);
+        family_of(&architecture)?;
         let file = weft_zoo::read_tensors(&folder.join(CODEC))?;
         let codec = Arc::new(Codec::from_tensors(file.tensors.into_iter().collect::<BTreeMap<_, _>>())?);
         if codec.dim() != architecture.num_parameters() {
@@ -250,7 +251,7 @@ impl Opened {
             let expected = "finite numbers; nothing was written".to_owned();
             return Err(Error::Range { what: "the generated factors", expected, got: "some that are not".to_owned() });
         }
-        let lora = family_of(&self.architecture);
+        let lora = family_of(&self.architecture)?;
         let sha256 = |file: &str| weft_zoo::sha256_of_file(&self.folder.join(file)).map(|sha| sha.to_string());
         let file = if request.model == Model::Hyper { HYPER } else { FLOW };
         let parent = AdapterParent { name: file.to_owned(), sha256: sha256(file)?, licence: self.description.licence.clone() };
@@ -263,7 +264,13 @@ impl Opened {
             self.description.configuration
         );
         let provenance = AdapterProvenance { parents: vec![parent], configuration, synthetic: true, tags: Vec::new() };
-        let export = AdapterExport { profile: AdapterProfile::Portable, base: None, component: None, provenance: &provenance };
+        let export = AdapterExport {
+            profile: AdapterProfile::Portable,
+            base: None,
+            component: None,
+            of_pipeline: false,
+            provenance: &provenance,
+        };
         if let [_, _, ..] = outputs {
             std::fs::create_dir_all(&request.output).map_err(Error::io("create", &request.output))?;
         }

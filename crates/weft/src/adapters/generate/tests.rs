@@ -97,7 +97,7 @@ fn a_sample_of_a_language_makes_its_adapter() {
     });
     let all = [AdapterTask::Text(Windows::join(seen).unwrap())];
     let multi_task = on.train(&all, &recipe(), Seed::new(4), &Monitor::silent()).unwrap();
-    let lora = family_of(own.architecture());
+    let lora = family_of(own.architecture()).unwrap();
     let config = config();
     let (view, stored) = experiment(&Experiment {
         config: &config,
@@ -117,7 +117,8 @@ fn a_sample_of_a_language_makes_its_adapter() {
     assert_eq!(view.gap.len(), view.evaluation.rows.len());
     let at = |name: &str| view.gap[view.evaluation.rows.iter().position(|row| row.name == name).unwrap()];
     assert!(at(ALL).abs() < 1e-12 && (at(OWN) - 1.0).abs() < 1e-12);
-    assert!(bits("nearest language's") > 0.0 && bits("ridge") > 0.0 && bits("flow, shown nothing") > 0.0);
+    assert!(["nearest language's", "ridge", "mean of updates"].iter().all(|name| bits(name) < bits("base")));
+    assert!(view.evaluation.rows.iter().any(|row| row.name == "flow, shown nothing"));
     let folder = tempfile::tempdir().unwrap();
     let run = crate::config::AdapterRunConfig::parse(include_str!("../../../../../configs/languages.toml"), "l").unwrap();
     stored.write(&folder.path().join("generator"), &run, own.architecture()).unwrap();
@@ -147,7 +148,7 @@ fn made_from_text(folder: &Path) {
         assert!(message.contains(expected), "{message}");
     };
     refused(&asked(folder, " \n", "none"), "white space");
-    refused(&asked(folder, "abc", "one"), "one");
+    refused(&asked(folder, "abc", "one"), "is there already");
     refused(&GenerateRequest { count: 2, ..asked(folder, "abc", "two") }, "hyper-decoder");
     refused(&GenerateRequest { generator: folder.join("nowhere"), ..asked(folder, "abc", "x") }, "nowhere");
     assert!(["none", "two", "x"].iter().all(|name| !folder.join(name).exists()), "nothing is left of what was refused");

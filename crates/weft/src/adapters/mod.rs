@@ -6,9 +6,11 @@
 pub mod codec;
 mod deploy;
 pub mod generate;
+mod kept;
 mod lint;
 pub mod merge;
 pub mod train;
+mod twins;
 pub mod zoo;
 
 pub use deploy::{Deploy, DeployView, Engine, ExchangeView, deploy};

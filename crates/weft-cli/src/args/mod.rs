@@ -163,6 +163,9 @@ pub(crate) struct Bench {
     /// Also run another system's loop on the same task.
     #[arg(long, value_enum)]
     pub(crate) peer: Option<Peer>,
+    /// Measure these groups alone, separated by commas.
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',', value_parser = weft::bench::GROUPS)]
+    pub(crate) only: Vec<String>,
 }
 
 /// A system to measure beside ours.

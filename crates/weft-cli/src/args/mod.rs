@@ -90,6 +90,14 @@ pub(crate) struct Settings {
     pub(crate) set: Vec<String>,
 }
 
+impl Settings {
+    /// All of them as overrides of a run file.
+    pub(crate) fn overrides(&self) -> Vec<String> {
+        let device = self.device.iter().map(|device| format!("run.device=\"{device}\""));
+        self.set.iter().cloned().chain(device).collect()
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The run file.

@@ -21,7 +21,7 @@ const API_KEY: &str = "WEFT_API_KEY";
 pub(super) fn dispatch(command: args::adapter::Adapter, monitor: &Monitor) -> anyhow::Result<Answer> {
     match command {
         args::adapter::Adapter::Space(command) => space::dispatch(command, monitor),
-        args::adapter::Adapter::Train { run } => train::train(&run, monitor),
+        args::adapter::Adapter::Train { run, settings } => train::train(&run, &settings, monitor),
         args::adapter::Adapter::Generate(arguments) => generate::generate(arguments),
         args::adapter::Adapter::Show { adapter, base } => {
             let view = adapters::show(&adapter, &choice(base))?;

@@ -6,9 +6,15 @@
 pub mod codec;
 mod deploy;
 pub mod generate;
+mod intents;
+mod kept;
+mod languages;
 mod lint;
 pub mod merge;
+mod sentences;
+mod tasks;
 pub mod train;
+mod twins;
 pub mod zoo;
 
 pub use deploy::{Deploy, DeployView, Engine, ExchangeView, deploy};

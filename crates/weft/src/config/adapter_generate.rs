@@ -1,17 +1,21 @@
 //! `[generate]` of an adapter run: what is learnt from the training tasks' adapters, and what it is held against.
 
-use super::{HyperConfig, require};
+use super::{HyperConfig, ShownConfig, require};
 use serde::{Deserialize, Serialize};
 
-/// Generators of adapters that are shown some text of a language.
+/// Generators of adapters that are shown some text of a language, or a task's intents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct GenerateConfig {
     /// Bytes of a sample that shows a language; it is drawn from the passages that adapters are trained on.
     pub sample_bytes: usize,
-    /// Samples of each training language that generators learn from.
+    /// What shows a task of intents; of two, generators are learnt for each.
+    pub shown: Vec<ShownConfig>,
+    /// Utterances without a label that show a task of intents; they are drawn from those that adapters are trained on.
+    pub utterances: usize,
+    /// Samples of each training language or task that generators learn from.
     pub draws: usize,
-    /// Samples of each held-out language that they are judged by.
+    /// Samples of each held-out language or task that they are judged by.
     pub sets: usize,
     /// Principal components of the adapters' factors, at most: the length of a code.
     pub components: usize,
@@ -19,6 +23,23 @@ pub struct GenerateConfig {
     pub hyper: HyperConfig,
     /// A flow on codes beside it.
     pub flow: Option<CodeFlowConfig>,
+    /// A few gradient steps on the sample itself, to hold the generators against.
+    pub few_steps: Option<FewStepsConfig>,
+}
+
+/// `[generate.few-steps]`: steps of `AdamW` on the very sample that generators are shown, from the one adapter of all and from the hyper-decoder's.
+///
+/// Which learning rate goes with each number of steps, and how many steps follow the hyper-decoder, is seen on training languages: on text that
+/// is not in their samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct FewStepsConfig {
+    /// Numbers of steps, rising; each is a row.
+    pub steps: Vec<u64>,
+    /// Constant learning rates that are tried.
+    pub learning_rates: Vec<f64>,
+    /// Training languages that they are tried on, at most.
+    pub tried: usize,
 }
 
 /// `[generate.flow]`: flow matching on the codes of the training languages' adapters.
@@ -43,7 +64,27 @@ pub struct CodeFlowConfig {
 
 impl Default for GenerateConfig {
     fn default() -> Self {
-        Self { sample_bytes: 200, draws: 16, sets: 3, components: 128, hyper: HyperConfig::default(), flow: None }
+        let (sample_bytes, shown, utterances, draws, sets, components) = (200, Vec::new(), 32, 16, 3, 128);
+        let (hyper, flow, few_steps) = (HyperConfig::default(), None, None);
+        Self { sample_bytes, shown, utterances, draws, sets, components, hyper, flow, few_steps }
+    }
+}
+
+impl Default for FewStepsConfig {
+    fn default() -> Self {
+        Self { steps: vec![1, 2, 4, 8, 16, 32], learning_rates: vec![0.001, 0.003, 0.01, 0.03], tried: 48 }
+    }
+}
+
+impl FewStepsConfig {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let (steps, rates) = (&self.steps, &self.learning_rates);
+        let rising = steps.windows(2).all(|pair| pair[0] < pair[1]);
+        let fits = !steps.is_empty() && steps.len() <= 32 && rising && steps.iter().all(|n| (1..=10_000).contains(n));
+        require("generate.few-steps.steps", "1 to 32 rising numbers between 1 and 10000", fits, format!("{steps:?}"))?;
+        let fits = (1..=32).contains(&rates.len()) && rates.iter().all(|rate| *rate > 0.0 && rate.is_finite());
+        require("generate.few-steps.learning-rates", "1 to 32 positive numbers", fits, format!("{rates:?}"))?;
+        require("generate.few-steps.tried", "1 or more", self.tried >= 1, self.tried)
     }
 }
 
@@ -58,10 +99,13 @@ impl GenerateConfig {
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let bytes = self.sample_bytes;
         require("generate.sample-bytes", "between 8 and 65536", (8..=65_536).contains(&bytes), bytes)?;
+        let shown = self.utterances;
+        require("generate.utterances", "between 1 and 4096", (1..=4_096).contains(&shown), shown)?;
         require("generate.draws", "between 1 and 1024", (1..=1_024).contains(&self.draws), self.draws)?;
         require("generate.sets", "between 1 and 64", (1..=64).contains(&self.sets), self.sets)?;
         require("generate.components", "1 or more", self.components >= 1, self.components)?;
         self.hyper.check()?;
+        self.few_steps.as_ref().map_or(Ok(()), FewStepsConfig::check)?;
         let Some(flow) = &self.flow else { return Ok(()) };
         let sizes = [flow.width, flow.blocks, flow.batch_size, flow.sampler_steps];
         let rate = flow.learning_rate;

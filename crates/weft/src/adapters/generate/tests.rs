@@ -1,14 +1,15 @@
 //! A tiny base, its languages, and generators of adapters for them.
 
 use super::*;
+use crate::adapters::tasks::Words;
 use crate::adapters::train::family_of;
-use crate::config::{CodeFlowConfig, HyperConfig};
+use crate::config::{CodeFlowConfig, FewStepsConfig, HyperConfig};
 use std::path::Path;
 use std::sync::Arc;
 use weft_core::families::{Family, Llama};
 use weft_core::{Duration, Optimizer, Precision, Recipe, RopePairs, Schedule};
 use weft_net::Device;
-use weft_net::adapters::{AdapterLayout, Base, LoraConfig, Windows};
+use weft_net::adapters::{AdapterLayout, AdapterTask, Base, LoraConfig, Windows};
 
 /// Letters of the tiny languages.
 const LETTERS: usize = 6;
@@ -58,7 +59,9 @@ fn config() -> GenerateConfig {
         ..HyperConfig::default()
     };
     let flow = CodeFlowConfig { width: 16, blocks: 1, steps: 20, batch_size: 8, sampler_steps: 3, ..CodeFlowConfig::default() };
-    GenerateConfig { sample_bytes: 40, draws: 4, sets: 2, components: 12, hyper, flow: Some(flow) }
+    let few_steps = FewStepsConfig { steps: vec![1, 4, 12], learning_rates: vec![1e-4, 0.02], tried: 20 };
+    let (flow, few_steps) = (Some(flow), Some(few_steps));
+    GenerateConfig { sample_bytes: 40, draws: 4, sets: 2, components: 12, hyper, flow, few_steps, ..GenerateConfig::default() }
 }
 
 fn recipe() -> Recipe {
@@ -87,25 +90,22 @@ fn a_sample_of_a_language_makes_its_adapter() {
     // Every set of two or three letters is a language; each sixth is held out.
     let sets: Vec<usize> = (1..1_usize << LETTERS).filter(|letters| (2..=3).contains(&letters.count_ones())).collect();
     let tiny: Vec<Tiny> = sets.iter().map(|&letters| Tiny::new(letters, Seed::new(letters as u64))).collect();
-    let subjects: Vec<Subject> = tiny.iter().enumerate().map(|(i, tiny)| tiny_subject(i, tiny)).collect();
     let tasks: Vec<AdapterTask> = tiny.iter().map(|tiny| tiny.windows[0].clone()).collect();
-    let start = weft_net::adapters::initial_adapter(on.layout(), Seed::new(2));
-    let own = on.clone().with_start(&start).unwrap().train(&tasks, &recipe(), Seed::new(3), &Monitor::silent()).unwrap();
-    let seen = subjects.iter().filter(|subject| !subject.held_out).filter_map(|subject| match &subject.windows[0] {
-        AdapterTask::Text(windows) => Some(windows),
-        AdapterTask::Sentences(_) => None,
-    });
-    let all = [AdapterTask::Text(Windows::join(seen).unwrap())];
-    let multi_task = on.train(&all, &recipe(), Seed::new(4), &Monitor::silent()).unwrap();
-    let lora = family_of(own.architecture()).unwrap();
     let config = config();
+    let experiment_of = tiny_tasks(&tiny, config.sample_bytes);
+    let all = [experiment_of.joined().unwrap()];
+    let multi_task = on.train(&all, &recipe(), Seed::new(4), &Monitor::silent()).unwrap();
+    let from_all = on.clone().with_start(multi_task.row(0)).unwrap();
+    let own = from_all.train(&tasks, &recipe(), Seed::new(3), &Monitor::silent()).unwrap();
+    let lora = family_of(own.architecture()).unwrap();
     let (view, stored) = experiment(&Experiment {
         config: &config,
         on: &on,
         lora: &lora,
-        subjects: &subjects,
+        tasks: &experiment_of,
         own: &own,
         multi_task: &multi_task,
+        grew_from_all: true,
         own_secs: 1.0,
         seed: Seed::new(5),
         monitor: &Monitor::silent(),
@@ -119,15 +119,72 @@ fn a_sample_of_a_language_makes_its_adapter() {
     assert!(at(ALL).abs() < 1e-12 && (at(OWN) - 1.0).abs() < 1e-12);
     assert!(["nearest language's", "ridge", "mean of updates"].iter().all(|name| bits(name) < bits("base")));
     assert!(view.evaluation.rows.iter().any(|row| row.name == "flow, shown nothing"));
+    merged_differences(&view);
+    stepped(&view);
     let folder = tempfile::tempdir().unwrap();
-    let run = crate::config::AdapterRunConfig::parse(include_str!("../../../../../configs/languages.toml"), "l").unwrap();
-    stored.write(&folder.path().join("generator"), &run, own.architecture()).unwrap();
+    let run = crate::config::AdapterRunConfig::parse(include_str!("../../../../../configs/languages.toml"), "l", &[]).unwrap();
+    assert_eq!((stored.len(), stored[0].folder.as_str(), view.groups.len()), (1, "generator", 0));
+    stored[0].write(&folder.path().join("generator"), &run, own.architecture()).unwrap();
     made_from_text(folder.path());
 }
 
-fn tiny_subject(i: usize, tiny: &Tiny) -> Subject<'_> {
-    let Tiny { id, text, windows, test_bytes } = tiny;
-    Subject { id, code: id, held_out: i.is_multiple_of(6), text: text.clone(), test_bytes: *test_bytes, windows }
+/// Mergers of differences are rows, no worse than the adapter that they are added to by much, and say what they lost.
+fn merged_differences(view: &GeneratedView) {
+    let row = |name: &str| view.evaluation.rows.iter().find(|row| row.name.starts_with(name)).expect(name);
+    for name in ["task arithmetic", "TIES", "DARE", "KnOTS-TIES"].map(|name| format!("{name} of differences, × ")) {
+        let row = row(&name);
+        assert_eq!(row.kind, TaskRowKind::Baseline);
+        let (_, lost) = view.merges_lost.iter().find(|(merge, _)| *merge == row.name).expect("what it lost");
+        assert!((0.0..1.0).contains(lost), "{name}: {lost}");
+        assert!(row.accuracy.mean > self::row(view, ALL) - 0.1, "{name}: {}", row.accuracy.mean);
+    }
+    // The mean, four mergers of updates, and four of differences.
+    assert_eq!(view.merges_lost.len(), 9);
+}
+
+/// Steps on a sample are rows for each set, better the more there are at first, and the chosen rate is not the one that moves nothing.
+fn stepped(view: &GeneratedView) {
+    let few = view.few_steps.as_ref().expect("a few steps were asked for");
+    let names: Vec<&str> = few.from_all.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(names, ["one adapter of all, then 1 step", "one adapter of all, then 4 steps", "one adapter of all, then 12 steps"]);
+    assert!(row(view, names[1]) > row(view, ALL) + 0.02, "{} and {}", row(view, names[1]), row(view, ALL));
+    assert!(names.contains(&few.chosen.as_str()) && few.tried > 0 && few.tried <= 20);
+    assert!(few.from_all.iter().all(|row| row.learning_rate > 0.01 && row.sample_secs > 0.0));
+    let of = |name: &str| view.evaluation.rows.iter().find(|row| row.name == name).expect("a row");
+    assert!(names.iter().all(|name| of(name).num_seeds == 2));
+    assert_eq!(of(&few.from_hyper.name).kind, TaskRowKind::Ours);
+    let verdict = view.evaluation.verdicts.iter().find(|verdict| verdict.generator == few.from_hyper.name).expect("a verdict");
+    assert!(verdict.uses_condition, "{verdict:?}");
+}
+
+/// A row's figure: bits a byte, times −1.
+fn row(view: &GeneratedView, name: &str) -> f64 {
+    view.evaluation.rows.iter().find(|row| row.name == name).expect(name).accuracy.mean
+}
+
+/// Each sixth is held out.
+fn tiny_tasks(tiny: &[Tiny], bytes: usize) -> Tasks {
+    let task = |(i, tiny): (usize, &Tiny)| Task {
+        id: tiny.id.clone(),
+        title: tiny.id.clone(),
+        code: tiny.id.clone(),
+        group: usize::from(i.is_multiple_of(6)),
+        parts: tiny.windows.clone(),
+        sizes: [tiny.text.len(), tiny.test_bytes],
+    };
+    let read: ReadText = Box::new(|text: &str| {
+        let tokens: Vec<u32> = text.bytes().map(|letter| u32::from(letter - b'a') + 1).collect();
+        Ok(AdapterTask::Text(Windows::new(&[tokens], 0, 16)?))
+    });
+    let texts = tiny.iter().map(|tiny| tiny.text.clone()).collect();
+    Tasks {
+        each: tiny.iter().enumerate().map(task).collect(),
+        groups: vec!["of training", "held out"],
+        unit: Unit::BitsAByte,
+        words: Words { task: "language", tasks: "languages", noise: "random bytes" },
+        shown: vec![Shown::Text(Texts { texts, bytes, read })],
+        skipped: Vec::new(),
+    }
 }
 
 fn made_from_text(folder: &Path) {

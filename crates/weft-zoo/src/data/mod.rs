@@ -1,14 +1,17 @@
-//! Data sets: a labelled one that is built in, readers of the two formats that small ones come in, and one text in many languages.
+//! Data sets: a labelled one that is built in, readers of the two formats that small ones come in, and one text in many languages,
+//! and what people ask for.
 
 mod digits;
 mod division;
 mod idx;
+mod intents;
 pub(crate) mod npy;
 mod npz;
 mod udhr;
 
 pub use digits::digits;
 pub use idx::idx_folder;
+pub use intents::{BANKING77_DOMAIN, Intent, banking77, clinc150};
 pub use npz::{examples, npz};
 pub use udhr::{Language, Languages, MIN_PASSAGES, languages};
 

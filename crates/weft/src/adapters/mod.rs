@@ -6,9 +6,13 @@
 pub mod codec;
 mod deploy;
 pub mod generate;
+mod intents;
 mod kept;
+mod languages;
 mod lint;
 pub mod merge;
+mod sentences;
+mod tasks;
 pub mod train;
 mod twins;
 pub mod zoo;

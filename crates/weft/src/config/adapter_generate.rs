@@ -1,17 +1,21 @@
 //! `[generate]` of an adapter run: what is learnt from the training tasks' adapters, and what it is held against.
 
-use super::{HyperConfig, require};
+use super::{HyperConfig, ShownConfig, require};
 use serde::{Deserialize, Serialize};
 
-/// Generators of adapters that are shown some text of a language.
+/// Generators of adapters that are shown some text of a language, or a task's intents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct GenerateConfig {
     /// Bytes of a sample that shows a language; it is drawn from the passages that adapters are trained on.
     pub sample_bytes: usize,
-    /// Samples of each training language that generators learn from.
+    /// What shows a task of intents; of two, generators are learnt for each.
+    pub shown: Vec<ShownConfig>,
+    /// Utterances without a label that show a task of intents; they are drawn from those that adapters are trained on.
+    pub utterances: usize,
+    /// Samples of each training language or task that generators learn from.
     pub draws: usize,
-    /// Samples of each held-out language that they are judged by.
+    /// Samples of each held-out language or task that they are judged by.
     pub sets: usize,
     /// Principal components of the adapters' factors, at most: the length of a code.
     pub components: usize,
@@ -60,7 +64,9 @@ pub struct CodeFlowConfig {
 
 impl Default for GenerateConfig {
     fn default() -> Self {
-        Self { sample_bytes: 200, draws: 16, sets: 3, components: 128, hyper: HyperConfig::default(), flow: None, few_steps: None }
+        let (sample_bytes, shown, utterances, draws, sets, components) = (200, Vec::new(), 32, 16, 3, 128);
+        let (hyper, flow, few_steps) = (HyperConfig::default(), None, None);
+        Self { sample_bytes, shown, utterances, draws, sets, components, hyper, flow, few_steps }
     }
 }
 
@@ -93,6 +99,8 @@ impl GenerateConfig {
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let bytes = self.sample_bytes;
         require("generate.sample-bytes", "between 8 and 65536", (8..=65_536).contains(&bytes), bytes)?;
+        let shown = self.utterances;
+        require("generate.utterances", "between 1 and 4096", (1..=4_096).contains(&shown), shown)?;
         require("generate.draws", "between 1 and 1024", (1..=1_024).contains(&self.draws), self.draws)?;
         require("generate.sets", "between 1 and 64", (1..=64).contains(&self.sets), self.sets)?;
         require("generate.components", "1 or more", self.components >= 1, self.components)?;

@@ -10,6 +10,7 @@
 
 mod adapter;
 mod adapter_generate;
+mod adapter_intents;
 mod best;
 mod condition;
 mod data;
@@ -32,6 +33,7 @@ mod zoo;
 
 pub use adapter::{AdapterRunConfig, AdapterRunSection, AdapterTaskConfig, BaseConfig, LanguagesConfig, LoraTable, StartConfig};
 pub use adapter_generate::{CodeFlowConfig, FewStepsConfig, GenerateConfig};
+pub use adapter_intents::{IntentsConfig, ShownConfig};
 pub use best::{BestBy, BestOfConfig};
 pub(crate) use condition::condition_of;
 pub use condition::{Asked, FieldConfig, FieldKindName};

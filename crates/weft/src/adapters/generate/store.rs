@@ -2,17 +2,21 @@
 //!
 //! ```text
 //! generator/
-//!   generator.json        base, licence, and the training languages by name
+//!   generator.json        base, licence, and the training tasks by name
 //!   architecture.toml     what an adapter is
 //!   codec.safetensors     codes ⇄ factors
 //!   hyper.safetensors     the hyper-decoder
 //!   flow.safetensors      the flow, if the run had one
-//!   seen.safetensors      the sum of the vectors of each training language's samples
+//!   seen.safetensors      the sum of the vectors of each training task's samples
 //! ```
 
 use super::super::merge::refuse_existing;
-use super::super::train::family_of;
-use super::{baselines, shown};
+use super::super::sentences::SentenceReader;
+use super::super::train::{family_of, read_base};
+use super::baselines;
+use super::learn::Learnt;
+use super::shown::{self, Shown};
+use crate::config::{AdapterRunConfig, AdapterTaskConfig, ShownConfig};
 use crate::stages::{read_artifact, write_artifact};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -23,6 +27,7 @@ use weft_codec::Codec;
 use weft_core::{Architecture, Population, Seed};
 use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Sampler, SamplerConfig};
 use weft_net::Device;
+use weft_net::adapters::{AdapterLayout, Adapters};
 use weft_zoo::adapter::{AdapterExport, AdapterParent, AdapterProfile, AdapterProvenance, AdapterWeights};
 
 const DESCRIPTION: &str = "generator.json";
@@ -50,21 +55,57 @@ struct Description {
     sample_bytes: usize,
     sampler_steps: usize,
     familiar: f64,
+    /// The training tasks: languages, or intents by their names.
     languages: Vec<String>,
     configuration: String,
+    /// What sentences show, if these are no text in a language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sentences: Option<SentencesDescription>,
 }
+
+/// What generators are shown that are shown sentences.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct SentencesDescription {
+    shown: ShownConfig,
+    /// How many it learnt from at a time.
+    count: usize,
+    /// The digest of the base and its tokenizer, which read them.
+    reader: String,
+}
+
+/// The most sentences that are looked at.
+const MAX_SENTENCES: usize = 4_096;
 
 /// Trained generators, to be written.
 pub(in super::super) struct Stored {
-    pub(super) codec: Arc<Codec>,
-    pub(super) hyper: HyperDecoder,
-    pub(super) flow: Option<Flow>,
-    pub(super) names: Vec<String>,
-    pub(super) vectors: Vec<Vec<f32>>,
-    pub(super) familiar: f64,
+    /// The name of their folder in a run's output.
+    pub(in super::super) folder: String,
+    sentences: Option<SentencesDescription>,
+    codec: Arc<Codec>,
+    hyper: HyperDecoder,
+    flow: Option<Flow>,
+    names: Vec<String>,
+    vectors: Vec<Vec<f32>>,
+    familiar: f64,
 }
 
 impl Stored {
+    /// What was learnt from training tasks of these names, for the first way in which tasks are shown or another.
+    pub(super) fn new(number: usize, shown: &Shown, learnt: Learnt, names: Vec<String>) -> Self {
+        let sentences = match shown {
+            Shown::Text(_) => None,
+            Shown::Sentences(sets) => Some(SentencesDescription {
+                shown: sets.kind,
+                count: sets.drawn.unwrap_or_else(|| sets.of_tasks.iter().map(Vec::len).max().unwrap_or(0)),
+                reader: sets.reader.digest().to_string(),
+            }),
+        };
+        let folder = if number == 0 { "generator".to_owned() } else { format!("generator-{}", shown.name()) };
+        let Learnt { codec, hyper, flow, vectors, familiar, .. } = learnt;
+        Self { folder, sentences, codec, hyper, flow, names, vectors, familiar }
+    }
+
     /// Writes them into a folder that is made.
     pub(in super::super) fn write(
         &self,
@@ -83,6 +124,7 @@ impl Stored {
             familiar: self.familiar,
             languages: self.names.clone(),
             configuration: config.to_toml(),
+            sentences: self.sentences.clone(),
         };
         crate::stages::write_json(&folder.join(DESCRIPTION), &description)?;
         weft_zoo::write_atomic(&folder.join(ARCHITECTURE), weft_zoo::architecture_to_toml(architecture).as_bytes())?;
@@ -110,7 +152,7 @@ pub enum Model {
 pub struct GenerateRequest {
     /// The folder `generator` of a run.
     pub generator: PathBuf,
-    /// Text that shows what the adapter is for.
+    /// Text that shows what the adapter is for: some of a language, or names of intents or utterances, one a line or between semicolons.
     pub sample: Vec<u8>,
     /// Which generator.
     pub model: Model,
@@ -127,7 +169,7 @@ pub struct GenerateRequest {
 pub struct MadeView {
     /// The folder of each adapter.
     pub written: Vec<PathBuf>,
-    /// The training languages that look most like the sample, the nearest first.
+    /// The training tasks that look most like the sample, the nearest first.
     pub nearest: Vec<String>,
     /// Milliseconds from the sample to all factors, the generator's files not counted.
     pub millis: f64,
@@ -155,10 +197,11 @@ pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
     let opened = Opened::open(&request.generator)?;
     let generator = opened.generator(request.model)?;
     let started = std::time::Instant::now();
-    let condition = shown::shown(&request.sample);
+    let (vector, count_of) = opened.vector(&request.sample)?;
+    let condition = shown::shown(vector.clone());
     let made = generator.sample(count, &condition, Seed::new(request.seed))?;
     let millis = started.elapsed().as_secs_f64() * 1e3;
-    let mut notes = opened.notes(&request.sample, &condition)?;
+    let mut notes = opened.notes((&vector, count_of), &condition)?;
     let outputs: Vec<PathBuf> = match count {
         1 => vec![request.output.clone()],
         _ => (0..count).map(|i| request.output.join(format!("{i:04}"))).collect(),
@@ -168,7 +211,7 @@ pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
             notes.push(note);
         }
     }
-    let order = baselines::nearest(&opened.vectors, &request.sample);
+    let order = baselines::nearest(&opened.vectors, &vector);
     let nearest = order.into_iter().take(3).map(|i| opened.description.languages[i].clone()).collect();
     Ok(MadeView { written: outputs, nearest, millis, notes })
 }
@@ -181,6 +224,7 @@ struct Opened {
     codec: Arc<Codec>,
     vectors: Vec<Vec<f32>>,
     hyper: HyperDecoder,
+    reader: Option<SentenceReader>,
 }
 
 impl Opened {
@@ -203,12 +247,24 @@ impl Opened {
             let reason = format!("its rows have {} values, an adapter has {}", codec.dim(), architecture.num_parameters());
             return Err(damaged(&folder.join(CODEC), reason));
         }
-        let seen = read_artifact(&folder.join(SEEN))?;
-        let n = description.languages.len();
-        let vectors = seen.vector(VECTORS, n * weft_core::BYTES_LEN)?;
-        let vectors = vectors.chunks_exact(weft_core::BYTES_LEN).map(<[f32]>::to_vec).collect();
         let hyper = HyperDecoder::load(&read_artifact(&folder.join(HYPER))?, codec.clone(), architecture.clone(), &Device::cpu())?;
-        Ok(Self { folder: folder.to_owned(), description, architecture, codec, vectors, hyper })
+        let seen = read_artifact(&folder.join(SEEN))?;
+        let len = hyper.schema().field(shown::FIELD).map_or(0, |field| field.kind.num_values()).max(1);
+        let vectors = seen.vector(VECTORS, description.languages.len() * len)?;
+        let vectors = vectors.chunks_exact(len).map(<[f32]>::to_vec).collect();
+        let reader = description.sentences.as_ref().map(|of| reader(&description, of, &architecture, &path)).transpose()?;
+        Ok(Self { folder: folder.to_owned(), description, architecture, codec, vectors, hyper, reader })
+    }
+
+    /// The vector of a sample, and how many bytes or sentences it has.
+    fn vector(&self, sample: &[u8]) -> Result<(Vec<f32>, usize)> {
+        let (Some(reader), Some(of)) = (&self.reader, &self.description.sentences) else {
+            return Ok((weft_core::embed_bytes(sample), sample.len()));
+        };
+        let sentences = split(sample, of.shown)?;
+        let tokens = sentences.iter().map(|sentence| reader.tokens(sentence)).collect::<Result<Vec<_>>>()?;
+        let vectors = reader.vectors(&tokens)?;
+        Ok((shown::moments(vectors.iter().map(Vec::as_slice)), sentences.len()))
     }
 
     fn generator(&self, model: Model) -> Result<Box<dyn Generator>> {
@@ -227,21 +283,29 @@ impl Opened {
     }
 
     /// What a user should know of a sample.
-    fn notes(&self, sample: &[u8], condition: &weft_core::Condition) -> Result<Vec<String>> {
+    fn notes(&self, (vector, count): (&[f32], usize), condition: &weft_core::Condition) -> Result<Vec<String>> {
         let far = self.hyper.schema().extrapolations(condition)?;
         let mut notes: Vec<String> = far.iter().map(ToString::to_string).collect();
-        let cosines = baselines::cosines(&self.vectors, sample);
+        let cosines = baselines::cosines(&self.vectors, vector);
         if let Some((cosine, name)) = cosines.iter().zip(&self.description.languages).max_by(|a, b| a.0.total_cmp(b.0)) {
             let familiar = self.description.familiar;
+            let kind = if self.reader.is_some() { "task" } else { "language" };
             if *cosine < familiar {
                 notes.push(format!(
-                    "extrapolating: the sample looks like no training language; its cosine with the nearest, `{name}`, is {cosine:.3}, and 99 of 100 of them have {familiar:.3} or more with another"
+                    "extrapolating: the sample looks like no training {kind}; its cosine with the nearest, `{name}`, is {cosine:.3}, and 99 of 100 of them have {familiar:.3} or more with another"
                 ));
             }
         }
-        if 2 * sample.len() < self.description.sample_bytes {
-            let learnt = self.description.sample_bytes;
-            notes.push(format!("the sample has {} bytes; the generator learnt from samples of {learnt}", sample.len()));
+        match &self.description.sentences {
+            None if 2 * count < self.description.sample_bytes => {
+                let learnt = self.description.sample_bytes;
+                notes.push(format!("the sample has {count} bytes; the generator learnt from samples of {learnt}"));
+            }
+            Some(of) if 2 * count < of.count || (of.shown == ShownConfig::Names && count != of.count) => {
+                let (name, learnt) = (of.shown.name(), of.count);
+                notes.push(format!("the sample has {count} {name}; the generator learnt from {learnt} at a time"));
+            }
+            _ => {}
         }
         Ok(notes)
     }
@@ -280,5 +344,59 @@ impl Opened {
             notes.extend(weights.map_err(|fault| fault.at(output))?.write(&export, output)?);
         }
         Ok(notes)
+    }
+}
+
+/// What reads the sentences that a generator is shown: the base of its run, which must be the same.
+fn reader(
+    description: &Description,
+    of: &SentencesDescription,
+    architecture: &Arc<Architecture>,
+    path: &Path,
+) -> Result<SentenceReader> {
+    let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
+    let config = AdapterRunConfig::parse(&description.configuration, "its configuration", &[]);
+    let config = config.map_err(|error| damaged(error.to_string()))?;
+    let AdapterTaskConfig::Intents(task) = &config.task else { return Err(damaged("its run was not of intents".to_owned())) };
+    let [weights, tokenizer] = config.base.paths();
+    let (base, digest) = read_base(&weights)?;
+    let layout = AdapterLayout::of(&base, architecture.clone())?;
+    let reader = SentenceReader::new(Adapters::new(base, layout, &Device::cpu())?, digest, &tokenizer, task.tokens)?;
+    if reader.digest().to_string() == of.reader {
+        return Ok(reader);
+    }
+    let (what, other) = (format!("the base `{}` with its tokenizer", weights.display()), "the generator".to_owned());
+    Err(Error::Misfit { what, other, reason: "it learnt with another; WEFT_DATA names the folder that both are in".to_owned() })
+}
+
+/// The sentences of a sample: a line each; names, and what has one line, also between semicolons.
+fn split(sample: &[u8], shown: ShownConfig) -> Result<Vec<&str>> {
+    let refuse = |expected: String, got: String| Error::Range { what: "the sample that shows what to make", expected, got };
+    let text = std::str::from_utf8(sample).map_err(|error| refuse("UTF-8".to_owned(), error.to_string()))?;
+    let semicolons = shown == ShownConfig::Names || !text.trim().contains('\n');
+    let parts = text.split(|c| c == '\n' || (semicolons && c == ';')).map(str::trim).filter(|part| !part.is_empty());
+    let sentences: Vec<&str> = parts.take(MAX_SENTENCES + 1).collect();
+    if (2..=MAX_SENTENCES).contains(&sentences.len()) {
+        return Ok(sentences);
+    }
+    let got = if sentences.len() < 2 { sentences.len().to_string() } else { "more".to_owned() };
+    Err(refuse(format!("2 to {MAX_SENTENCES} {}, a line each or between semicolons", shown.name()), got))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_split_into_sentences() {
+        let check = |sample: &str, shown, expected: &[&str]| assert_eq!(split(sample.as_bytes(), shown).unwrap(), expected);
+        check("freeze account; pin change;\n", ShownConfig::Names, &["freeze account", "pin change"]);
+        check("a;b\nc", ShownConfig::Names, &["a", "b", "c"]);
+        check("what; now\r\n\nhelp\n", ShownConfig::Utterances, &["what; now", "help"]);
+        check("what; now", ShownConfig::Utterances, &["what", "now"]);
+        let message = split(b"one", ShownConfig::Names).unwrap_err().to_string();
+        assert!(message.contains("2 to 4096 names") && message.contains("got 1"), "{message}");
+        assert!(split(b"\xff;a", ShownConfig::Names).unwrap_err().to_string().contains("UTF-8"));
+        assert!(split("a\n".repeat(5_000).as_bytes(), ShownConfig::Names).is_err());
     }
 }

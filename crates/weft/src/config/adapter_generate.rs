@@ -60,6 +60,31 @@ pub struct CodeFlowConfig {
     pub condition_dropout: f64,
     /// Steps of Heun's rule from noise to a code.
     pub sampler_steps: usize,
+    /// What mends its samples, learnt through the base.
+    pub refiner: Option<CodeRefinerConfig>,
+}
+
+/// `[generate.flow.refiner]`: a residual network on codes that is told what the flow is told, and is trained on samples of it by what the base with
+/// them loses on what training adapters were trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct CodeRefinerConfig {
+    /// Strength of the anchor that keeps samples near to what the flow made of them.
+    pub mu: f64,
+    /// Training steps.
+    pub steps: u64,
+    /// Adapters a step.
+    pub batch_networks: usize,
+    /// Windows or sentences of each.
+    pub batch_examples: usize,
+    /// Peak learning rate of `AdamW`.
+    pub learning_rate: f64,
+    /// Width of the residual network.
+    pub width: usize,
+    /// Its residual blocks.
+    pub blocks: usize,
+    /// Samples of the flow that training draws from.
+    pub pool: usize,
 }
 
 impl Default for GenerateConfig {
@@ -91,7 +116,44 @@ impl FewStepsConfig {
 impl Default for CodeFlowConfig {
     fn default() -> Self {
         let (width, blocks, steps, batch_size) = (512, 3, 2_000, 128);
-        Self { width, blocks, steps, batch_size, learning_rate: 1e-3, condition_dropout: 0.1, sampler_steps: 20 }
+        Self { width, blocks, steps, batch_size, learning_rate: 1e-3, condition_dropout: 0.1, sampler_steps: 20, refiner: None }
+    }
+}
+
+impl Default for CodeRefinerConfig {
+    fn default() -> Self {
+        let (steps, batch_networks, batch_examples) = (3_000, 16, 2);
+        Self { mu: 1e-3, steps, batch_networks, batch_examples, learning_rate: 1e-3, width: 512, blocks: 2, pool: 4_096 }
+    }
+}
+
+impl CodeRefinerConfig {
+    /// The generator crate's form of it.
+    pub(crate) fn to_refiner(&self) -> weft_gen::RefinerConfig {
+        weft_gen::RefinerConfig {
+            mu: self.mu,
+            hinge: false,
+            shell: 0.0,
+            repulsion: 0.0,
+            own_data: false,
+            steps: self.steps,
+            batch_networks: self.batch_networks,
+            batch_examples: self.batch_examples,
+            learning_rate: self.learning_rate,
+            width: self.width,
+            blocks: self.blocks,
+            pool: self.pool,
+        }
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let (mu, rate) = (self.mu, self.learning_rate);
+        require("generate.flow.refiner.mu", "0 or more", mu >= 0.0 && mu.is_finite(), mu)?;
+        require("generate.flow.refiner.learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
+        let sizes = [self.batch_examples, self.width, self.blocks];
+        let fits = sizes.iter().all(|&n| n > 0) && self.steps > 0 && self.batch_networks >= 2 && self.pool >= self.batch_networks;
+        let expected = "sizes and steps of 1 or more, 2 adapters a step or more, and a pool of as many at least";
+        require("generate.flow.refiner", expected, fits, format!("{self:?}"))
     }
 }
 
@@ -117,7 +179,8 @@ impl GenerateConfig {
             "sizes and steps of 1 or more",
             sizes.iter().all(|&n| n > 0) && flow.steps > 0,
             format!("{sizes:?}"),
-        )
+        )?;
+        flow.refiner.as_ref().map_or(Ok(()), CodeRefinerConfig::check)
     }
 }
 

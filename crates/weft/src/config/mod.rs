@@ -32,7 +32,7 @@ mod tokens;
 mod zoo;
 
 pub use adapter::{AdapterRunConfig, AdapterRunSection, AdapterTaskConfig, BaseConfig, LanguagesConfig, LoraTable, StartConfig};
-pub use adapter_generate::{CodeFlowConfig, FewStepsConfig, GenerateConfig};
+pub use adapter_generate::{CodeFlowConfig, CodeRefinerConfig, FewStepsConfig, GenerateConfig};
 pub use adapter_intents::{IntentsConfig, ShownConfig};
 pub use best::{BestBy, BestOfConfig};
 pub(crate) use condition::condition_of;

@@ -2,14 +2,15 @@
 
 use super::baselines::cosines;
 use super::shown::{self, Shown};
-use crate::config::GenerateConfig;
+use crate::config::{CodeFlowConfig, GenerateConfig};
 use crate::{Error, Monitor, Result};
 use std::sync::Arc;
 use std::time::Instant;
 use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
 use weft_core::{Condition, Population, Seed};
 use weft_gen::{
-    AdapterLoss, Flow, FlowTrainer, HyperDecoder, HyperTrainer, RidgeGenerator, Sampler, SamplerConfig, Trainer, TrainingSet,
+    AdapterLoss, Flow, FlowTrainer, HyperDecoder, HyperTrainer, Refined, Refiner, RefinerTrainer, RidgeGenerator, Sampler,
+    SamplerConfig, Trainer, TrainingSet,
 };
 use weft_net::adapters::{AdapterTask, Adapters};
 
@@ -29,13 +30,23 @@ pub(super) struct Learnt {
     pub(super) codec: Arc<Codec>,
     pub(super) hyper: HyperDecoder,
     pub(super) flow: Option<Flow>,
+    /// What mends the flow's samples.
+    pub(super) refiner: Option<Refiner>,
     pub(super) ridge: RidgeGenerator,
     /// The sum of the vectors of each training task's samples, `[n, e]`.
     pub(super) vectors: Vec<Vec<f32>>,
     /// What a sample of a task has in common with the nearest of the others, but for the least hundredth: their cosine.
     pub(super) familiar: f64,
-    /// Seconds that the hyper-decoder and the flow took.
+    /// Seconds that the hyper-decoder took, and the flow with its refiner.
     pub(super) train_secs: [f64; 2],
+}
+
+impl Learnt {
+    /// The flow with what mends its samples.
+    pub(super) fn refined(&self) -> Option<Refined> {
+        let (flow, refiner) = (self.flow.as_ref()?, self.refiner.as_ref()?);
+        Some(Refined::new(Arc::new(flow.clone()), refiner.clone()))
+    }
 }
 
 /// Learns from training tasks alone.
@@ -68,22 +79,39 @@ pub(super) fn learn(
     let device = on.device();
     let started = Instant::now();
     let loss = AdapterLoss::new(on.clone(), seen.parts.clone())?;
-    let hyper = HyperTrainer::new(config.hyper.to_hyper(), set.clone(), loss, seed.fork("hyper"), device)?;
+    let hyper = HyperTrainer::new(config.hyper.to_hyper(), set.clone(), loss.clone(), seed.fork("hyper"), device)?;
     let hyper = run(hyper, ("train hyper-decoder", config.hyper.steps), monitor)?.finish()?;
     let hyper_secs = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    let flow = config.flow.as_ref().map(|flow| -> Result<Flow> {
-        let trainer = FlowTrainer::new(flow.to_flow(fields.to_vec()), set.code_set(), seed.fork("flow"), device)?;
-        let trainer = run(trainer, ("train flow", flow.steps), monitor)?;
-        let sampler = SamplerConfig { sampler: Sampler::Heun, steps: flow.sampler_steps, guidance_scale: 1.0 };
-        Ok(trainer.finish(sampler)?.decoded_by(&set)?)
-    });
-    let flow = flow.transpose()?;
+    let (flow, refiner) = match &config.flow {
+        Some(flow) => learn_flow(flow, (on, &set), loss, seed, monitor)?,
+        None => (None, None),
+    };
     let flow_secs = started.elapsed().as_secs_f64();
     let ridge = RidgeGenerator::fit(set, hyper.schema().clone(), seed.fork("ridge"))?;
     let vectors: Vec<Vec<f32>> = (0..n).map(|i| sum_of_vectors(samples[i..].iter().step_by(n))).collect();
     let familiar = familiar(&vectors, &samples[..n], seen.groups);
-    Ok(Learnt { codec, hyper, flow, ridge, vectors, familiar, train_secs: [hyper_secs, flow_secs] })
+    Ok(Learnt { codec, hyper, flow, refiner, ridge, vectors, familiar, train_secs: [hyper_secs, flow_secs] })
+}
+
+/// A flow on codes, and what mends its samples through the base.
+fn learn_flow(
+    config: &CodeFlowConfig,
+    (on, set): (&Adapters, &TrainingSet),
+    loss: AdapterLoss,
+    seed: Seed,
+    monitor: &Monitor,
+) -> Result<(Option<Flow>, Option<Refiner>)> {
+    let device = on.device();
+    let trainer = FlowTrainer::new(config.to_flow(vec![shown::field()]), set.code_set(), seed.fork("flow"), device)?;
+    let trainer = run(trainer, ("train flow", config.steps), monitor)?;
+    let sampler = SamplerConfig { sampler: Sampler::Heun, steps: config.sampler_steps, guidance_scale: 1.0 };
+    let flow = trainer.finish(sampler)?.decoded_by(set)?;
+    let Some(refiner) = &config.refiner else { return Ok((Some(flow), None)) };
+    let (unknown, seed) = (Condition::unknown(), seed.fork("refiner"));
+    let trainer = RefinerTrainer::new(refiner.to_refiner(), (&flow, &unknown), set.clone(), loss, seed, device)?;
+    let refiner = run(trainer, ("train refiner", refiner.steps), monitor)?.finish()?;
+    Ok((Some(flow), Some(refiner)))
 }
 
 /// Trains to the end.

@@ -104,7 +104,7 @@ pub struct LearntView {
     pub components: usize,
     /// The share of the factors' variance that codes keep.
     pub kept_variance: f64,
-    /// Seconds that training the hyper-decoder and the flow took.
+    /// Seconds that training the hyper-decoder took, and the flow with its refiner.
     pub train_secs: [f64; 2],
     /// Seconds from a sample to the hyper-decoder's adapter, made one at a time.
     pub sample_secs: f64,
@@ -307,8 +307,10 @@ impl Judge<'_> {
         let (seed, n, words) = (self.experiment.seed.fork("sets"), self.held_out.len(), self.experiment.tasks.words);
         let own = |i: usize, set: usize| shown::shown(self.sample(way, i, set));
         let mut rows = vec![self.of(way, &way.learnt.ridge, &own)?];
-        let generators =
-            std::iter::once(&way.learnt.hyper as &dyn Generator).chain(way.learnt.flow.as_ref().map(|flow| flow as &dyn Generator));
+        let refined = way.learnt.refined();
+        let generators = std::iter::once(&way.learnt.hyper as &dyn Generator)
+            .chain(way.learnt.flow.as_ref().map(|flow| flow as &dyn Generator))
+            .chain(refined.as_ref().map(|refined| refined as &dyn Generator));
         for generator in generators {
             let mut ours = self.of(way, generator, &own)?;
             ours.kind = TaskRowKind::Ours;

@@ -7,6 +7,7 @@
 //!   codec.safetensors     codes ⇄ factors
 //!   hyper.safetensors     the hyper-decoder
 //!   flow.safetensors      the flow, if the run had one
+//!   refiner.safetensors   what mends its samples, if the run had that
 //!   seen.safetensors      the sum of the vectors of each training task's samples
 //! ```
 
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_codec::Codec;
 use weft_core::{Architecture, Population, Seed};
-use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Sampler, SamplerConfig};
+use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Refined, Refiner, Sampler, SamplerConfig};
 use weft_net::Device;
 use weft_net::adapters::{AdapterLayout, Adapters};
 use weft_zoo::adapter::{AdapterExport, AdapterParent, AdapterProfile, AdapterProvenance, AdapterWeights};
@@ -35,6 +36,7 @@ const ARCHITECTURE: &str = "architecture.toml";
 const CODEC: &str = "codec.safetensors";
 const HYPER: &str = "hyper.safetensors";
 const FLOW: &str = "flow.safetensors";
+const REFINER: &str = "refiner.safetensors";
 const SEEN: &str = "seen.safetensors";
 /// The tensor in [`SEEN`].
 const VECTORS: &str = "vectors";
@@ -85,6 +87,7 @@ pub(in super::super) struct Stored {
     codec: Arc<Codec>,
     hyper: HyperDecoder,
     flow: Option<Flow>,
+    refiner: Option<Refiner>,
     names: Vec<String>,
     vectors: Vec<Vec<f32>>,
     familiar: f64,
@@ -102,8 +105,8 @@ impl Stored {
             }),
         };
         let folder = if number == 0 { "generator".to_owned() } else { format!("generator-{}", shown.name()) };
-        let Learnt { codec, hyper, flow, vectors, familiar, .. } = learnt;
-        Self { folder, sentences, codec, hyper, flow, names, vectors, familiar }
+        let Learnt { codec, hyper, flow, refiner, vectors, familiar, .. } = learnt;
+        Self { folder, sentences, codec, hyper, flow, refiner, names, vectors, familiar }
     }
 
     /// Writes them into a folder that is made.
@@ -133,6 +136,9 @@ impl Stored {
         if let Some(flow) = &self.flow {
             write_artifact(&folder.join(FLOW), &flow.save())?;
         }
+        if let Some(refiner) = &self.refiner {
+            write_artifact(&folder.join(REFINER), &refiner.save())?;
+        }
         write_artifact(&folder.join(SEEN), &Artifact::default().with_vector(VECTORS, &self.vectors.concat()))
     }
 }
@@ -143,7 +149,7 @@ pub enum Model {
     /// One adapter for a sample, in one pass.
     #[default]
     Hyper,
-    /// The flow: any number of them.
+    /// The flow, with its refiner if the run had one: any number of them.
     Flow,
 }
 
@@ -279,7 +285,13 @@ impl Opened {
         let sampler =
             SamplerConfig { sampler: Sampler::Heun, steps: self.description.sampler_steps.clamp(1, 10_000), guidance_scale: 1.0 };
         let saved = read_artifact(&path)?;
-        Ok(Box::new(Flow::load(&saved, self.codec.clone(), self.architecture.clone(), sampler, &Device::cpu())?))
+        let flow = Flow::load(&saved, self.codec.clone(), self.architecture.clone(), sampler, &Device::cpu())?;
+        let path = self.folder.join(REFINER);
+        if !path.is_file() {
+            return Ok(Box::new(flow));
+        }
+        let refiner = Refiner::load(&read_artifact(&path)?, self.codec.clone(), &Device::cpu())?;
+        Ok(Box::new(Refined::new(Arc::new(flow), refiner)))
     }
 
     /// What a user should know of a sample.
@@ -317,8 +329,14 @@ impl Opened {
         }
         let lora = family_of(&self.architecture)?;
         let sha256 = |file: &str| weft_zoo::sha256_of_file(&self.folder.join(file)).map(|sha| sha.to_string());
-        let file = if request.model == Model::Hyper { HYPER } else { FLOW };
-        let parent = AdapterParent { name: file.to_owned(), sha256: sha256(file)?, licence: self.description.licence.clone() };
+        let files: &[&str] = match request.model {
+            Model::Hyper => &[HYPER],
+            Model::Flow if self.folder.join(REFINER).is_file() => &[FLOW, REFINER],
+            Model::Flow => &[FLOW],
+        };
+        let licence = &self.description.licence;
+        let parent = |file: &&str| Ok(AdapterParent { name: (*file).to_owned(), sha256: sha256(file)?, licence: licence.clone() });
+        let parents = files.iter().map(parent).collect::<Result<Vec<_>>>()?;
         let digest = weft_core::Digest::of_bytes(&request.sample);
         let configuration = format!(
             "# weft adapter generate, seed {}, {} adapters, a sample of {} bytes with the digest {digest}\n{}",
@@ -327,7 +345,7 @@ impl Opened {
             request.sample.len(),
             self.description.configuration
         );
-        let provenance = AdapterProvenance { parents: vec![parent], configuration, synthetic: true, tags: Vec::new() };
+        let provenance = AdapterProvenance { parents, configuration, synthetic: true, tags: Vec::new() };
         let export = AdapterExport {
             profile: AdapterProfile::Portable,
             base: None,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::adapters::tasks::Words;
 use crate::adapters::train::family_of;
-use crate::config::{CodeFlowConfig, FewStepsConfig, HyperConfig};
+use crate::config::{CodeFlowConfig, CodeRefinerConfig, FewStepsConfig, HyperConfig};
 use std::path::Path;
 use std::sync::Arc;
 use weft_core::families::{Family, Llama};
@@ -58,7 +58,19 @@ fn config() -> GenerateConfig {
         ema_decay: 0.9,
         ..HyperConfig::default()
     };
-    let flow = CodeFlowConfig { width: 16, blocks: 1, steps: 20, batch_size: 8, sampler_steps: 3, ..CodeFlowConfig::default() };
+    let refiner = CodeRefinerConfig {
+        steps: 200,
+        batch_networks: 8,
+        learning_rate: 5e-3,
+        width: 32,
+        blocks: 1,
+        pool: 64,
+        mu: 1e-3,
+        batch_examples: 2,
+    };
+    let refiner = Some(refiner);
+    let flow =
+        CodeFlowConfig { width: 16, blocks: 1, steps: 20, batch_size: 8, sampler_steps: 3, refiner, ..CodeFlowConfig::default() };
     let few_steps = FewStepsConfig { steps: vec![1, 4, 12], learning_rates: vec![1e-4, 0.02], tried: 20 };
     let (flow, few_steps) = (Some(flow), Some(few_steps));
     GenerateConfig { sample_bytes: 40, draws: 4, sets: 2, components: 12, hyper, flow, few_steps, ..GenerateConfig::default() }
@@ -114,6 +126,9 @@ fn a_sample_of_a_language_makes_its_adapter() {
     let bits = |name: &str| -view.evaluation.rows.iter().find(|row| row.name == name).unwrap().accuracy.mean;
     assert!(bits("hyper-decoder") < bits("base") - 0.3, "{} of {}", bits("hyper-decoder"), bits("base"));
     assert!(bits("hyper-decoder") < bits("hyper-decoder, shown another language") - 0.2);
+    // What mends the flow's samples through the base, does, and by what is shown.
+    assert!(bits("flow + refiner") < bits("flow") - 0.1, "{} of {}", bits("flow + refiner"), bits("flow"));
+    assert!(bits("flow + refiner") < bits("flow + refiner, shown another language") - 0.1);
     assert_eq!(view.gap.len(), view.evaluation.rows.len());
     let at = |name: &str| view.gap[view.evaluation.rows.iter().position(|row| row.name == name).unwrap()];
     assert!(at(ALL).abs() < 1e-12 && (at(OWN) - 1.0).abs() < 1e-12);

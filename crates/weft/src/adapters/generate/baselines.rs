@@ -3,7 +3,7 @@
 use super::differences::Differences;
 use super::factors::{row_of, set_of};
 use super::learn::Seen;
-use crate::{Error, Result};
+use crate::{Error, Monitor, Result};
 use weft_codec::adapter::merge::{MergeConfig, Method, merge};
 use weft_codec::adapter::{AdapterSet, Adapters as _};
 use weft_core::families::Lora;
@@ -30,20 +30,34 @@ pub(super) struct Merged {
     pub(super) lost: f64,
 }
 
-/// Merges the adapters of the training tasks each way, and where all grew from one adapter, also their differences to it.
-pub(super) fn merged(on: &Adapters, lora: &Lora, seen: &Seen, start: Option<&Population>, seed: Seed) -> Result<Vec<Merged>> {
+/// Merges the adapters of the training tasks each way, and where all grew from one adapter, also their differences to it. A merger that would
+/// hold too much is left out, and told.
+pub(super) fn merged(
+    on: &Adapters,
+    lora: &Lora,
+    seen: &Seen,
+    start: Option<&Population>,
+    (seed, monitor): (Seed, &Monitor),
+) -> Result<Vec<Merged>> {
     let set = set_of(lora, seen.adapters)?;
     let n = set.num_adapters() as f64;
     let of = |method: Method| merge_to_row(lora, &set, method, seed);
     let (row, lost) = of(Method::Mean)?;
     let mut rows = vec![Merged { name: "mean of updates".to_owned(), row, lost }];
+    let mut push = |made: Result<Merged>| match made {
+        Err(Error::Codec(error @ weft_codec::Error::TooLarge { .. })) => {
+            monitor.note(format!("a merger is left out: {error}"));
+            Ok(())
+        }
+        made => made.map(|made| rows.push(made)),
+    };
     let best = |name: &str, make: &dyn Fn(f64) -> Method| {
         best_of(name, &SCALES, &|scale| of(make(scale)), &|row| loss_in_training(on, seen, row, seed))
     };
-    rows.push(best("task arithmetic", &|scale| Method::TaskArithmetic { scale: scale / n })?);
-    rows.push(best("TIES", &|scale| Method::Ties { density: TIES_DENSITY, scale })?);
-    rows.push(best("DARE", &|scale| Method::DareLinear { density: DARE_DENSITY, scale })?);
-    rows.push(best("KnOTS-TIES", &|scale| Method::Knots { density: Some(TIES_DENSITY), scale })?);
+    push(best("task arithmetic", &|scale| Method::TaskArithmetic { scale: scale / n }))?;
+    push(best("TIES", &|scale| Method::Ties { density: TIES_DENSITY, scale }))?;
+    push(best("DARE", &|scale| Method::DareLinear { density: DARE_DENSITY, scale }))?;
+    push(best("KnOTS-TIES", &|scale| Method::Knots { density: Some(TIES_DENSITY), scale }))?;
     let Some(start) = start else { return Ok(rows) };
     let differences = Differences::new(lora, seen.adapters, start)?;
     let scale = 1.0;
@@ -53,12 +67,13 @@ pub(super) fn merged(on: &Adapters, lora: &Lora, seen: &Seen, start: Option<&Pop
         ("DARE of differences", Method::DareLinear { density: DARE_DENSITY, scale }),
         ("KnOTS-TIES of differences", Method::Knots { density: Some(TIES_DENSITY), scale }),
     ] {
-        let merged = differences.merged(method, seed.fork("merge"))?;
-        let from_start = |scale: f64| -> Result<(Vec<f32>, f64)> {
-            let made = differences.added(&merged, scale)?;
-            Ok((row_of(lora, made.adapters.adapter(0))?, made.lost[0].fraction()))
-        };
-        rows.push(best_of(name, &DIFFERENCE_SCALES, &from_start, &|row| loss_in_training(on, seen, row, seed))?);
+        push(differences.merged(method, seed.fork("merge")).and_then(|merged| {
+            let from_start = |scale: f64| -> Result<(Vec<f32>, f64)> {
+                let made = differences.added(&merged, scale)?;
+                Ok((row_of(lora, made.adapters.adapter(0))?, made.lost[0].fraction()))
+            };
+            best_of(name, &DIFFERENCE_SCALES, &from_start, &|row| loss_in_training(on, seen, row, seed))
+        }))?;
     }
     Ok(rows)
 }

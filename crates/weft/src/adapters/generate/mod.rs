@@ -127,7 +127,7 @@ pub(super) fn experiment(experiment: &Experiment) -> Result<(GeneratedView, Vec<
     monitor.note(format!("merge the training {}' adapters", tasks.words.tasks));
     let start = experiment.grew_from_all.then_some(experiment.multi_task);
     let mut merges_lost = Vec::new();
-    for merged in baselines::merged(on, lora, &seen, start, seed)? {
+    for merged in baselines::merged(on, lora, &seen, start, (seed, monitor))? {
         rows.push(judge.all_alike(&merged.name, &merged.row)?);
         merges_lost.push((merged.name, merged.lost));
     }

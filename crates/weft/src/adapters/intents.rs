@@ -125,7 +125,9 @@ fn draw_group(
     seed: Seed,
 ) -> Result<(Vec<Vec<usize>>, usize)> {
     let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
-    pool.iter().for_each(|&i| *domains.entry(all[i].domain.as_str()).or_default() += 1);
+    for &i in pool {
+        *domains.entry(all[i].domain.as_str()).or_default() += 1;
+    }
     domains.retain(|_, members| *members >= task.ways);
     let (mut sets, mut known, mut uses) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
     let mut num_within = 0;
@@ -157,7 +159,9 @@ fn draw_group(
             return Err(Error::Range { what: "the number of tasks", expected, got: format!("{count}, with {i} drawn") });
         };
         num_within += usize::from(set.iter().all(|&i| all[i].domain == all[set[0]].domain));
-        set.iter().for_each(|&intent| *uses.entry(intent).or_insert(0) += 1);
+        for &intent in &set {
+            *uses.entry(intent).or_insert(0) += 1;
+        }
         known.insert(set.clone());
         sets.push(set);
     }

@@ -41,7 +41,8 @@ pub(super) fn prepare(config: &AdapterRunConfig, task: &LanguagesConfig, monitor
         let tokens = tokens.min(document.len().max(1));
         Ok(AdapterTask::Text(Windows::new(&[document], Vocabulary::START, tokens)?))
     });
-    let of_texts = |generate: &crate::config::GenerateConfig| Shown::Text(Texts { texts, bytes: generate.sample_bytes, read });
+    let of_texts =
+        |generate: &crate::config::GenerateConfig| Shown::Text(Texts { of_tasks: texts, bytes: generate.sample_bytes, read });
     let tasks = Tasks {
         each,
         groups: vec!["of training", "held out"],

@@ -57,7 +57,9 @@ fn data(folder: &Path) {
     for (part, count) in [("train", 12), ("test", 8)] {
         let mut text = "text,category\n".to_owned();
         for n in 18..24 {
-            utterances(n, part, count).iter().for_each(|utterance| writeln!(text, "{utterance},n{n}").expect("memory"));
+            for utterance in utterances(n, part, count) {
+                writeln!(text, "{utterance},n{n}").expect("memory");
+            }
         }
         std::fs::write(folder.join(format!("{part}.csv")), text).expect("a new file");
     }

@@ -200,7 +200,7 @@ impl Few<'_> {
 
     /// Training languages to try on.
     fn tries(&self, seen: &Seen, from: Start) -> Result<Vec<Try>> {
-        let Texts { texts, bytes, read } = self.texts;
+        let Texts { of_tasks: texts, bytes, read } = self.texts;
         let (seed, n) = (self.judge.experiment.seed.fork("few steps"), seen.numbers.len());
         let mut tries = Vec::new();
         for i in seed.fork("tried").subset(self.config.tried.min(n), n) {

@@ -38,7 +38,7 @@ pub(in super::super) type ReadText = Box<dyn Fn(&str) -> Result<AdapterTask>>;
 /// Texts that samples of so many bytes are drawn from.
 pub(in super::super) struct Texts {
     /// The text of each task.
-    pub(in super::super) texts: Vec<String>,
+    pub(in super::super) of_tasks: Vec<String>,
     /// Bytes of a sample.
     pub(in super::super) bytes: usize,
     /// Some text as a task.
@@ -48,7 +48,7 @@ pub(in super::super) struct Texts {
 impl Texts {
     /// A sample of a task's text.
     pub(super) fn draw(&self, task: usize, seed: Seed) -> &str {
-        draw(&self.texts[task], self.bytes, seed)
+        draw(&self.of_tasks[task], self.bytes, seed)
     }
 }
 
@@ -70,13 +70,9 @@ pub(in super::super) struct SentenceSets {
 }
 
 impl SentenceSets {
-    fn chosen(&self, of: &[usize], count: usize, seed: Seed) -> Vec<usize> {
-        seed.subset(count.min(of.len()), of.len()).into_iter().map(|i| of[i as usize]).collect()
-    }
-
     fn of_task(&self, task: usize, seed: Seed) -> Vec<usize> {
         let all = &self.of_tasks[task];
-        self.drawn.map_or_else(|| all.clone(), |count| self.chosen(all, count, seed))
+        self.drawn.map_or_else(|| all.clone(), |count| chosen(all, count, seed))
     }
 
     fn moments_of(&self, chosen: &[usize]) -> Vec<f32> {
@@ -123,10 +119,15 @@ impl Shown {
             Self::Text(texts) => embed_bytes(&noise(texts.bytes, seed)),
             Self::Sentences(sets) => {
                 let count = sets.drawn.unwrap_or(sets.of_tasks[task].len());
-                sets.moments_of(&sets.chosen(&sets.noise, count, seed))
+                sets.moments_of(&chosen(&sets.noise, count, seed))
             }
         }
     }
+}
+
+/// So many numbers of some, or all of fewer.
+fn chosen(of: &[usize], count: usize, seed: Seed) -> Vec<usize> {
+    seed.subset(count.min(of.len()), of.len()).into_iter().map(|i| of[i as usize]).collect()
 }
 
 /// Mean and standard deviation of vectors, number by number: `[n, d]` → `[2 d]`.

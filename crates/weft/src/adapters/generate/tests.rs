@@ -197,7 +197,7 @@ fn tiny_tasks(tiny: &[Tiny], bytes: usize) -> Tasks {
         groups: vec!["of training", "held out"],
         unit: Unit::BitsAByte,
         words: Words { task: "language", tasks: "languages", noise: "random bytes" },
-        shown: vec![Shown::Text(Texts { texts, bytes, read })],
+        shown: vec![Shown::Text(Texts { of_tasks: texts, bytes, read })],
         skipped: Vec::new(),
     }
 }

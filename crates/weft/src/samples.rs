@@ -5,8 +5,7 @@ use crate::stages::{Done, Session, check_generator, on_demand};
 use crate::{Error, Result, Stage};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use weft_core::{ExampleSet, Monitor};
-use weft_gen::ExampleEncoder;
+use weft_core::{ExampleSet, InputSet, Monitor};
 
 /// One of a run's own generators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub struct SampleRequest {
     /// The seed; the same seed gives the same networks.
     pub seed: u64,
     /// What is asked for, such as `validation-accuracy`; what is not named is as in the run file. `examples` names an npz file of inputs
-    /// `x`, `[m, …]`, and labels `y`, `[m]`.
+    /// `x`, `[m, …]`, and labels `y`, `[m]`; `inputs` one of inputs alone, `x` or `inputs`.
     pub condition: BTreeMap<String, Asked>,
     /// Which generator; the flow with its refiner, or without if there is none, where it is not said.
     pub generator: Option<GeneratorName>,
@@ -70,10 +69,26 @@ pub struct GuideRequest {
     pub steps: Option<usize>,
 }
 
+/// What a request's condition shows a generator.
+#[derive(Debug, Clone)]
+pub(crate) enum ShownFile {
+    /// Labelled examples.
+    Examples(ExampleSet),
+    /// Inputs alone, and whether their file has labels, which are not read.
+    Inputs { inputs: InputSet, has_labels: bool },
+}
+
+impl ShownFile {
+    /// The examples, if they are labelled.
+    pub(crate) fn examples(&self) -> Option<&ExampleSet> {
+        if let Self::Examples(examples) = self { Some(examples) } else { None }
+    }
+}
+
 /// What a request's files hold.
 pub(crate) struct Files {
     /// The examples of the condition, if it has some.
-    pub(crate) shown: Option<ExampleSet>,
+    pub(crate) shown: Option<ShownFile>,
     /// Those that steer, with how much and in how many steps.
     pub(crate) guide: Option<(ExampleSet, GuideRequest)>,
     /// How many samples stand for one.
@@ -141,14 +156,20 @@ fn read_guide(config: &RunConfig, request: &SampleRequest, guide: &GuideRequest)
     Ok((weft_zoo::data::examples(&guide.examples)?, guide.clone()))
 }
 
-/// The request without the file of examples that its condition names, and these.
-fn with_examples(config: &RunConfig, request: &SampleRequest) -> Result<(SampleRequest, Option<ExampleSet>)> {
+/// The request without the file of examples or inputs that its condition names, and these.
+fn with_examples(config: &RunConfig, request: &SampleRequest) -> Result<(SampleRequest, Option<ShownFile>)> {
     let mut request = request.clone();
-    if !config.generator.conditions().iter().any(|field| field.kind.examples().is_some()) {
-        return Ok((request, None));
-    }
-    let Some(asked) = request.condition.remove(ExampleEncoder::FIELD) else { return Ok((request, None)) };
-    let refuse = || weft_core::Error::Examples { reason: "the condition `examples` names the npz file of them".to_owned() };
-    let path = asked.as_text().ok_or_else(refuse)?;
-    Ok((request, Some(weft_zoo::data::examples(Path::new(path))?)))
+    let Some(field) = config.generator.conditions().iter().find(|field| field.kind.shows()) else { return Ok((request, None)) };
+    let Some(asked) = request.condition.remove(&field.name) else { return Ok((request, None)) };
+    let reason = format!("the condition `{}` names the npz file of them", field.name);
+    let shown = match (field.kind.inputs(), asked.as_text().map(Path::new)) {
+        (Some(_), Some(path)) => {
+            let (inputs, has_labels) = weft_zoo::data::inputs(path)?;
+            ShownFile::Inputs { inputs, has_labels }
+        }
+        (Some(_), None) => return Err(weft_core::Error::Inputs { reason }.into()),
+        (None, Some(path)) => ShownFile::Examples(weft_zoo::data::examples(path)?),
+        (None, None) => return Err(weft_core::Error::Examples { reason }.into()),
+    };
+    Ok((request, Some(shown)))
 }

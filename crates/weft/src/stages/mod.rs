@@ -21,6 +21,7 @@ mod streamed;
 mod textures;
 mod tokens;
 mod train;
+mod unlabelled;
 mod zoo;
 
 pub(crate) use conditional::is_of_tasks as judged_by_tasks;

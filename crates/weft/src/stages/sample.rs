@@ -18,7 +18,7 @@ use super::{Done, Session, canonicalize, examples, export, read_json, streamed, 
 use crate::cache::{Completed, Running, StageKey};
 use crate::config::condition_of;
 use crate::run::Stage;
-use crate::samples::{Files, GeneratorName};
+use crate::samples::{Files, GeneratorName, ShownFile};
 use crate::{Error, Result, SampleRequest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use std::time::Instant;
 use weft_canon::Group;
 use weft_canon::distance::{Quotient, QuotientOptions};
 use weft_core::{Architecture, Condition, Digest, Population, Seed, Split, Task, Value};
-use weft_gen::{ExampleEncoder, Generator};
+use weft_gen::Generator;
 use weft_zoo::{Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
@@ -208,8 +208,7 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest,
     let models = Models::new(session, &done.of(Stage::Train).folder, learnt.set.clone());
     let mut condition = asked_of(session, &learnt.condition, request)?;
     if let Some(shown) = &files.shown {
-        let vector = examples::encoder_of(done.of(Stage::Train))?.encode(shown)?;
-        condition = condition.with(ExampleEncoder::FIELD, Value::Vector(vector));
+        condition = examples::told(session, done.of(Stage::Train), &condition, shown)?;
     }
     models::check_condition(session.monitor, &models.schema()?, &condition)?;
     let best = if session.config.refiner.is_some() { GeneratorName::Refined } else { GeneratorName::Flow };
@@ -223,8 +222,8 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest,
         Some(Value::Classes(classes)) => Some(Task::is_one_of(classes, session.dataset(Stage::Sample)?.num_classes())?),
         _ => None,
     };
-    let shown = files.shown.as_ref().or(files.guide.as_ref().map(|(examples, _)| examples));
-    let known = shown.filter(|_| task.is_none()).map_or_else(|| known(&learnt, task.as_ref()), Known::Examples);
+    let labelled = files.shown.as_ref().and_then(ShownFile::examples).or(files.guide.as_ref().map(|(examples, _)| examples));
+    let known = labelled.filter(|_| task.is_none()).map_or_else(|| known(&learnt, task.as_ref()), Known::Examples);
     // What cannot be judged is refused before anything is sampled for it.
     let judge = best_of.map(|best_of| Judge::new(session, done, &learnt.set, best_of)?.able(known)).transpose()?;
     session.monitor.start("sample", request.count as u64, "networks");

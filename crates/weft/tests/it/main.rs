@@ -2,6 +2,7 @@
 
 mod conditions;
 mod examples;
+mod inputs;
 mod interrupted;
 mod refused;
 mod run;

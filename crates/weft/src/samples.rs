@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use weft_core::{ExampleSet, InputSet, Monitor};
 
+/// Samples that may be asked for at a time, at most.
+const MOST_NETWORKS: usize = 1_000_000;
+/// Weights of all samples, those included of which a best is kept, at most: 8 GiB.
+const MOST_WEIGHTS: usize = 1 << 31;
+
 /// One of a run's own generators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GeneratorName {
@@ -122,12 +127,13 @@ pub fn sample_with(
     request.generator.map_or(Ok(()), |name| check_generator(config, name))?;
     let guide = options.guide.as_ref().map(|guide| read_guide(config, request, guide)).transpose()?;
     let best_of = options.best_of.or(config.sample.best_of);
-    if best_of.is_some_and(|best_of| best_of.check().is_err()) {
-        return Err(Error::Range {
-            what: "the n of a best of n",
-            expected: "between 1 and 4096".to_owned(),
-            got: "another".to_owned(),
-        });
+    if let Some(n) = best_of.filter(|best_of| best_of.check().is_err()).map(|best_of| best_of.n) {
+        let (expected, got) = ("between 1 and 4096".to_owned(), n.to_string());
+        return Err(Error::Range { what: "the n of a best of n", expected, got });
+    }
+    if !(1..=MOST_NETWORKS).contains(&request.count) {
+        let (expected, got) = (format!("between 1 and {MOST_NETWORKS}"), request.count.to_string());
+        return Err(Error::Range { what: "the number of samples", expected, got });
     }
     if best_of.is_some() && config.data.is_none() {
         return Err(Error::RunWithoutData { stage: "best-of" });
@@ -139,6 +145,16 @@ pub fn sample_with(
         session.stage(stage, &mut done).map_err(|error| error.during(stage.name()))?;
     }
     on_demand(&session, &done, request, &files)
+}
+
+/// Refuses more samples at a time than should be held.
+pub(crate) fn check_weights(networks: usize, each: usize) -> Result<()> {
+    let got = networks.saturating_mul(each);
+    if got <= MOST_WEIGHTS {
+        return Ok(());
+    }
+    let expected = format!("{MOST_WEIGHTS} at most; ask for fewer samples at a time, under several seeds");
+    Err(Error::Range { what: "the weights of all samples", expected, got: got.to_string() })
 }
 
 /// Examples that steer, refused before a stage runs for them where there is nothing to steer.

@@ -17,6 +17,7 @@ mod recipes;
 mod report;
 mod runs;
 mod sample;
+mod sound;
 mod streamed;
 mod textures;
 mod tokens;

@@ -107,6 +107,25 @@ fn refused(config: &RunConfig, dir: &Path) {
     let absent = asked(config, "absent.npz", dir.join("refused")).unwrap_err();
     assert_eq!(absent.kind(), weft::Kind::Missing);
     assert!(chain(&absent).contains("an npz archive of `x` (or `inputs`), one or more inputs"), "{}", chain(&absent));
+    // Such inputs are finite, and what is made of them is not.
+    let path = dir.join("refused.npz");
+    write_npz(&path, (&[1e30; 72], 6), &[]);
+    let error = asked(config, path.to_str().unwrap(), dir.join("refused")).unwrap_err();
+    let expected = "weights and outputs of samples must be finite numbers; nothing was written, got 0 such networks of 2";
+    assert_eq!(error.to_string(), expected);
+    assert!(!dir.join("refused").exists());
+    for (count, expected) in [
+        (0, "the number of samples must be between 1 and 1000000, got 0"),
+        (usize::MAX, "the number of samples must be between 1 and 1000000"),
+        (1_000_000, "the weights of all samples must be"),
+    ] {
+        let best_of = Some(BestOfConfig { n: 4_096, by: BestBy::Agreement });
+        let folder = dir.join("refused");
+        let request = SampleRequest { count, seed: 1, condition: BTreeMap::new(), generator: None, folder };
+        let options = SampleOptions { best_of, ..SampleOptions::default() };
+        let error = weft::sample_with(config, &request, &options, &Monitor::silent()).unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{error}");
+    }
     let number = asked(config, 16.0, dir.join("refused")).unwrap_err();
     assert!(chain(&number).contains("the condition `inputs` names the npz file of them"), "{}", chain(&number));
 }

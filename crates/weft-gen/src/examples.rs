@@ -76,7 +76,7 @@ impl ExampleEncoder {
     pub fn pool(&self, features: &[f32], labels: &[u32]) -> Vec<f32> {
         let of_output = |output: u32| {
             let rows = features.chunks_exact(self.features.len()).zip(labels);
-            self.features.moments(rows.filter(move |(_, label)| **label == output).map(|(row, _)| row))
+            self.features.moments(&rows.filter(move |(_, label)| **label == output).map(|(row, _)| row))
         };
         (0..self.num_outputs as u32).flat_map(of_output).collect()
     }

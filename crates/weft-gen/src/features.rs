@@ -99,7 +99,7 @@ impl Features {
     /// Mean and standard deviation of each feature over some rows, `[2, q]`; zeros of none.
     ///
     /// Sums run in `f64`, so that orders differ by less than a rounding of `f32`.
-    pub(crate) fn moments<'a>(&self, rows: impl Iterator<Item = &'a [f32]> + Clone) -> Vec<f32> {
+    pub(crate) fn moments<'a>(&self, rows: &(impl Iterator<Item = &'a [f32]> + Clone)) -> Vec<f32> {
         let count = rows.clone().count().max(1) as f64;
         let moment = |j: usize, power: i32| rows.clone().map(|row| f64::from(row[j]).powi(power)).sum::<f64>() / count;
         let (means, squares): (Vec<f64>, Vec<f64>) = (0..self.len()).map(|j| (moment(j, 1), moment(j, 2))).unzip();

@@ -80,7 +80,7 @@ impl InputEncoder {
     /// Sums run in `f64`, so that orders differ by less than a rounding of `f32`.
     #[must_use]
     pub fn pool(&self, features: &[f32]) -> Vec<f32> {
-        self.features.moments(features.chunks_exact(self.features.len()))
+        self.features.moments(&features.chunks_exact(self.features.len()))
     }
 
     /// All of it, to be saved.

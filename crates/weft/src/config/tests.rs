@@ -345,7 +345,7 @@ fn conditions_have_types_and_values_that_fit_them() {
     let flow = "[generator.flow]\nconditions = [\"step\", { clases = \"task\" }]\n\n[zoo.train]";
     assert_eq!(
         refusal(parse(&RUN.replace("[zoo.train]", flow))),
-        "run.toml:11:25: unknown key `clases`\nhint: did you mean `classes`? keys here: `scalar`, `category`, `classes`, `vector`, `text`, `examples`"
+        "run.toml:11:25: unknown key `clases`\nhint: did you mean `classes`? keys here: `scalar`, `category`, `classes`, `vector`, `text`, `examples`, `inputs`"
     );
 }
 

@@ -94,23 +94,24 @@ fn held_out_sets_are_shown_by_members_and_judged() {
 
 /// Files that show nothing are refused by name, before anything is written.
 fn refused(config: &RunConfig, dir: &Path) {
+    let ask = |shown: Asked| asked(config, shown, dir.join("refused")).expect_err("what shows nothing is refused");
     let refused = |inputs: &[f32], features: u64, reason: &str| {
         let path = dir.join("refused.npz");
         write_npz(&path, (inputs, features), &[]);
-        let error = asked(config, path.to_str().unwrap(), dir.join("refused")).unwrap_err();
+        let error = ask(path.to_str().expect("a path of ASCII").into());
         assert!(chain(&error).contains(reason), "{}", chain(&error));
         assert!(!dir.join("refused").exists());
     };
     refused(&[0.0; 10], 5, "example inputs: they have 5 values each, and networks read 6");
     refused(&[f32::NAN; 12], 6, "example inputs: input 0 has a value that is not finite");
     refused(&[], 6, "`x` has shape [0, 6]");
-    let absent = asked(config, "absent.npz", dir.join("refused")).unwrap_err();
+    let absent = ask("absent.npz".into());
     assert_eq!(absent.kind(), weft::Kind::Missing);
     assert!(chain(&absent).contains("an npz archive of `x` (or `inputs`), one or more inputs"), "{}", chain(&absent));
     // Such inputs are finite, and what is made of them is not.
     let path = dir.join("refused.npz");
     write_npz(&path, (&[1e30; 72], 6), &[]);
-    let error = asked(config, path.to_str().unwrap(), dir.join("refused")).unwrap_err();
+    let error = ask(path.to_str().expect("a path of ASCII").into());
     let expected = "weights and outputs of samples must be finite numbers; nothing was written, got 0 such networks of 2";
     assert_eq!(error.to_string(), expected);
     assert!(!dir.join("refused").exists());
@@ -123,10 +124,10 @@ fn refused(config: &RunConfig, dir: &Path) {
         let folder = dir.join("refused");
         let request = SampleRequest { count, seed: 1, condition: BTreeMap::new(), generator: None, folder };
         let options = SampleOptions { best_of, ..SampleOptions::default() };
-        let error = weft::sample_with(config, &request, &options, &Monitor::silent()).unwrap_err();
+        let error = weft::sample_with(config, &request, &options, &Monitor::silent()).expect_err("too many or none");
         assert!(error.to_string().starts_with(expected), "{error}");
     }
-    let number = asked(config, 16.0, dir.join("refused")).unwrap_err();
+    let number = ask(16.0.into());
     assert!(chain(&number).contains("the condition `inputs` names the npz file of them"), "{}", chain(&number));
 }
 

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod examples;
+mod inputs;
 mod intents;
 mod interrupted;
 mod refused;

@@ -42,6 +42,11 @@ fn an_unknown_condition_is_refused_before_anything_runs() {
     let samples = dir.path().join("samples");
     let err = refusal(&["sample", text(&file), "-o", text(&samples), "--condition", "acuracy=0.9"]);
     assert_eq!(err, "error: unknown condition field `acuracy`; known fields: `validation-accuracy`, `step`\n");
+    let twice = ["--condition", "step=1", "--condition", "step=2"];
+    let err = refusal(&[&["sample", text(&file), "-o", text(&samples)], &twice[..]].concat());
+    assert_eq!(err, "error: the condition names `step` twice\n");
+    let err = refusal(&["sample", text(&file), "-o", text(&samples), "--count", "0"]);
+    assert_eq!(err, "error: the number of samples must be between 1 and 1000000, got 0\n");
     assert!(!output.exists() && !samples.exists());
 }
 

@@ -304,11 +304,12 @@ impl Adapters {
     /// # Errors
     /// As [`Adapters::gradients`], or if a tensor operation fails.
     pub fn loss(&self, rows: &Tensor, drawn: &[DrawnTask<'_>]) -> Result<Tensor> {
-        let rows = rows.contiguous()?;
-        let values = rows.flatten_all()?.to_vec1::<f32>()?;
+        // Weights come and losses go through the host, whose operation it is.
+        let on_host = rows.contiguous()?.to_device(&candle_core::Device::Cpu)?;
+        let values = on_host.flatten_all()?.to_vec1::<f32>()?;
         let Gradients { losses, gradient } = self.gradients(&values, drawn)?;
         let losses = losses.into_iter().map(|loss| loss as f32).collect();
-        Ok(rows.apply_op1(KnownGradient { losses, gradient })?)
+        Ok(on_host.apply_op1(KnownGradient { losses, gradient })?.to_device(rows.device())?)
     }
 
     /// Floating-point operations of the base's forward and backward pass over an example of a task, the low-rank parts left out.

@@ -299,6 +299,14 @@ pub enum Error {
         /// How.
         reason: String,
     },
+    /// A decoder that is not written for Transformers.
+    #[error("the base `{name}` cannot be written for Transformers: {reason}")]
+    Llama {
+        /// What it is called.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// A file with other content is where one was to be written.
     #[error("`{}` is there already with other content; move it away, or write to another folder", path.display())]
     Exists {

@@ -92,19 +92,11 @@ impl<B: Backend + 'static> On<B> {
     /// # Shapes
     /// `adapters` and `gradient` `[n, P]` → losses `[n]`.
     pub(super) fn losses(&self, adapters: B::View<'_>, batch: &TaskBatch, gradient: Option<&mut B::Wide>) -> Result<Outcome> {
-        let base = &*self.base;
         let lengths = match &batch.goal {
             Goal::Classes { lengths, .. } => Some(self.backend.upload_indices(lengths)?),
             Goal::Next { .. } => None,
         };
-        let attention = Attention {
-            sequences: batch.networks * batch.sequences,
-            tokens: batch.tokens,
-            heads: base.heads,
-            kv_heads: base.kv_heads,
-            head_dim: base.head_dim(),
-            causal: base.is_decoder(),
-        };
+        let attention = self.attention(batch);
         let step = Step { batch, attention, lengths: lengths.as_ref(), adapters: B::shorten(adapters) };
         let (x, kept) = self.forward(&step, gradient.is_some())?;
         let (outcome, dx) = self.head(&step, &x, gradient.is_some())?;
@@ -112,6 +104,31 @@ impl<B: Backend + 'static> On<B> {
             self.backward(&step, kept, dx, gradient)?;
         }
         Ok(outcome)
+    }
+
+    /// What a decoder says of the next token behind each.
+    ///
+    /// # Shapes
+    /// `adapters` `[n, P]` → `[n·r, vocabulary]`.
+    pub(super) fn logits(&self, adapters: B::View<'_>, batch: &TaskBatch) -> Result<Vec<f32>> {
+        let Kind::Decoder { norm, head, .. } = &self.base.kind else { return Err(mixed_up()) };
+        let step = Step { batch, attention: self.attention(batch), lengths: None, adapters: B::shorten(adapters) };
+        let (x, _) = self.forward(&step, false)?;
+        let (y, _) = self.norm(norm, &x)?;
+        let logits = self.backend.linear(head, Batch::one(step.all_rows()), self.backend.view(&y), self.theta())?;
+        self.backend.download(self.backend.view(&logits))
+    }
+
+    fn attention(&self, batch: &TaskBatch) -> Attention {
+        let base = &*self.base;
+        Attention {
+            sequences: batch.networks * batch.sequences,
+            tokens: batch.tokens,
+            heads: base.heads,
+            kv_heads: base.kv_heads,
+            head_dim: base.head_dim(),
+            causal: base.is_decoder(),
+        }
     }
 
     /// The last tokens, `[n·r, d]`, and what each block keeps.

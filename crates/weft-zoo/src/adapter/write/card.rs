@@ -3,7 +3,7 @@
 use super::super::AdapterWeights;
 use super::{AdapterExport, AdapterProfile};
 use crate::tensors::Metadata;
-use crate::{Result, write_atomic};
+use crate::{Result, rotary_name, write_atomic};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -77,6 +77,9 @@ pub(super) fn metadata(adapter: &AdapterWeights, export: &AdapterExport<'_>) -> 
     if let Some(base) = &adapter.base {
         metadata.insert("weft.base".to_owned(), base.clone());
     }
+    if let Some(rotary) = adapter.rotary {
+        metadata.insert(super::super::turned::KEY.to_owned(), rotary_name(rotary).to_owned());
+    }
     let parents: Vec<String> = provenance.parents.iter().map(|parent| format!("{} {}", parent.sha256, parent.name)).collect();
     if !parents.is_empty() {
         metadata.insert("weft.parents".to_owned(), parents.join("\n"));
@@ -94,7 +97,7 @@ fn json(adapter: &AdapterWeights, export: &AdapterExport<'_>) -> String {
     let provenance = export.provenance;
     let parent = |p: &AdapterParent| serde_json::json!({ "name": p.name, "sha256": p.sha256, "licence": p.licence });
     let ranks: BTreeSet<usize> = adapter.updates.iter().map(|update| update.rank).collect();
-    let value = serde_json::json!({
+    let mut value = serde_json::json!({
         "weft": env!("CARGO_PKG_VERSION"),
         "kind": "adapter",
         "profile": export.profile.name(),
@@ -106,6 +109,9 @@ fn json(adapter: &AdapterWeights, export: &AdapterExport<'_>) -> String {
         "configuration": provenance.configuration,
         "parents": provenance.parents.iter().map(parent).collect::<Vec<_>>(),
     });
+    if let Some(rotary) = adapter.rotary {
+        value["rotary"] = rotary_name(rotary).into();
+    }
     format!("{value:#}\n")
 }
 

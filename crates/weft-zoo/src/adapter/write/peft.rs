@@ -9,10 +9,10 @@
 
 use super::super::base::{BaseModel, Prefix};
 use super::super::{AdapterFault, AdapterUpdate, AdapterWeights};
-use super::{AdapterExport, card, folder};
+use super::{AdapterExport, card};
 use crate::source::AdapterKind;
 use crate::tensors::write_tensors;
-use crate::{Result, write_atomic};
+use crate::{Result, write_atomic, write_folder};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -42,7 +42,7 @@ pub(super) fn write(
     let targets = target_modules(adapter, export.base, prefix).map_err(fail)?;
     let config = config(adapter, form, &targets).map_err(fail)?;
     let metadata = card::metadata(adapter, export);
-    folder::write_folder(out, |folder| {
+    write_folder(out, |folder| {
         write_tensors(&folder.join("adapter_model.safetensors"), &tensors, &metadata)?;
         write_atomic(&folder.join("adapter_config.json"), format!("{:#}\n", Value::Object(config)).as_bytes())?;
         card::write(adapter, export, folder)

@@ -22,6 +22,7 @@
 pub mod adapter;
 mod atomic;
 mod binding;
+mod bounded;
 mod checkpoint;
 pub mod data;
 mod error;
@@ -44,6 +45,7 @@ mod zoo;
 
 pub use atomic::write_atomic;
 pub use binding::{Binding, Part, Repeat, StoredTensor};
+pub use bounded::read_bounded;
 pub use checkpoint::{CheckpointWriter, checkpoint_metadata, read_checkpoint, read_metadata, write_checkpoint};
 pub use error::{Error, HeaderFault, Result, TensorFault};
 pub use export::{ExportForm, Exported, Graphs, LlamaExport, TensorNames};

@@ -7,7 +7,7 @@
 //! Karpathy, llama2.c, `tokenizer.py` and `run.c`; Sennrich et al., *Neural Machine Translation of Rare Words with Subword Units* (2016);
 //! Kudo and Richardson, *`SentencePiece`* (2018).
 
-use crate::{Error, Result};
+use crate::{Error, Result, read_bounded};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::path::Path;
@@ -48,12 +48,7 @@ impl Vocabulary {
     /// A file that is missing, too large, cut short, or without the pieces of all bytes.
     pub fn open(path: &Path) -> Result<Self> {
         let fail = |reason: String| Error::Data { path: path.to_owned(), expected: WHAT, reason };
-        let size = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
-        if size > MAX_BYTES {
-            return Err(fail(format!("it has {size} bytes, at most {MAX_BYTES} are read")));
-        }
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        Self::parse(&bytes).map_err(fail)
+        Self::parse(&read_bounded(path, MAX_BYTES)?).map_err(fail)
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {

@@ -4,17 +4,17 @@ use crate::support::{asks_for, binary_tasks, codec, task_fields, train};
 use std::sync::Arc;
 use weft_core::families::{Family, Llama};
 use weft_core::{Condition, Duration, Monitor, Optimizer, Precision, Recipe, RopePairs, Schedule, Seed, Task};
-use weft_gen::{AdapterLoss, Generator as _, HyperConfig, HyperTrainer, TaskLoss, TrainingSet};
+use weft_gen::{AdapterLoss, Error, Generator as _, HyperConfig, HyperTrainer, TaskLoss, Trainer as _, TrainingSet};
 use weft_net::Device;
 use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, Windows};
 
-fn adapters() -> Adapters {
+fn adapters(base: u64) -> Adapters {
     let (vocabulary, length, d_model, depth, d_hidden) = (9, 12, 16, 1, 12);
     let (num_heads, num_kv_heads, theta, pairs, epsilon) = (2, 1, 100.0, RopePairs::Halves, 1e-5);
     let family =
         Llama { vocabulary, length, d_model, depth, num_heads, num_kv_heads, d_hidden, tied: false, theta, pairs, epsilon };
     let architecture = Arc::new(Family::Llama(family).build("tiny").expect("the sizes fit"));
-    let row = weft_testkit::random_row(&architecture, Seed::new(1));
+    let row = weft_testkit::random_row(&architecture, Seed::new(base));
     let base = Arc::new(Base::new(&architecture, &row).expect("a decoder"));
     let config = LoraConfig { modules: vec!["v_proj".to_owned(), "down_proj".to_owned()], rank: 2, alpha: 4.0 };
     let layout = AdapterLayout::new(&base, &config).expect("modules of the base");
@@ -35,7 +35,7 @@ fn languages(tasks: &[Task], seed: Seed) -> Vec<AdapterTask> {
 
 #[test]
 fn it_writes_adapters_for_languages_that_it_never_saw() {
-    let adapters = adapters();
+    let adapters = adapters(1);
     let [tasks, held_out] = binary_tasks();
     let texts = languages(&tasks, Seed::new(2));
     let recipe = Recipe {
@@ -65,11 +65,19 @@ fn it_writes_adapters_for_languages_that_it_never_saw() {
         width: 32,
         blocks: 1,
     };
-    let trainer = |texts: Vec<AdapterTask>| {
+    let trainer_on = |adapters: &Adapters, texts: Vec<AdapterTask>| {
         let loss: TaskLoss = AdapterLoss::new(adapters.clone(), texts).unwrap().into();
         HyperTrainer::new(config.clone(), data.clone(), loss, Seed::new(4), &Device::cpu())
     };
+    let trainer = |texts: Vec<AdapterTask>| trainer_on(&adapters, texts);
     let trained = trainer(texts.clone()).unwrap();
+    // A saved state goes on over the base and the texts that it is of, and over no others.
+    let saved = trained.save().unwrap();
+    trainer(texts.clone()).unwrap().restore(&saved).unwrap();
+    let others = [trainer(languages(&tasks, Seed::new(9))), trainer_on(&self::adapters(2), texts.clone())];
+    for other in others {
+        assert!(matches!(other.unwrap().restore(&saved), Err(Error::Artifact { entry, .. }) if entry == "fingerprint"));
+    }
     assert!(trained.flops() > 0.0);
     let hyper = train(trained, config.steps).finish().unwrap();
     let mean = |asked: &[Task], texts: &[AdapterTask]| {

@@ -36,7 +36,7 @@ use pass::On;
 use std::sync::Arc;
 use task::TaskBatch;
 use train::Group;
-use weft_core::{Monitor, Population, Recipe, Seed};
+use weft_core::{Digest, Monitor, Population, Recipe, Seed};
 use weft_ops::backend::{Backend, Job, on_device_in};
 use weft_ops::tensor::Precision;
 
@@ -243,6 +243,19 @@ impl Adapters {
             all.push(Measured { loss: sum / counted.max(1) as f64, count: counted, accuracy });
         }
         Ok(all)
+    }
+
+    /// What tells these adapters from others: the base with its weights, and where updates sit.
+    #[must_use]
+    pub fn fingerprint(&self) -> Digest {
+        let values = |values: &[f32]| {
+            let of_piece =
+                |piece: &[f32]| *Digest::of_bytes(&piece.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()).as_bytes();
+            values.chunks(1 << 16).flat_map(of_piece).collect::<Vec<u8>>()
+        };
+        let base = &self.base;
+        let graphs = [base.architecture(), self.layout.architecture()].map(|a| format!("{:?} {:?}", a.nodes(), a.tensors()));
+        Digest::of_parts([graphs[0].as_bytes(), graphs[1].as_bytes(), &values(&base.table), &values(&base.theta)])
     }
 
     /// What a decoder with an adapter says of the token behind each of a sequence's; zeros are the base itself.

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_core::families::{Family, Lora, LoraModule};
-use weft_core::{Digest, Op, Population, Seed};
+use weft_core::{Digest, Op, Population, RopePairs, Seed};
 use weft_net::Device;
-use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, Measured, Windows, initial_adapter};
+use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, LoraConfig, Measured, Windows, initial_adapter};
+use weft_zoo::Vocabulary;
 use weft_zoo::adapter::{AdapterExport, AdapterProfile, AdapterProvenance, AdapterWeights};
 use weft_zoo::data::{Language, Languages, languages};
-use weft_zoo::{Hints, Vocabulary};
 
 /// The file of figures.
 const REPORT: &str = "report.json";
@@ -86,7 +86,7 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
     refuse_existing(&config.run.output)?;
     let AdapterTaskConfig::Languages(task) = &config.task;
     let [weights, vocabulary] = config.base.paths();
-    let (base, vocabulary) = (Arc::new(read_base(&weights)?), Vocabulary::open(&vocabulary)?);
+    let (base, vocabulary) = (Arc::new(super::base::read(&weights)?), Vocabulary::open(&vocabulary)?);
     if vocabulary.len() > base.vocabulary() {
         let reason = format!("it has {} tokens and the base knows {}", vocabulary.len(), base.vocabulary());
         return Err(Error::Misfit { what: "the vocabulary".to_owned(), other: "the base".to_owned(), reason });
@@ -119,7 +119,8 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
         rows,
         skipped,
     };
-    write(config, &Made { languages: &read, each: &trained, multi_task: &multi_task, stored: stored.as_ref() }, &view)?;
+    let rotary = adapters.base().rope_pairs();
+    write(config, &Made { languages: &read, each: &trained, multi_task: &multi_task, stored: stored.as_ref(), rotary }, &view)?;
     Ok(view)
 }
 
@@ -144,15 +145,6 @@ impl Text {
         let bytes = [train, test].map(|passages| passages.iter().map(String::len).sum());
         Ok(Self { tasks: [windows(train)?, windows(test)?], bytes })
     }
-}
-
-/// The base of a file of weights.
-fn read_base(path: &Path) -> Result<Base> {
-    let source = weft_zoo::open_sources(path)?.into_iter().next();
-    let source = source.ok_or_else(|| Error::Damaged { path: path.to_owned(), reason: "it holds no network".to_owned() })?;
-    let inferred = weft_zoo::infer(&source, &Hints::default())?;
-    let row = inferred.binding.bind(&source, &inferred.architecture)?;
-    Ok(Base::new(&Arc::new(inferred.architecture), &row)?)
 }
 
 /// Which languages are held out: codes in the order of their digests, until so many languages are; variants of a code go together.
@@ -308,30 +300,17 @@ struct Made<'a> {
     each: &'a Population,
     multi_task: &'a Population,
     stored: Option<&'a Stored>,
+    /// In which order rows of queries and keys stand.
+    rotary: Option<RopePairs>,
 }
 
-/// Writes everything beside the output and gives it its name.
+/// Writes everything, or nothing.
 fn write(config: &AdapterRunConfig, made: &Made, view: &TrainedView) -> Result<()> {
-    let output = &config.run.output;
-    let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".partial-{}", std::process::id()));
-    let beside = output.with_file_name(name);
-    let made = write_all(config, made, view, &beside).and_then(|()| {
-        if output.is_dir() {
-            // It is empty: this was checked before the work, and fails here otherwise.
-            std::fs::remove_dir(output).map_err(Error::io("replace", output))?;
-        }
-        std::fs::rename(&beside, output).map_err(Error::io("write", output))
-    });
-    if made.is_err() {
-        // What is left is known by its name, and the error is the one that matters.
-        let _ = std::fs::remove_dir_all(&beside);
-    }
-    made
+    weft_zoo::write_folder(&config.run.output, |folder| write_all(config, made, view, folder))
 }
 
 fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder: &Path) -> Result<()> {
-    let Made { languages, each, multi_task, stored } = *made;
+    let Made { languages, each, multi_task, stored, rotary } = *made;
     let adapters = folder.join("adapters");
     std::fs::create_dir_all(&adapters).map_err(Error::io("create", &adapters))?;
     let lora = family_of(each.architecture())?;
@@ -345,7 +324,7 @@ fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder:
         AdapterExport { profile: AdapterProfile::Peft, base: None, component: None, of_pipeline: false, provenance: &provenance };
     let write_one = |row: &[f32], to: &Path| -> Result<()> {
         let weights = AdapterWeights::from_lora(&lora, row, Some(config.base.name.clone())).map_err(|fault| fault.at(to))?;
-        weights.write(&export, to)?;
+        AdapterWeights { rotary, ..weights }.write(&export, to)?;
         Ok(())
     };
     for (language, row) in languages.iter().zip(each.rows()) {

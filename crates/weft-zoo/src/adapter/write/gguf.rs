@@ -17,6 +17,7 @@ use crate::rotary::interleaved_from_halves;
 use crate::source::AdapterKind;
 use crate::tensors::little_endian;
 use crate::{Result, refuse_existing};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 const TARGET: &str = "a GGUF file";
@@ -63,8 +64,15 @@ pub(super) fn write(adapter: AdapterWeights, export: &AdapterExport<'_>, out: &P
             target: TARGET,
         }));
     }
+    let mut taken: BTreeMap<String, &str> = BTreeMap::new();
     for update in &adapter.updates {
-        tensors.extend(layout.tensors(update).map_err(fail)?);
+        let pair = layout.tensors(update).map_err(fail)?;
+        // Names with and without `model.`, and numbers with and without zeros in front, become one.
+        if let Some(other) = taken.insert(pair[0].0.clone(), &update.module) {
+            let what = format!("modules `{other}` and `{}` are one there, `{}`", update.module, pair[0].0);
+            return Err(fail(AdapterFault::NotHeld { what, target: TARGET }));
+        }
+        tensors.extend(pair);
     }
     refuse_existing(out)?;
     let mut file = AtomicFile::create_in(parent_of(out))?;

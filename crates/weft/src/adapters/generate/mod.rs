@@ -16,7 +16,7 @@ use learn::{Learnt, Seen};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 pub(super) use store::Stored;
-pub use store::{GenerateRequest, MadeView, Model, generate};
+pub use store::{GenerateRequest, Like, MadeView, Model, generate, read_sample};
 use weft_core::families::Lora;
 use weft_core::{Condition, Population, Seed};
 use weft_eval::conditional::{TaskEvaluation, TaskMeasurements, TaskRowKind, evaluate_tasks};
@@ -117,9 +117,12 @@ pub(super) fn experiment(experiment: &Experiment) -> Result<(GeneratedView, Stor
         sample_secs: [judge.sample_secs(&learnt)?, experiment.own_secs],
     };
     let names: Vec<String> = training.iter().map(|&i| subjects[i].id.to_owned()).collect();
+    let codes = learnt.codec.encode(adapters.data())?;
     Ok((
         view,
         Stored {
+            codes,
+            rotary: on.base().rope_pairs(),
             codec: learnt.codec,
             hyper: learnt.hyper,
             flow: learnt.flow,

@@ -7,7 +7,7 @@
 //!   codec.safetensors     codes ⇄ factors
 //!   hyper.safetensors     the hyper-decoder
 //!   flow.safetensors      the flow, if the run had one
-//!   seen.safetensors      the sum of the vectors of each training language's samples
+//!   seen.safetensors      of each training language the sum of its samples' vectors, and the code of its own adapter
 //! ```
 
 use super::super::merge::refuse_existing;
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_codec::Codec;
-use weft_core::{Architecture, Population, Seed};
+use weft_core::{Architecture, Population, RopePairs, Seed};
 use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Sampler, SamplerConfig};
 use weft_net::Device;
 use weft_zoo::adapter::{AdapterExport, AdapterParent, AdapterProfile, AdapterProvenance, AdapterWeights};
@@ -31,12 +31,17 @@ const CODEC: &str = "codec.safetensors";
 const HYPER: &str = "hyper.safetensors";
 const FLOW: &str = "flow.safetensors";
 const SEEN: &str = "seen.safetensors";
-/// The tensor in [`SEEN`].
+/// The tensors in [`SEEN`].
 const VECTORS: &str = "vectors";
+const CODES: &str = "codes";
+/// The longest description that is read.
+const MAX_DESCRIPTION_BYTES: u64 = 16 << 20;
 /// The version of the folder's format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The longest sample that is looked at, in bytes.
 const MAX_SAMPLE: usize = 1 << 20;
+/// Names that are offered for one that is not known.
+const NEAREST_NAMES: usize = 5;
 /// Adapters of one call, at most.
 const MAX_COUNT: usize = 10_000;
 
@@ -50,6 +55,8 @@ struct Description {
     sample_bytes: usize,
     sampler_steps: usize,
     familiar: f64,
+    /// In which order the base's rows of queries and keys stand.
+    rotary: Option<String>,
     languages: Vec<String>,
     configuration: String,
 }
@@ -62,6 +69,9 @@ pub(in super::super) struct Stored {
     pub(super) names: Vec<String>,
     pub(super) vectors: Vec<Vec<f32>>,
     pub(super) familiar: f64,
+    /// Codes of the training languages' own adapters, `[n, k]`.
+    pub(super) codes: Vec<f32>,
+    pub(super) rotary: Option<RopePairs>,
 }
 
 impl Stored {
@@ -81,6 +91,7 @@ impl Stored {
             sample_bytes: generate.sample_bytes,
             sampler_steps: generate.flow.map_or(1, |flow| flow.sampler_steps),
             familiar: self.familiar,
+            rotary: self.rotary.map(|pairs| weft_zoo::rotary_name(pairs).to_owned()),
             languages: self.names.clone(),
             configuration: config.to_toml(),
         };
@@ -91,7 +102,8 @@ impl Stored {
         if let Some(flow) = &self.flow {
             write_artifact(&folder.join(FLOW), &flow.save())?;
         }
-        write_artifact(&folder.join(SEEN), &Artifact::default().with_vector(VECTORS, &self.vectors.concat()))
+        let seen = Artifact::default().with_vector(VECTORS, &self.vectors.concat()).with_vector(CODES, &self.codes);
+        write_artifact(&folder.join(SEEN), &seen)
     }
 }
 
@@ -118,8 +130,28 @@ pub struct GenerateRequest {
     pub count: usize,
     /// The seed.
     pub seed: u64,
+    /// A training language whose adapter it is to be near, if any.
+    pub like: Option<Like>,
     /// The folder to write: an adapter, or of several one a folder in it.
     pub output: PathBuf,
+}
+
+/// An adapter of training that others are made near.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Like {
+    /// The training language's name.
+    pub name: String,
+    /// How far from it: 0 is its adapter as the codec keeps it, 1 is a sample that knows nothing of it. The hyper-decoder mixes codes in this
+    /// proportion; the flow brings the code to the time `1 − strength` with noise and from there back.
+    pub strength: f64,
+}
+
+/// A sample of text from a file.
+///
+/// # Errors
+/// A file that is not there or no regular one, or is longer than a sample may be.
+pub fn read_sample(path: &Path) -> Result<Vec<u8>> {
+    Ok(weft_zoo::read_bounded(path, MAX_SAMPLE as u64)?)
 }
 
 /// What was made.
@@ -139,7 +171,7 @@ pub struct MadeView {
 ///
 /// # Errors
 /// A folder that is no generator or is damaged, an empty sample or one that is too long, several adapters of a hyper-decoder, which makes one,
-/// factors that are not finite, or an output that is there already.
+/// a name that is no training language's, a strength that is no part, factors that are not finite, or an output that is there already.
 pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
     refuse_existing(&request.output)?;
     let within = |what, expected: &str, ok: bool, got: String| {
@@ -152,11 +184,24 @@ pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
     within("the number of adapters", "between 1 and 10000", (1..=MAX_COUNT).contains(&count), count.to_string())?;
     let one = request.model == Model::Flow || count == 1;
     within("the number of adapters of a hyper-decoder", "1: it makes the same for the same sample", one, count.to_string())?;
+    let strength = request.like.as_ref().map_or(0.0, |like| like.strength);
+    let part = (0.0..=1.0).contains(&strength);
+    within("`--strength`", "between 0 (the training adapter) and 1 (a fresh sample)", part, strength.to_string())?;
     let opened = Opened::open(&request.generator)?;
+    let near = match &request.like {
+        Some(like) => Some((opened.code(&like.name)?, like.strength)),
+        None => None,
+    };
     let generator = opened.generator(request.model)?;
     let started = std::time::Instant::now();
     let condition = shown::shown(&request.sample);
-    let made = generator.sample(count, &condition, Seed::new(request.seed))?;
+    let seed = Seed::new(request.seed);
+    let made = match (&generator, near) {
+        (Made::Hyper(hyper), None) => hyper.sample(count, &condition, seed)?,
+        (Made::Hyper(hyper), Some(near)) => hyper.sample_near(near, &condition)?,
+        (Made::Flow(flow), None) => flow.sample(count, &condition, seed)?,
+        (Made::Flow(flow), Some(near)) => flow.sample_near(near, count, &condition, seed)?,
+    };
     let millis = started.elapsed().as_secs_f64() * 1e3;
     let mut notes = opened.notes(&request.sample, &condition)?;
     let outputs: Vec<PathBuf> = match count {
@@ -180,18 +225,27 @@ struct Opened {
     architecture: Arc<Architecture>,
     codec: Arc<Codec>,
     vectors: Vec<Vec<f32>>,
+    /// `[n, k]`.
+    codes: Vec<f32>,
     hyper: HyperDecoder,
+}
+
+/// A generator that was opened.
+enum Made {
+    Hyper(Box<HyperDecoder>),
+    Flow(Box<Flow>),
 }
 
 impl Opened {
     fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(DESCRIPTION);
         let damaged = |path: &Path, reason: String| Error::Damaged { path: path.to_owned(), reason };
-        let len = std::fs::metadata(&path).map_err(Error::io("read", &path))?.len();
-        if len > 16 << 20 {
-            return Err(damaged(&path, format!("it has {len} bytes")));
+        let description: Description = crate::stages::read_small_json(&path, MAX_DESCRIPTION_BYTES)?;
+        if let Some(word) = description.rotary.as_deref().filter(|word| *word != weft_zoo::rotary_name(RopePairs::Halves)) {
+            let reason =
+                format!("its adapters have rows of queries and keys in the order `{word}`; `weft adapter train` makes it anew");
+            return Err(damaged(&path, reason));
         }
-        let description: Description = crate::stages::read_json(&path)?;
         if description.version != VERSION {
             return Err(damaged(&path, format!("it is of version {}, and {VERSION} is read", description.version)));
         }
@@ -207,13 +261,26 @@ impl Opened {
         let n = description.languages.len();
         let vectors = seen.vector(VECTORS, n * weft_core::BYTES_LEN)?;
         let vectors = vectors.chunks_exact(weft_core::BYTES_LEN).map(<[f32]>::to_vec).collect();
+        let codes = seen.vector(CODES, n * codec.code_len())?;
         let hyper = HyperDecoder::load(&read_artifact(&folder.join(HYPER))?, codec.clone(), architecture.clone(), &Device::cpu())?;
-        Ok(Self { folder: folder.to_owned(), description, architecture, codec, vectors, hyper })
+        Ok(Self { folder: folder.to_owned(), description, architecture, codec, vectors, codes, hyper })
     }
 
-    fn generator(&self, model: Model) -> Result<Box<dyn Generator>> {
+    /// The code of a training language's own adapter.
+    fn code(&self, name: &str) -> Result<&[f32]> {
+        let (k, names) = (self.codec.code_len(), &self.description.languages);
+        if let Some(at) = names.iter().position(|known| known == name) {
+            return Ok(&self.codes[at * k..(at + 1) * k]);
+        }
+        let mut nearest: Vec<&String> = names.iter().collect();
+        nearest.sort_by_key(|known| (strsim::damerau_levenshtein(name, known), known.as_str()));
+        let nearest = nearest.into_iter().take(NEAREST_NAMES).cloned().collect();
+        Err(Error::NotLearnt { name: name.to_owned(), generator: self.folder.clone(), nearest })
+    }
+
+    fn generator(&self, model: Model) -> Result<Made> {
         if model == Model::Hyper {
-            return Ok(Box::new(self.hyper.clone()));
+            return Ok(Made::Hyper(Box::new(self.hyper.clone())));
         }
         let path = self.folder.join(FLOW);
         if !path.is_file() {
@@ -223,7 +290,8 @@ impl Opened {
         let sampler =
             SamplerConfig { sampler: Sampler::Heun, steps: self.description.sampler_steps.clamp(1, 10_000), guidance_scale: 1.0 };
         let saved = read_artifact(&path)?;
-        Ok(Box::new(Flow::load(&saved, self.codec.clone(), self.architecture.clone(), sampler, &Device::cpu())?))
+        let flow = Flow::load(&saved, self.codec.clone(), self.architecture.clone(), sampler, &Device::cpu())?;
+        Ok(Made::Flow(Box::new(flow)))
     }
 
     /// What a user should know of a sample.
@@ -255,15 +323,22 @@ impl Opened {
         let sha256 = |file: &str| weft_zoo::sha256_of_file(&self.folder.join(file)).map(|sha| sha.to_string());
         let file = if request.model == Model::Hyper { HYPER } else { FLOW };
         let parent = AdapterParent { name: file.to_owned(), sha256: sha256(file)?, licence: self.description.licence.clone() };
+        let mut parents = vec![parent];
+        let mut like = String::new();
+        if let Some(Like { name, strength }) = &request.like {
+            like = format!(", like {name} at strength {strength}");
+            let name = format!("{name}: its code in {SEEN}");
+            parents.push(AdapterParent { name, sha256: sha256(SEEN)?, licence: self.description.licence.clone() });
+        }
         let digest = weft_core::Digest::of_bytes(&request.sample);
         let configuration = format!(
-            "# weft adapter generate, seed {}, {} adapters, a sample of {} bytes with the digest {digest}\n{}",
+            "# weft adapter generate, seed {}, {} adapters{like}, a sample of {} bytes with the digest {digest}\n{}",
             request.seed,
             request.count,
             request.sample.len(),
             self.description.configuration
         );
-        let provenance = AdapterProvenance { parents: vec![parent], configuration, synthetic: true, tags: Vec::new() };
+        let provenance = AdapterProvenance { parents, configuration, synthetic: true, tags: Vec::new() };
         let export = AdapterExport {
             profile: AdapterProfile::Portable,
             base: None,
@@ -277,7 +352,9 @@ impl Opened {
         let mut notes = Vec::new();
         for (row, output) in made.rows().zip(outputs) {
             let weights = AdapterWeights::from_lora(&lora, row, Some(self.description.base.clone()));
-            notes.extend(weights.map_err(|fault| fault.at(output))?.write(&export, output)?);
+            let rotary = self.description.rotary.as_deref().and_then(weft_zoo::rotary_from_name);
+            let weights = AdapterWeights { rotary, ..weights.map_err(|fault| fault.at(output))? };
+            notes.extend(weights.write(&export, output)?);
         }
         Ok(notes)
     }

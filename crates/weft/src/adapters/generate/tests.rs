@@ -162,7 +162,7 @@ fn near_a_training_adapter(folder: &Path) {
         assert!(error.to_string().contains(expected), "{error}");
         assert!(!folder.join("refused").exists());
     };
-    refused("l50", 0.5, "the nearest names are `l05`");
+    refused("l05x", 0.5, "the nearest names are `l05`");
     refused("l05", -0.1, "`--strength` must be between 0");
     refused("l05", f64::NAN, "`--strength`");
 }

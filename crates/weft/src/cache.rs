@@ -272,7 +272,11 @@ fn read_optional(path: &Path) -> Result<Option<String>> {
     }
 }
 
-fn digest_of_file(path: &Path) -> Result<Digest> {
+/// The digest of a file's bytes.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read.
+pub(crate) fn digest_of_file(path: &Path) -> Result<Digest> {
     let mut file = std::fs::File::open(path).map_err(Error::io("open", path))?;
     let mut hasher = blake3::Hasher::new();
     std::io::copy(&mut file, &mut hasher).map_err(Error::io("read", path))?;

@@ -32,6 +32,8 @@ pub(crate) enum Adapter {
     Train {
         /// A run file, such as `configs/languages.toml`.
         run: PathBuf,
+        #[command(flatten)]
+        settings: super::Settings,
     },
     /// Make an adapter from some text of what it is to be for.
     Generate(generate::Generate),

@@ -90,6 +90,14 @@ pub(crate) struct Settings {
     pub(crate) set: Vec<String>,
 }
 
+impl Settings {
+    /// All of them as overrides of a run file.
+    pub(crate) fn overrides(&self) -> Vec<String> {
+        let device = self.device.iter().map(|device| format!("run.device=\"{device}\""));
+        self.set.iter().cloned().chain(device).collect()
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The run file.
@@ -163,6 +171,9 @@ pub(crate) struct Bench {
     /// Also run another system's loop on the same task.
     #[arg(long, value_enum)]
     pub(crate) peer: Option<Peer>,
+    /// Measure these groups alone, separated by commas.
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',', value_parser = weft::bench::GROUPS)]
+    pub(crate) only: Vec<String>,
 }
 
 /// A system to measure beside ours.

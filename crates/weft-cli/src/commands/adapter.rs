@@ -22,7 +22,7 @@ const API_KEY: &str = "WEFT_API_KEY";
 pub(super) fn dispatch(command: args::adapter::Adapter, monitor: &Monitor) -> anyhow::Result<Answer> {
     match command {
         args::adapter::Adapter::Space(command) => space::dispatch(command, monitor),
-        args::adapter::Adapter::Train { run } => train::train(&run, monitor),
+        args::adapter::Adapter::Train { run, settings } => train::train(&run, &settings, monitor),
         args::adapter::Adapter::Generate(arguments) => generate::generate(arguments),
         args::adapter::Adapter::Base(arguments) => base::export(arguments),
         args::adapter::Adapter::Logits(arguments) => base::logits(arguments),

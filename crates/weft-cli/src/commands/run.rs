@@ -11,7 +11,7 @@ use weft::report::data::{Report, RowKind, TaskReport, TaskRow, TaskRowKind, Text
 use weft::{GeneratorName, GuideRequest, Monitor, Outcome, SampleOptions, SampleRequest, Stage};
 
 pub(super) fn quickstart(arguments: Quickstart, monitor: &Monitor) -> anyhow::Result<Answer> {
-    let mut config = RunConfig::quickstart(&overrides(&arguments.settings)).map_err(weft::Error::from)?;
+    let mut config = RunConfig::quickstart(&arguments.settings.overrides()).map_err(weft::Error::from)?;
     if let Some(path) = arguments.zoo {
         config.zoo = ZooConfig::Existing(ExistingZooConfig { path });
         config.architecture = None;
@@ -51,12 +51,7 @@ pub(super) fn sample(arguments: Sample, monitor: &Monitor) -> anyhow::Result<Ans
 }
 
 fn read(file: &Path, settings: &Settings) -> weft::Result<RunConfig> {
-    Ok(RunConfig::read(file, &overrides(settings))?)
-}
-
-fn overrides(settings: &Settings) -> Vec<String> {
-    let device = settings.device.iter().map(|device| format!("run.device=\"{device}\""));
-    settings.set.iter().cloned().chain(device).collect()
+    Ok(RunConfig::read(file, &settings.overrides())?)
 }
 
 fn answer(outcome: &Outcome) -> Answer {

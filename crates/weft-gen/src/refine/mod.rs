@@ -23,6 +23,8 @@
 //! refused there, since both compare a sample with many runs of one task. Tasks that are held out reach neither the pool nor a loss; the
 //! refiner meets them by their conditions when it samples.
 //!
+//! The networks may be adapters of one base: their loss is then that of the base with them ([`TaskLoss`](crate::TaskLoss)).
+//!
 //! Training data are reached through [`PopulationLoss`](weft_net::PopulationLoss) alone, which holds the training part and nothing else.
 
 mod refined;

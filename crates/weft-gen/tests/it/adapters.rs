@@ -1,10 +1,13 @@
-//! A hyper-decoder of adapters: it learns through their frozen base, and writes adapters for tasks that it never saw.
+//! Generators of adapters that learn through their frozen base, and write adapters for tasks that they never saw.
 
-use crate::support::{asks_for, binary_tasks, codec, task_fields, train};
+use crate::support::{asks_for, binary_tasks, codec, flow_config, heun, refiner_config, task_fields, train};
 use std::sync::Arc;
 use weft_core::families::{Family, Llama};
 use weft_core::{Condition, Duration, Monitor, Optimizer, Precision, Recipe, RopePairs, Schedule, Seed, Task};
-use weft_gen::{AdapterLoss, Error, Generator as _, HyperConfig, HyperTrainer, TaskLoss, Trainer as _, TrainingSet};
+use weft_gen::{
+    AdapterLoss, Error, FlowConfig, FlowTrainer, Generator, HyperConfig, HyperTrainer, Refined, RefinerConfig, RefinerTrainer,
+    TaskLoss, Trainer as _, TrainingSet,
+};
 use weft_net::Device;
 use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, Windows};
 
@@ -33,26 +36,63 @@ fn languages(tasks: &[Task], seed: Seed) -> Vec<AdapterTask> {
     tasks.iter().enumerate().map(|(i, task)| language(task, seed.index(i as u64))).collect()
 }
 
+/// Adapters of languages that generators learn from, and of some that they do not see.
+struct Zoo {
+    adapters: Adapters,
+    data: TrainingSet,
+    texts: Vec<AdapterTask>,
+    held_out: Vec<Task>,
+    unseen: Vec<AdapterTask>,
+}
+
+impl Zoo {
+    fn new() -> Self {
+        let adapters = adapters(1);
+        let [tasks, held_out] = binary_tasks();
+        let texts = languages(&tasks, Seed::new(2));
+        let recipe = Recipe {
+            optimizer: Optimizer::ADAMW,
+            learning_rate: 0.02,
+            schedule: Schedule::Constant,
+            weight_decay: 0.0,
+            batch_size: 4,
+            duration: Duration::Steps(40),
+            snapshot_steps: Vec::new(),
+            precision: Precision::Single,
+        };
+        let oracles = adapters.train(&texts, &recipe, Seed::new(3), &Monitor::silent()).expect("sound tasks");
+        let conditions: Vec<Condition> = tasks.iter().map(asks_for).collect();
+        let data = TrainingSet::new(codec(&oracles, Some(8)), &oracles, oracles.clone(), oracles.clone(), conditions.clone())
+            .and_then(|set| set.with_tasks(&task_fields(), &conditions, tasks))
+            .expect("a condition for each");
+        let unseen = languages(&held_out, Seed::new(6));
+        Self { adapters, data, texts, held_out, unseen }
+    }
+
+    fn through_base(&self) -> TaskLoss {
+        AdapterLoss::new(self.adapters.clone(), self.texts.clone()).expect("there are texts").into()
+    }
+
+    /// The mean loss of adapters, each at its own text; a row of zeros is the base.
+    fn mean(&self, rows: &[f32], texts: &[AdapterTask]) -> f64 {
+        let measured = self.adapters.measure(rows, &texts.iter().collect::<Vec<_>>()).expect("rows of the layout");
+        measured.iter().map(|m| m.loss).sum::<f64>() / texts.len() as f64
+    }
+
+    fn base(&self, texts: &[AdapterTask]) -> f64 {
+        self.mean(&vec![0.0; texts.len() * self.adapters.layout().num_parameters()], texts)
+    }
+
+    /// The mean loss of adapters that are made for tasks, at texts.
+    fn made(&self, generator: &dyn Generator, asked: &[Task], texts: &[AdapterTask]) -> f64 {
+        let asked: Vec<Condition> = asked.iter().map(asks_for).collect();
+        self.mean(generator.sample_each(&asked, Seed::new(5)).expect("conditions of the schema").data(), texts)
+    }
+}
+
 #[test]
 fn it_writes_adapters_for_languages_that_it_never_saw() {
-    let adapters = adapters(1);
-    let [tasks, held_out] = binary_tasks();
-    let texts = languages(&tasks, Seed::new(2));
-    let recipe = Recipe {
-        optimizer: Optimizer::ADAMW,
-        learning_rate: 0.02,
-        schedule: Schedule::Constant,
-        weight_decay: 0.0,
-        batch_size: 4,
-        duration: Duration::Steps(40),
-        snapshot_steps: Vec::new(),
-        precision: Precision::Single,
-    };
-    let oracles = adapters.train(&texts, &recipe, Seed::new(3), &Monitor::silent()).unwrap();
-    let conditions: Vec<Condition> = tasks.iter().map(asks_for).collect();
-    let data = TrainingSet::new(codec(&oracles, Some(8)), &oracles, oracles.clone(), oracles.clone(), conditions.clone())
-        .and_then(|set| set.with_tasks(&task_fields(), &conditions, tasks.clone()))
-        .unwrap();
+    let zoo = Zoo::new();
     let config = HyperConfig {
         code_weight: 0.0,
         task_weight: 1.0,
@@ -65,41 +105,62 @@ fn it_writes_adapters_for_languages_that_it_never_saw() {
         width: 32,
         blocks: 1,
     };
-    let trainer_on = |adapters: &Adapters, texts: Vec<AdapterTask>| {
-        let loss: TaskLoss = AdapterLoss::new(adapters.clone(), texts).unwrap().into();
-        HyperTrainer::new(config.clone(), data.clone(), loss, Seed::new(4), &Device::cpu())
-    };
-    let trainer = |texts: Vec<AdapterTask>| trainer_on(&adapters, texts);
-    let trained = trainer(texts.clone()).unwrap();
+    let trainer = |loss: TaskLoss| HyperTrainer::new(config.clone(), zoo.data.clone(), loss, Seed::new(4), &Device::cpu());
+    let trained = trainer(zoo.through_base()).unwrap();
+    assert!(trained.flops() > 0.0);
     // A saved state goes on over the base and the texts that it is of, and over no others.
     let saved = trained.save().unwrap();
-    trainer(texts.clone()).unwrap().restore(&saved).unwrap();
-    let others = [trainer(languages(&tasks, Seed::new(9))), trainer_on(&self::adapters(2), texts.clone())];
-    for other in others {
-        assert!(matches!(other.unwrap().restore(&saved), Err(Error::Artifact { entry, .. }) if entry == "fingerprint"));
+    trainer(zoo.through_base()).unwrap().restore(&saved).unwrap();
+    let other_texts = zoo.texts.iter().rev().cloned().collect();
+    for (base, texts) in [(zoo.adapters.clone(), other_texts), (adapters(2), zoo.texts.clone())] {
+        let loss = AdapterLoss::new(base, texts).unwrap();
+        let restored = trainer(loss.into()).unwrap().restore(&saved);
+        assert!(matches!(restored, Err(Error::Artifact { entry, .. }) if entry == "fingerprint"));
     }
-    assert!(trained.flops() > 0.0);
     let hyper = train(trained, config.steps).finish().unwrap();
-    let mean = |asked: &[Task], texts: &[AdapterTask]| {
-        let made = hyper.sample_each(&asked.iter().map(asks_for).collect::<Vec<_>>(), Seed::new(5)).unwrap();
-        let measured = adapters.measure(made.data(), &texts.iter().collect::<Vec<_>>()).unwrap();
-        measured.iter().map(|m| m.loss).sum::<f64>() / texts.len() as f64
-    };
-    let base = |texts: &[AdapterTask]| {
-        let zeros = vec![0.0; texts.len() * adapters.layout().num_parameters()];
-        let measured = adapters.measure(&zeros, &texts.iter().collect::<Vec<_>>()).unwrap();
-        measured.iter().map(|m| m.loss).sum::<f64>() / texts.len() as f64
-    };
-    let unseen = languages(&held_out, Seed::new(6));
-    let (of_seen, of_unseen) = (mean(&tasks, &texts), mean(&held_out, &unseen));
+    let seen = &zoo.data.tasks.as_ref().unwrap().tasks;
+    let (of_seen, of_unseen) = (zoo.made(&hyper, seen, &zoo.texts), zoo.made(&hyper, &zoo.held_out, &zoo.unseen));
+    let [base_of_seen, base_of_unseen] = [&zoo.texts, &zoo.unseen].map(|texts| zoo.base(texts));
     assert!(
-        of_seen < base(&texts) - 0.3 && of_unseen < base(&unseen) - 0.2,
-        "{of_seen} of {}, {of_unseen} of {}",
-        base(&texts),
-        base(&unseen)
+        of_seen < base_of_seen - 0.3 && of_unseen < base_of_unseen - 0.2,
+        "{of_seen} of {base_of_seen}, {of_unseen} of {base_of_unseen}"
     );
-    let exchanged: Vec<Task> = held_out.iter().rev().cloned().collect();
-    let of_others = mean(&exchanged, &unseen);
+    let exchanged: Vec<Task> = zoo.held_out.iter().rev().cloned().collect();
+    let of_others = zoo.made(&hyper, &exchanged, &zoo.unseen);
     assert!(of_others > of_unseen + 0.3, "told another's condition it loses {of_others}, and {of_unseen} told its own");
-    assert!(trainer(texts[1..].to_vec()).unwrap_err().to_string().contains("tasks"), "a task for each run");
+    let fewer = AdapterLoss::new(zoo.adapters.clone(), zoo.texts[1..].to_vec()).unwrap();
+    assert!(trainer(fewer.into()).unwrap_err().to_string().contains("tasks"), "a task for each run");
+}
+
+#[test]
+fn a_refiner_of_adapters_learns_through_their_base() {
+    let zoo = Zoo::new();
+    // A flow that is told which language, and barely trained: what it proposes is hardly better than any adapter.
+    let flow = FlowConfig { conditions: task_fields().to_vec(), steps: 40, ..flow_config(&[]) };
+    let steps = flow.steps;
+    let trainer = FlowTrainer::new(flow, zoo.data.code_set(), Seed::new(7), &Device::cpu()).unwrap();
+    let flow = train(trainer, steps).finish(heun(8, 1.0)).unwrap().decoded_by(&zoo.data).unwrap();
+    let config = RefinerConfig { steps: 200, batch_networks: 8, batch_examples: 3, pool: 128, ..refiner_config() };
+    let unknown = Condition::unknown();
+    let trainer = |config: &RefinerConfig, data: &TrainingSet, loss: TaskLoss| {
+        RefinerTrainer::new(config.clone(), (&flow, &unknown), data.clone(), loss, Seed::new(8), &Device::cpu())
+    };
+    let trained = trainer(&config, &zoo.data, zoo.through_base()).unwrap();
+    assert!(trained.flops() > 0.0);
+    let refined = Refined::new(Arc::new(flow.clone()), train(trained, config.steps).finish().unwrap());
+    let (before, after) = (zoo.made(&flow, &zoo.held_out, &zoo.unseen), zoo.made(&refined, &zoo.held_out, &zoo.unseen));
+    assert!(after < before - 0.1, "refined adapters of unseen languages lose {after}, proposals {before}");
+    let exchanged: Vec<Task> = zoo.held_out.iter().rev().cloned().collect();
+    let of_others = zoo.made(&refined, &exchanged, &zoo.unseen);
+    assert!(of_others > after + 0.1, "told another's condition it loses {of_others}, and {after} told its own");
+    // What adapters leave undefined is refused by name.
+    let refused = |config: RefinerConfig, data: &TrainingSet, loss: TaskLoss, expected: &str| {
+        let message = trainer(&config, data, loss).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    };
+    refused(RefinerConfig { own_data: true, ..config.clone() }, &zoo.data, zoo.through_base(), "own-data");
+    let alone = TrainingSet { tasks: None, ..zoo.data.clone() };
+    refused(config.clone(), &alone, zoo.through_base(), "tasks");
+    let fewer = AdapterLoss::new(zoo.adapters.clone(), zoo.texts[1..].to_vec()).unwrap();
+    refused(config, &zoo.data, fewer.into(), "tasks");
 }

@@ -44,7 +44,7 @@ fn tokens_on<T: CudaReal>(pair: &Pair<T>) {
     let (sequences, tokens) = (3, 70);
     let lengths = [70, 1, 33];
     let on_gpu = pair.gpu.upload_indices(&lengths).unwrap();
-    for (head_dim, causal) in [(16, false), (32, false), (32, true), (64, false), (128, false)] {
+    for (head_dim, causal) in [(8, true), (16, false), (32, false), (32, true), (64, false), (128, false)] {
         let attention = Attention { sequences, tokens, heads: 4, kv_heads: 2, head_dim, causal };
         let name = |what: &str| format!("{what} {head_dim} {causal}");
         let packed = pair.values(1, sequences * tokens * attention.packed());

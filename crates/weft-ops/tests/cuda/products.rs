@@ -28,7 +28,8 @@ fn products() -> Option<HostProducts> {
         say("skipped: products of the host's matrices: no GPU");
         return None;
     };
-    Some(HostProducts::new(device).unwrap())
+    // Beside one core, so that all of them go to the GPU whatever the host has.
+    Some(HostProducts::beside(device, 1).unwrap())
 }
 
 /// Rows with means far from 0 and scales of their own, as weights have them.

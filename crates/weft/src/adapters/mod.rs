@@ -7,9 +7,11 @@ mod base;
 pub mod codec;
 mod deploy;
 pub mod generate;
+mod kept;
 mod lint;
 pub mod merge;
 pub mod train;
+mod twins;
 pub mod zoo;
 
 pub use base::{BaseExport, BaseView, LogitsRequest, LogitsView, Prompt, export_base, logits};

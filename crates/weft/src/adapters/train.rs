@@ -1,10 +1,13 @@
 //! Many adapters trained over one frozen base, and judged on text that none of them has seen.
 //!
 //! The output holds a folder of PEFT for each adapter in `adapters/`, the one adapter of all training tasks in `multi-task/`, the resolved
-//! run file and `report.json`. It appears under its name when all of it is written.
+//! run file and `report.json`. It appears under its name when all of it is written; until then, what is trained is kept beside it in
+//! `OUTPUT.kept`, from where a run that was stopped goes on.
 
 use super::generate::{self, Experiment, GeneratedView, Stored, Subject};
+use super::kept::Kept;
 use super::merge::refuse_existing;
+use super::twins::with_twins;
 use crate::config::{AdapterRunConfig, AdapterTaskConfig, LanguagesConfig, StartConfig};
 use crate::{Error, Monitor, Result};
 use serde::{Deserialize, Serialize};
@@ -92,7 +95,11 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
         return Err(Error::Misfit { what: "the vocabulary".to_owned(), other: "the base".to_owned(), reason });
     }
     let Languages { read, skipped } = languages(&task.archive())?;
-    let held_out = held_out(&read, task.held_out_languages, &task.chosen_on)?;
+    let read = with_twins(read, monitor);
+    let held_out = match task.held_out_languages {
+        Some(at_least) => held_out(&read, at_least, &task.chosen_on)?,
+        None => held_out_codes((&read, &skipped), &task.held_out_codes, &task.chosen_on)?,
+    };
     if config.generate.is_some() {
         enough_for_generators(&read, &held_out)?;
     }
@@ -101,12 +108,16 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
     let lora = LoraConfig { modules: config.lora.modules.clone(), rank: config.lora.rank, alpha: config.lora.alpha };
     let layout = AdapterLayout::new(&base, &lora)?;
     let adapters = Adapters::new(base, layout, &device)?;
-    let run = Run { config, adapters: &adapters, texts: &texts, held_out: &held_out, monitor };
-    let multi_task = run.multi_task()?;
-    let started = std::time::Instant::now();
-    let trained = run.each(&multi_task)?;
-    let train_secs = started.elapsed().as_secs_f64();
-    let rows = run.rows(&read, &trained, &multi_task)?;
+    let run = Run { config, adapters: &adapters, vocabulary: &vocabulary, texts: &texts, held_out: &held_out, monitor };
+    let kept = Kept::new(config, &device.to_string(), monitor)?;
+    let architecture = adapters.layout().architecture();
+    let key = kept.stage("multi-task").setting("recipe", &config.multi_task);
+    let (multi_task, all) = kept.adapters(key, architecture, || run.multi_task())?;
+    let key = kept.stage("adapters").setting("recipe", &config.recipe).input("multi-task", all.output);
+    let (trained, own) = kept.adapters(key, architecture, || run.each(&multi_task))?;
+    let train_secs = own.wall_secs;
+    let key = kept.stage("rows").input("multi-task", all.output).input("adapters", own.output);
+    let rows = kept.figures(key, || run.rows(&read, &trained, &multi_task))?;
     let generated = run.generated(&read, (&trained, &multi_task), train_secs)?;
     let (generated, stored) = generated.map_or((None, None), |(view, stored)| (Some(view), Some(stored)));
     let view = TrainedView {
@@ -121,6 +132,7 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
     };
     let rotary = adapters.base().rope_pairs();
     write(config, &Made { languages: &read, each: &trained, multi_task: &multi_task, stored: stored.as_ref(), rotary }, &view)?;
+    kept.remove()?;
     Ok(view)
 }
 
@@ -149,11 +161,8 @@ impl Text {
 
 /// Which languages are held out: codes in the order of their digests, until so many languages are; variants of a code go together.
 fn held_out(languages: &[Language], at_least: usize, chosen_on: &[String]) -> Result<Vec<bool>> {
+    known("`task.languages.chosen-on`", chosen_on, languages, &[])?;
     let mut codes: Vec<&str> = languages.iter().map(|language| language.code.as_str()).collect();
-    if let Some(code) = chosen_on.iter().find(|code| !codes.contains(&code.as_str())) {
-        let expected = "codes of the archive's languages".to_owned();
-        return Err(Error::Range { what: "`task.languages.chosen-on`", expected, got: format!("`{code}`") });
-    }
     codes.retain(|code| !chosen_on.iter().any(|chosen| chosen == code));
     codes.sort_unstable();
     codes.dedup();
@@ -172,6 +181,39 @@ fn held_out(languages: &[Language], at_least: usize, chosen_on: &[String]) -> Re
     Ok(chosen)
 }
 
+/// Which languages are held out where their codes are named; those that were left out for want of text may be named too.
+fn held_out_codes(
+    (languages, skipped): (&[Language], &[(String, String)]),
+    codes: &[String],
+    chosen_on: &[String],
+) -> Result<Vec<bool>> {
+    known("`task.languages.chosen-on`", chosen_on, languages, &[])?;
+    known("`task.languages.held-out-codes`", codes, languages, skipped)?;
+    let chosen: Vec<bool> = languages.iter().map(|language| codes.contains(&language.code)).collect();
+    for (side, expected) in [(true, "codes of languages with enough text"), (false, "less than all languages")] {
+        if chosen.iter().all(|&chosen| chosen != side) {
+            let (expected, got) = (expected.to_owned(), if side { "none of them" } else { "all of them" }.to_owned());
+            return Err(Error::Range { what: "`task.languages.held-out-codes`", expected, got });
+        }
+    }
+    Ok(chosen)
+}
+
+/// Refuses codes that no language of the archive has.
+fn known(what: &'static str, codes: &[String], languages: &[Language], skipped: &[(String, String)]) -> Result<()> {
+    let has = |code: &&String| {
+        languages.iter().any(|language| language.code == **code)
+            || skipped.iter().any(|(id, _)| id.split('_').next() == Some(code.as_str()))
+    };
+    match codes.iter().find(|code| !has(code)) {
+        Some(code) => {
+            let expected = "codes of the archive's languages".to_owned();
+            Err(Error::Range { what, expected, got: format!("`{code}`") })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Refuses languages that generators cannot be learnt from or judged by, before anything is trained.
 fn enough_for_generators(languages: &[Language], held_out: &[bool]) -> Result<()> {
     for (what, side) in
@@ -180,7 +222,9 @@ fn enough_for_generators(languages: &[Language], held_out: &[bool]) -> Result<()
         let of_side = languages.iter().zip(held_out).filter(|(_, held_out)| **held_out == side);
         let codes: std::collections::BTreeSet<&str> = of_side.map(|(language, _)| language.code.as_str()).collect();
         if codes.len() < 2 {
-            let expected = "2 or more that are no variants of each other; see `task.languages.held-out-languages`".to_owned();
+            let expected =
+                "2 or more that are no variants of each other; see `held-out-languages` and `held-out-codes` in `[task.languages]`";
+            let expected = expected.to_owned();
             return Err(Error::Range { what, expected, got: codes.len().to_string() });
         }
     }
@@ -191,6 +235,7 @@ fn enough_for_generators(languages: &[Language], held_out: &[bool]) -> Result<()
 struct Run<'a> {
     config: &'a AdapterRunConfig,
     adapters: &'a Adapters,
+    vocabulary: &'a Vocabulary,
     texts: &'a [Text],
     held_out: &'a [bool],
     monitor: &'a Monitor<'a>,
@@ -242,6 +287,11 @@ impl Run<'_> {
             let (id, code, windows) = (language.id.as_str(), language.code.as_str(), &text.tasks);
             subjects.push(Subject { id, code, held_out, text: train.join("\n"), test_bytes: text.bytes[1], windows });
         }
+        let read = |text: &str| -> Result<AdapterTask> {
+            let document = self.vocabulary.encode(text);
+            let tokens = task.tokens.min(document.len().max(1));
+            Ok(AdapterTask::Text(Windows::new(&[document], Vocabulary::START, tokens)?))
+        };
         let experiment = Experiment {
             config,
             on: self.adapters,
@@ -249,6 +299,8 @@ impl Run<'_> {
             subjects: &subjects,
             own,
             multi_task,
+            grew_from_all: self.config.lora.start == StartConfig::MultiTask,
+            read: &read,
             own_secs: train_secs / languages.len() as f64,
             seed: self.seed("generate"),
             monitor: self.monitor,
@@ -407,5 +459,26 @@ mod tests {
         assert!(held_out(&all, 31, &["nowhere".to_owned()]).unwrap_err().to_string().contains("nowhere"));
         assert!(held_out(&all, 120, &[]).unwrap_err().to_string().contains("120"));
         assert!(held_out(&all, 0, &[]).unwrap().iter().all(|chosen| !chosen));
+    }
+
+    #[test]
+    fn named_codes_are_held_out_with_their_variants_and_unknown_ones_refused() {
+        let all: Vec<Language> = ["a_x", "a_y", "b", "c"].map(language).to_vec();
+        let short = [("d_z".to_owned(), "3 of 8 passages or more".to_owned())];
+        let of = |codes: &[&str], chosen_on: &[&str]| {
+            let owned = |codes: &[&str]| codes.iter().map(|&code| code.to_owned()).collect::<Vec<_>>();
+            held_out_codes((&all, &short), &owned(codes), &owned(chosen_on))
+        };
+        assert_eq!(of(&["a", "d"], &["b"]).unwrap(), [true, true, false, false]);
+        assert_eq!(of(&["c"], &[]).unwrap(), [false, false, false, true]);
+        let check = |codes: &[&str], chosen_on: &[&str], expected: [&str; 2]| {
+            let message = of(codes, chosen_on).unwrap_err().to_string();
+            assert!(expected.iter().all(|expected| message.contains(expected)), "{message}");
+        };
+        check(&["a", "a_x"], &[], ["held-out-codes", "`a_x`"]);
+        check(&["zz"], &[], ["held-out-codes", "`zz`"]);
+        check(&["a"], &["d"], ["chosen-on", "`d`"]);
+        check(&["d"], &[], ["held-out-codes", "none of them"]);
+        check(&["a", "b", "c"], &[], ["held-out-codes", "all of them"]);
     }
 }

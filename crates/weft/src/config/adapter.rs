@@ -101,24 +101,28 @@ pub struct LanguagesConfig {
     pub tokens: usize,
     /// The last share of each language's passages, which no adapter is trained on.
     pub held_out_passages: f64,
-    /// Languages at least that the one adapter of all is not trained on; variants of a code stand on one side.
-    pub held_out_languages: usize,
+    /// Languages at least that the one adapter of all is not trained on, chosen by the digests of their codes; variants of a code stand on one side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_languages: Option<usize>,
+    /// Instead of a number, the codes of the languages that the one adapter of all is not trained on, with all their variants.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_out_codes: Vec<String>,
     /// Codes of languages that settings were chosen on, which are never held out.
     #[serde(default)]
     pub chosen_on: Vec<String>,
 }
 
 impl AdapterRunConfig {
-    /// Reads a run file.
+    /// Reads a run file and applies overrides, as those of `weft run` are.
     ///
     /// # Errors
-    /// [`ConfigError`] with the line and column of what is wrong.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+    /// [`ConfigError`] with the line and column of what is wrong, or with the override that is.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, &path.display().to_string())
+        Self::parse(&text, &path.display().to_string(), overrides)
     }
 
-    /// Parses a run file's text; `origin` names it in messages.
+    /// Parses a run file's text and applies overrides; `origin` names the text in messages.
     ///
     /// # Errors
     /// As [`AdapterRunConfig::read`].
@@ -126,13 +130,13 @@ impl AdapterRunConfig {
     /// # Examples
     /// ```
     /// use weft::config::AdapterRunConfig;
-    /// let error = AdapterRunConfig::parse("[run]\nname = \"x\"\noutpt = \"y\"", "run.toml").unwrap_err();
+    /// let error = AdapterRunConfig::parse("[run]\nname = \"x\"\noutpt = \"y\"", "run.toml", &[]).unwrap_err();
     /// assert_eq!(error.to_string(), "run.toml:3:1: unknown key `outpt`");
     /// ```
-    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|e| ConfigError::at(origin, text, &e))?;
         config.check().map_err(|(key, reason)| ConfigError::out_of_range(origin, text, key, &reason))?;
-        Ok(config)
+        super::overrides::apply(config, text, overrides, Self::check)
     }
 
     /// The configuration with every default written out.
@@ -153,6 +157,13 @@ impl AdapterRunConfig {
         require("task.languages.tokens", "between 1 and 65536", (1..=65_536).contains(&task.tokens), task.tokens)?;
         let share = task.held_out_passages;
         require("task.languages.held-out-passages", "between 0 and 1", share > 0.0 && share < 1.0, share)?;
+        let ways = usize::from(task.held_out_languages.is_some()) + usize::from(!task.held_out_codes.is_empty());
+        let expected = "there or `task.languages.held-out-languages`, and not both";
+        require("task.languages.held-out-codes", expected, ways == 1, if ways == 0 { "neither" } else { "both" })?;
+        if let Some(code) = task.held_out_codes.iter().find(|code| task.chosen_on.contains(code)) {
+            let reason = format!("has `{code}`, which is among `chosen-on`: settings were chosen on it");
+            return Err(("task.languages.held-out-codes", reason));
+        }
         require("lora.rank", "between 1 and 1024", (1..=1024).contains(&self.lora.rank), self.lora.rank)?;
         let Some(generate) = &self.generate else { return Ok(()) };
         let alike = self.lora.start != StartConfig::Own;
@@ -185,21 +196,59 @@ mod tests {
 
     #[test]
     fn the_run_file_of_languages_is_sound_and_written_back() {
-        let config = AdapterRunConfig::parse(LANGUAGES, "languages.toml").unwrap();
-        assert_eq!(AdapterRunConfig::parse(&config.to_toml(), "again").unwrap(), config);
+        let config = AdapterRunConfig::parse(LANGUAGES, "languages.toml", &[]).unwrap();
+        assert_eq!(AdapterRunConfig::parse(&config.to_toml(), "again", &[]).unwrap(), config);
         let AdapterTaskConfig::Languages(task) = &config.task;
-        assert!(task.held_out_languages >= 60);
+        assert!(task.held_out_languages.is_some_and(|languages| languages >= 60));
     }
 
     #[test]
     fn values_out_of_range_are_named_at_their_place() {
         let check = |from: &str, to: &str, expected: &str| {
             assert!(LANGUAGES.contains(from), "{from}");
-            let message = AdapterRunConfig::parse(&LANGUAGES.replace(from, to), "l.toml").unwrap_err().to_string();
+            let message = AdapterRunConfig::parse(&LANGUAGES.replace(from, to), "l.toml", &[]).unwrap_err().to_string();
             assert!(message.starts_with("l.toml:") && message.contains(expected), "{message}");
         };
         check("rank = 4", "rank = 0", "`lora.rank`");
         check("held-out-passages = 0.3", "held-out-passages = 1.0", "held-out-passages");
         check("[lora]", "[loar]", "unknown key `loar`");
+    }
+
+    #[test]
+    fn overrides_are_checked_like_the_file() {
+        let parse = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+            AdapterRunConfig::parse(LANGUAGES, "l.toml", &overrides)
+        };
+        let changed = parse(&["run.seed=7", "run.device=cpu", "recipe.duration.steps=3", "generate.hyper.steps=9"]).unwrap();
+        assert_eq!((changed.run.seed, changed.recipe.duration), (7, super::super::DurationConfig::Steps(3)));
+        assert_eq!(changed.generate.unwrap().hyper.steps, 9);
+        let check = |overrides: &[&str], expected: [&str; 2]| {
+            let message = parse(overrides).unwrap_err().to_string();
+            assert!(expected.iter().all(|expected| message.contains(expected)), "{message}");
+        };
+        check(&["lora.rank=0"], ["--set lora.rank=0", "`lora.rank`"]);
+        check(&["lora.rnk=2"], ["--set lora.rnk=2", "unknown key `rnk`"]);
+        check(&["generate.few-steps.steps=[4,2]"], ["few-steps.steps", "rising"]);
+        check(&["generate.few-steps.learning-rates=[]"], ["few-steps.learning-rates", "positive"]);
+    }
+
+    const FAMILIES: &str = include_str!("../../../../configs/languages-families.toml");
+
+    #[test]
+    fn held_out_languages_are_counted_or_named_and_not_both() {
+        let config = AdapterRunConfig::parse(FAMILIES, "f.toml", &[]).unwrap();
+        assert_eq!(AdapterRunConfig::parse(&config.to_toml(), "again", &[]).unwrap(), config);
+        let AdapterTaskConfig::Languages(task) = &config.task;
+        assert!(task.held_out_codes.len() > 50 && task.held_out_languages.is_none());
+        assert!(task.held_out_codes.iter().all(|code| !task.chosen_on.contains(code)));
+        let check = |text: &str, overrides: &[&str], expected: &str| {
+            let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+            let message = AdapterRunConfig::parse(text, "f.toml", &overrides).unwrap_err().to_string();
+            assert!(message.contains("held-out-codes") && message.contains(expected), "{message}");
+        };
+        check(FAMILIES, &["task.languages.held-out-languages=9"], "both");
+        check(&LANGUAGES.replace("held-out-languages = 60", ""), &[], "neither");
+        check(FAMILIES, &["task.languages.held-out-codes=[\"fin\"]"], "`fin`");
     }
 }

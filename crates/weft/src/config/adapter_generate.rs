@@ -19,6 +19,23 @@ pub struct GenerateConfig {
     pub hyper: HyperConfig,
     /// A flow on codes beside it.
     pub flow: Option<CodeFlowConfig>,
+    /// A few gradient steps on the sample itself, to hold the generators against.
+    pub few_steps: Option<FewStepsConfig>,
+}
+
+/// `[generate.few-steps]`: steps of `AdamW` on the very sample that generators are shown, from the one adapter of all and from the hyper-decoder's.
+///
+/// Which learning rate goes with each number of steps, and how many steps follow the hyper-decoder, is seen on training languages: on text that
+/// is not in their samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct FewStepsConfig {
+    /// Numbers of steps, rising; each is a row.
+    pub steps: Vec<u64>,
+    /// Constant learning rates that are tried.
+    pub learning_rates: Vec<f64>,
+    /// Training languages that they are tried on, at most.
+    pub tried: usize,
 }
 
 /// `[generate.flow]`: flow matching on the codes of the training languages' adapters.
@@ -43,7 +60,25 @@ pub struct CodeFlowConfig {
 
 impl Default for GenerateConfig {
     fn default() -> Self {
-        Self { sample_bytes: 200, draws: 16, sets: 3, components: 128, hyper: HyperConfig::default(), flow: None }
+        Self { sample_bytes: 200, draws: 16, sets: 3, components: 128, hyper: HyperConfig::default(), flow: None, few_steps: None }
+    }
+}
+
+impl Default for FewStepsConfig {
+    fn default() -> Self {
+        Self { steps: vec![1, 2, 4, 8, 16, 32], learning_rates: vec![0.001, 0.003, 0.01, 0.03], tried: 48 }
+    }
+}
+
+impl FewStepsConfig {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let (steps, rates) = (&self.steps, &self.learning_rates);
+        let rising = steps.windows(2).all(|pair| pair[0] < pair[1]);
+        let fits = !steps.is_empty() && steps.len() <= 32 && rising && steps.iter().all(|n| (1..=10_000).contains(n));
+        require("generate.few-steps.steps", "1 to 32 rising numbers between 1 and 10000", fits, format!("{steps:?}"))?;
+        let fits = (1..=32).contains(&rates.len()) && rates.iter().all(|rate| *rate > 0.0 && rate.is_finite());
+        require("generate.few-steps.learning-rates", "1 to 32 positive numbers", fits, format!("{rates:?}"))?;
+        require("generate.few-steps.tried", "1 or more", self.tried >= 1, self.tried)
     }
 }
 
@@ -62,6 +97,7 @@ impl GenerateConfig {
         require("generate.sets", "between 1 and 64", (1..=64).contains(&self.sets), self.sets)?;
         require("generate.components", "1 or more", self.components >= 1, self.components)?;
         self.hyper.check()?;
+        self.few_steps.as_ref().map_or(Ok(()), FewStepsConfig::check)?;
         let Some(flow) = &self.flow else { return Ok(()) };
         let sizes = [flow.width, flow.blocks, flow.batch_size, flow.sampler_steps];
         let rate = flow.learning_rate;

@@ -31,7 +31,7 @@ mod tokens;
 mod zoo;
 
 pub use adapter::{AdapterRunConfig, AdapterRunSection, AdapterTaskConfig, BaseConfig, LanguagesConfig, LoraTable, StartConfig};
-pub use adapter_generate::{CodeFlowConfig, GenerateConfig};
+pub use adapter_generate::{CodeFlowConfig, FewStepsConfig, GenerateConfig};
 pub use best::{BestBy, BestOfConfig};
 pub(crate) use condition::condition_of;
 pub use condition::{Asked, FieldConfig, FieldKindName};
@@ -167,7 +167,7 @@ impl RunConfig {
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|e| ConfigError::at(origin, text, &e))?;
         config.check().map_err(|(key, reason)| ConfigError::out_of_range(origin, text, key, &reason))?;
-        overrides::apply(config, text, overrides)
+        overrides::apply(config, text, overrides, Self::check)
     }
 
     /// The configuration with every default written out.

@@ -1,10 +1,18 @@
 //! `--set a.b=c`: keys of a run file replaced by their dotted path.
 
-use super::{ConfigError, RunConfig, diagnose};
+use super::{ConfigError, diagnose};
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 /// Tables that hold exactly one alternative: naming another one replaces it.
-const ALTERNATIVES: [&str; 11] = [
+const ALTERNATIVES: [&str; 18] = [
+    "task",
+    "recipe.duration",
+    "recipe.optimizer",
+    "recipe.schedule",
+    "multi-task.duration",
+    "multi-task.optimizer",
+    "multi-task.schedule",
     "data",
     "architecture",
     "zoo",
@@ -18,11 +26,14 @@ const ALTERNATIVES: [&str; 11] = [
     "sampler",
 ];
 
-/// Applies overrides in order to a configuration that was read from `text`.
+/// What is wrong with a run file that its types alone do not refuse: the first key out of range, with the reason.
+type Check<T> = fn(&T) -> Result<(), (&'static str, String)>;
+
+/// Applies overrides in order to a run file of any kind that was read from `text`.
 ///
 /// They need to make sense together, not each on its own: another data set may take two keys. If they do not, the
 /// first one is named after which it was so.
-pub(super) fn apply(config: RunConfig, text: &str, overrides: &[String]) -> Result<RunConfig, ConfigError> {
+pub(super) fn apply<T: DeserializeOwned>(config: T, text: &str, overrides: &[String], check: Check<T>) -> Result<T, ConfigError> {
     if overrides.is_empty() {
         return Ok(config);
     }
@@ -32,12 +43,12 @@ pub(super) fn apply(config: RunConfig, text: &str, overrides: &[String]) -> Resu
         let refuse = |what: String, hint| ConfigError::Override { text: text.clone(), what, hint };
         set(&mut table, text).map_err(|what| refuse(what, None))?;
         let written = toml::to_string(&table).map_err(|e| refuse(e.to_string(), None))?;
-        let now = toml::from_str::<RunConfig>(&written)
+        let now = toml::from_str::<T>(&written)
             .map_err(|e| {
                 let (what, hint) = diagnose::explain(&written, &e);
                 refuse(what, hint)
             })
-            .and_then(|config| match config.check() {
+            .and_then(|config| match check(&config) {
                 Ok(()) => Ok(config),
                 Err((key, reason)) => Err(refuse(format!("`{key}` {reason}"), None)),
             });

@@ -1,5 +1,6 @@
 //! Adapters trained over a frozen base.
 
+use crate::args::Settings;
 use crate::output::Answer;
 use crate::table::{count, table};
 use anyhow::Context as _;
@@ -10,8 +11,9 @@ use weft::adapters::generate::GeneratedView;
 use weft::adapters::train::{self, LanguageMeans, TrainedView};
 use weft::config::AdapterRunConfig;
 
-pub(super) fn train(run: &Path, monitor: &Monitor) -> anyhow::Result<Answer> {
-    let view = train::train(&AdapterRunConfig::read(run)?, monitor)?;
+pub(super) fn train(run: &Path, settings: &Settings, monitor: &Monitor) -> anyhow::Result<Answer> {
+    let config = AdapterRunConfig::read(run, &settings.overrides()).map_err(weft::Error::from)?;
+    let view = train::train(&config, monitor)?;
     Ok(Answer { human: trained(&view), json: serde_json::to_value(&view).context("what was trained")?, done: true })
 }
 
@@ -52,6 +54,17 @@ fn of_held_out(view: &GeneratedView) -> String {
         let uses = if verdict.uses_condition { "uses what it is shown" } else { "ignores what it is shown" };
         let beaten = if verdict.not_beaten.is_empty() { "none".to_owned() } else { verdict.not_beaten.join(", ") };
         let _ = writeln!(text, "{}: {uses}; not beaten: {beaten}", verdict.generator);
+    }
+    if !view.merges_lost.is_empty() {
+        let lost: Vec<String> = view.merges_lost.iter().map(|(name, lost)| format!("{name}: {:.1} %", lost * 100.0)).collect();
+        let _ = writeln!(text, "energy of updates that truncation to the rank lost: {}", lost.join("; "));
+    }
+    if let Some(few) = &view.few_steps {
+        for row in few.from_all.iter().chain([&few.from_hyper]) {
+            let (name, millis, rate) = (&row.name, row.sample_secs * 1e3, row.learning_rate);
+            let _ = writeln!(text, "{name}: {millis:.2} ms from a sample, learning rate {rate}");
+        }
+        let _ = writeln!(text, "of {} training languages, the best is: {}", few.tried, few.chosen);
     }
     let [made, own] = view.sample_secs;
     let _ = writeln!(text, "an adapter from a sample takes {:.2} ms, {:.6} of training one ({own:.2} s)", made * 1e3, made / own);

@@ -165,3 +165,21 @@ fn runtimes_differ() {
     let (code, _, err) = outcome(&["adapter", "lint", text(&golden("peft-lora")), "--for", "onnx"]);
     assert!(code == Some(2) && err.contains("possible values: peft, vllm, llama.cpp, kohya"), "{err}");
 }
+
+/// Keys of a run of adapters are replaced and checked before anything is read, as those of other runs are.
+#[test]
+fn keys_of_a_run_of_adapters_are_replaced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/languages.toml");
+    let output = format!("run.output={}", folder.path().join("out").display());
+    let refused = |more: &[&str], expected: &str| {
+        let arguments = [&["adapter", "train", run, "--set", output.as_str()], more].concat();
+        let (code, out, err) = outcome(&arguments);
+        assert!(code == Some(1) && out.is_empty() && err.contains(expected), "{code:?} {err}");
+    };
+    refused(&["--set", "lora.rank=0"], "`--set lora.rank=0`: `lora.rank` must be between 1 and 1024, got 0");
+    refused(&["--set", "lora.rnk=2"], "unknown key `rnk`");
+    refused(&["--device", "abacus"], "`--set run.device=\"abacus\"`");
+    refused(&["--set", "base.weights=/nowhere/at-all.bin"], "at-all.bin");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing is left of what was refused");
+}

@@ -208,6 +208,7 @@ pub(super) struct Kernels {
     pub(super) mark_active: CudaFunction,
     pub(super) scale: CudaFunction,
     pub(super) rotate: CudaFunction,
+    pub(super) resize_rows: CudaFunction,
     pub(super) mean_tokens: CudaFunction,
     pub(super) mean_tokens_backward: CudaFunction,
     pub(super) column_sum: CudaFunction,
@@ -281,6 +282,7 @@ impl Kernels {
             mark_active: function("mark_active")?,
             scale: function("scale")?,
             rotate: function("rotate")?,
+            resize_rows: function("resize_rows")?,
             mean_tokens: function("mean_tokens")?,
             mean_tokens_backward: function("mean_tokens_backward")?,
             column_sum: function("column_sum")?,
@@ -322,7 +324,7 @@ impl Kernels {
     /// Attention of a head dimension, compiled at the first call.
     pub(super) fn attention<T: CudaReal>(&self, device: &Device, head_dim: usize) -> crate::Result<&AttentionKernels> {
         let slot = HEAD_DIMS.iter().position(|&dim| dim == head_dim).map(|index| &self.attention[index]).ok_or_else(|| {
-            candle_core::Error::Msg(format!("attention on a GPU has a `head_dim` of 16, 32, 64 or 128, got {head_dim}"))
+            candle_core::Error::Msg(format!("attention on a GPU has a `head_dim` of at most 128, got {head_dim}"))
         })?;
         if let Some(kernels) = slot.get() {
             return Ok(kernels);

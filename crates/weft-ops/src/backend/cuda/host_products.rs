@@ -74,7 +74,15 @@ impl HostProducts {
     /// # Errors
     /// As [`Cuda::new`](super::Cuda::new).
     pub fn new(device: &CudaDevice) -> crate::Result<Self> {
-        let cores = rayon::current_num_threads();
+        Self::beside(device, rayon::current_num_threads())
+    }
+
+    /// The same beside so many cores, which could do the products instead: the more there are, the more of the small ones are left to them.
+    ///
+    /// # Errors
+    /// As [`HostProducts::new`].
+    pub fn beside(device: &CudaDevice, cores: usize) -> crate::Result<Self> {
+        let cores = cores.max(1);
         Ok(Self { device: Device::of(device)?, kernels: OnceLock::new(), cores, failure: Mutex::default() })
     }
 

@@ -21,6 +21,15 @@ impl<T: CudaReal> Cuda<T> {
         Ok(y)
     }
 
+    /// Rows of `from` values as rows of `to`, with zeros behind or cut off.
+    pub(super) fn resized(&self, x: View<'_, T>, from: usize, to: usize) -> crate::Result<CudaSlice<T>> {
+        let y = self.buffer(x.len() / from * to)?;
+        let (values, _) = packs::<T>(y.len(), 1, &[])?;
+        let arguments = [x.into(), (&y).into(), from.into(), to.into(), values.into()];
+        self.device.launch(&self.kernels.resize_rows, Grid::each(values), arguments)?;
+        Ok(y)
+    }
+
     /// Turns queries and keys in place.
     pub(super) fn turn(
         &self,

@@ -5,13 +5,16 @@
 //! these were trained on.
 
 mod baselines;
+mod differences;
 mod factors;
+mod few;
 mod learn;
 mod shown;
 mod store;
 
 use crate::config::GenerateConfig;
 use crate::{Error, Monitor, Result};
+pub use few::{FewStepsRow, FewStepsView};
 use learn::{Learnt, Seen};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -52,6 +55,10 @@ pub(super) struct Experiment<'a> {
     /// The own adapters of all, and the one of all training languages.
     pub(super) own: &'a Population,
     pub(super) multi_task: &'a Population,
+    /// Whether the own ones grew from that one.
+    pub(super) grew_from_all: bool,
+    /// Some text as what an adapter is trained on.
+    pub(super) read: &'a dyn Fn(&str) -> Result<AdapterTask>,
     /// Seconds that training a language's own adapter took, all together and divided by their number.
     pub(super) own_secs: f64,
     pub(super) seed: Seed,
@@ -76,6 +83,12 @@ pub struct GeneratedView {
     pub train_secs: [f64; 2],
     /// Seconds from a sample of text to the hyper-decoder's adapter, made one at a time, and those of training a language's own among the others.
     pub sample_secs: [f64; 2],
+    /// What merged adapters lost of their energy `‖ΔW‖²` by truncation to the rank, by their rows.
+    #[serde(default)]
+    pub merges_lost: Vec<(String, f64)>,
+    /// A few gradient steps on the samples, if the run had them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub few_steps: Option<FewStepsView>,
 }
 
 /// Learns generators, and measures them beside everything else.
@@ -95,11 +108,19 @@ pub(super) fn experiment(experiment: &Experiment) -> Result<(GeneratedView, Stor
     let judge = Judge { experiment, held_out: held_out.iter().map(|&i| &subjects[i]).collect() };
     let mut rows = judge.fixed(&own.select(&held_out), experiment.multi_task)?;
     monitor.note("merge the training languages' adapters");
-    for (name, row) in baselines::merged(on, lora, &seen, seed)? {
-        rows.push(judge.all_alike(&name, &row)?);
+    let start = experiment.grew_from_all.then_some(experiment.multi_task);
+    let mut merges_lost = Vec::new();
+    for merged in baselines::merged(on, lora, &seen, start, (seed, monitor))? {
+        rows.push(judge.all_alike(&merged.name, &merged.row)?);
+        merges_lost.push((merged.name, merged.lost));
     }
     rows.extend(judge.neighbors(&learnt, &seen)?);
     rows.extend(judge.told(&learnt)?);
+    let few_steps = config.few_steps.as_ref().map(|few| few::few_steps(&judge, few, (&learnt, &seen))).transpose()?;
+    let few_steps = few_steps.map(|(more, view)| {
+        rows.extend(more);
+        view
+    });
     monitor.finish();
     let names: Vec<String> = judge.held_out.iter().map(|subject| subject.id.to_owned()).collect();
     let clusters: Vec<String> = judge.held_out.iter().map(|subject| subject.code.to_owned()).collect();
@@ -115,6 +136,8 @@ pub(super) fn experiment(experiment: &Experiment) -> Result<(GeneratedView, Stor
         kept_variance: kept_variance(&learnt),
         train_secs: learnt.train_secs,
         sample_secs: [judge.sample_secs(&learnt)?, experiment.own_secs],
+        merges_lost,
+        few_steps,
     };
     let names: Vec<String> = training.iter().map(|&i| subjects[i].id.to_owned()).collect();
     let codes = learnt.codec.encode(adapters.data())?;

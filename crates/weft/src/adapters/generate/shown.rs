@@ -18,11 +18,16 @@ pub(super) fn shown(sample: &[u8]) -> Condition {
 
 /// A run of so many bytes of a text, or a little less so that it is of whole characters; of a shorter text, all.
 pub(super) fn draw(text: &str, bytes: usize, seed: Seed) -> &str {
-    let Some(last) = text.len().checked_sub(bytes).filter(|&last| last > 0) else { return text };
-    let [at] = seed.indices(1, last + 1)[..] else { return text };
+    &text[place(text, bytes, seed)]
+}
+
+/// Where [`draw`] draws.
+pub(super) fn place(text: &str, bytes: usize, seed: Seed) -> std::ops::Range<usize> {
+    let Some(last) = text.len().checked_sub(bytes).filter(|&last| last > 0) else { return 0..text.len() };
+    let [at] = seed.indices(1, last + 1)[..] else { return 0..text.len() };
     let start = (0..=at as usize).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     let end = (start..=start + bytes).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(start);
-    &text[start..end]
+    start..end
 }
 
 /// As many random bytes: a sample of no language.

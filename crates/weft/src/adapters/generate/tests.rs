@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::adapters::train::family_of;
-use crate::config::{CodeFlowConfig, HyperConfig};
+use crate::config::{CodeFlowConfig, FewStepsConfig, HyperConfig};
 use std::path::Path;
 use std::sync::Arc;
 use weft_core::families::{Family, Llama};
@@ -58,7 +58,8 @@ fn config() -> GenerateConfig {
         ..HyperConfig::default()
     };
     let flow = CodeFlowConfig { width: 16, blocks: 1, steps: 20, batch_size: 8, sampler_steps: 3, ..CodeFlowConfig::default() };
-    GenerateConfig { sample_bytes: 40, draws: 4, sets: 2, components: 12, hyper, flow: Some(flow) }
+    let few_steps = FewStepsConfig { steps: vec![1, 4, 12], learning_rates: vec![1e-4, 0.02], tried: 20 };
+    GenerateConfig { sample_bytes: 40, draws: 4, sets: 2, components: 12, hyper, flow: Some(flow), few_steps: Some(few_steps) }
 }
 
 fn recipe() -> Recipe {
@@ -89,14 +90,14 @@ fn a_sample_of_a_language_makes_its_adapter() {
     let tiny: Vec<Tiny> = sets.iter().map(|&letters| Tiny::new(letters, Seed::new(letters as u64))).collect();
     let subjects: Vec<Subject> = tiny.iter().enumerate().map(|(i, tiny)| tiny_subject(i, tiny)).collect();
     let tasks: Vec<AdapterTask> = tiny.iter().map(|tiny| tiny.windows[0].clone()).collect();
-    let start = weft_net::adapters::initial_adapter(on.layout(), Seed::new(2));
-    let own = on.clone().with_start(&start).unwrap().train(&tasks, &recipe(), Seed::new(3), &Monitor::silent()).unwrap();
     let seen = subjects.iter().filter(|subject| !subject.held_out).filter_map(|subject| match &subject.windows[0] {
         AdapterTask::Text(windows) => Some(windows),
         AdapterTask::Sentences(_) => None,
     });
     let all = [AdapterTask::Text(Windows::join(seen).unwrap())];
     let multi_task = on.train(&all, &recipe(), Seed::new(4), &Monitor::silent()).unwrap();
+    let from_all = on.clone().with_start(multi_task.row(0)).unwrap();
+    let own = from_all.train(&tasks, &recipe(), Seed::new(3), &Monitor::silent()).unwrap();
     let lora = family_of(own.architecture()).unwrap();
     let config = config();
     let (view, stored) = experiment(&Experiment {
@@ -106,6 +107,11 @@ fn a_sample_of_a_language_makes_its_adapter() {
         subjects: &subjects,
         own: &own,
         multi_task: &multi_task,
+        grew_from_all: true,
+        read: &|text| {
+            let tokens: Vec<u32> = text.bytes().map(|letter| u32::from(letter - b'a') + 1).collect();
+            Ok(AdapterTask::Text(Windows::new(&[tokens], 0, 16)?))
+        },
         own_secs: 1.0,
         seed: Seed::new(5),
         monitor: &Monitor::silent(),
@@ -119,10 +125,46 @@ fn a_sample_of_a_language_makes_its_adapter() {
     assert!(at(ALL).abs() < 1e-12 && (at(OWN) - 1.0).abs() < 1e-12);
     assert!(["nearest language's", "ridge", "mean of updates"].iter().all(|name| bits(name) < bits("base")));
     assert!(view.evaluation.rows.iter().any(|row| row.name == "flow, shown nothing"));
+    merged_differences(&view);
+    stepped(&view);
     let folder = tempfile::tempdir().unwrap();
-    let run = crate::config::AdapterRunConfig::parse(include_str!("../../../../../configs/languages.toml"), "l").unwrap();
+    let run = crate::config::AdapterRunConfig::parse(include_str!("../../../../../configs/languages.toml"), "l", &[]).unwrap();
     stored.write(&folder.path().join("generator"), &run, own.architecture()).unwrap();
     made_from_text(folder.path());
+}
+
+/// Mergers of differences are rows, no worse than the adapter that they are added to by much, and say what they lost.
+fn merged_differences(view: &GeneratedView) {
+    let row = |name: &str| view.evaluation.rows.iter().find(|row| row.name.starts_with(name)).expect(name);
+    for name in ["task arithmetic", "TIES", "DARE", "KnOTS-TIES"].map(|name| format!("{name} of differences, × ")) {
+        let row = row(&name);
+        assert_eq!(row.kind, TaskRowKind::Baseline);
+        let (_, lost) = view.merges_lost.iter().find(|(merge, _)| *merge == row.name).expect("what it lost");
+        assert!((0.0..1.0).contains(lost), "{name}: {lost}");
+        assert!(row.accuracy.mean > self::row(view, ALL) - 0.1, "{name}: {}", row.accuracy.mean);
+    }
+    // The mean, four mergers of updates, and four of differences.
+    assert_eq!(view.merges_lost.len(), 9);
+}
+
+/// Steps on a sample are rows for each set, better the more there are at first, and the chosen rate is not the one that moves nothing.
+fn stepped(view: &GeneratedView) {
+    let few = view.few_steps.as_ref().expect("a few steps were asked for");
+    let names: Vec<&str> = few.from_all.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(names, ["one adapter of all, then 1 step", "one adapter of all, then 4 steps", "one adapter of all, then 12 steps"]);
+    assert!(row(view, names[1]) > row(view, ALL) + 0.02, "{} and {}", row(view, names[1]), row(view, ALL));
+    assert!(names.contains(&few.chosen.as_str()) && few.tried > 0 && few.tried <= 20);
+    assert!(few.from_all.iter().all(|row| row.learning_rate > 0.01 && row.sample_secs > 0.0));
+    let of = |name: &str| view.evaluation.rows.iter().find(|row| row.name == name).expect("a row");
+    assert!(names.iter().all(|name| of(name).num_seeds == 2));
+    assert_eq!(of(&few.from_hyper.name).kind, TaskRowKind::Ours);
+    let verdict = view.evaluation.verdicts.iter().find(|verdict| verdict.generator == few.from_hyper.name).expect("a verdict");
+    assert!(verdict.uses_condition, "{verdict:?}");
+}
+
+/// A row's figure: bits a byte, times −1.
+fn row(view: &GeneratedView, name: &str) -> f64 {
+    view.evaluation.rows.iter().find(|row| row.name == name).expect(name).accuracy.mean
 }
 
 fn tiny_subject(i: usize, tiny: &Tiny) -> Subject<'_> {

@@ -5,6 +5,14 @@ extern "C" __global__ void scale(const real* x, real* y, float factor, u32 value
     if (index < values) narrow(y + index, factor * widen(x[index]));
 }
 
+// Rows of `from` values as rows of `to`: further ones are 0, or left out.
+extern "C" __global__ void resize_rows(const real* x, real* y, u32 from, u32 to, u32 values) {
+    const u32 index = blockIdx.x * blockDim.x + threadIdx.x;
+    if (index >= values) return;
+    const u32 row = index / to, at = index % to;
+    narrow(y + index, at < from ? widen(x[(u64)row * from + at]) : 0.0f);
+}
+
 // A thread turns one pair of a query or a key: `turned` heads of `pairs` pairs, the first of `columns` values of a row. `sign` is −1 backwards.
 extern "C" __global__ void rotate(real* packed, const real* turns, u32 tokens, u32 turned, u32 pairs, u32 columns, float sign,
                                   int interleaved, u32 values) {

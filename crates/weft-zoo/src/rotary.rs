@@ -68,7 +68,9 @@ fn by_head(rows: &[f32], width: usize, heads: usize, from: impl Fn(usize) -> Vec
     let from = from(half);
     let mut out = Vec::with_capacity(rows.len());
     for head in rows.chunks_exact((2 * half * width).max(1)) {
-        from.iter().for_each(|&row| out.extend_from_slice(&head[row * width..][..width]));
+        for &row in &from {
+            out.extend_from_slice(&head[row * width..][..width]);
+        }
     }
     out
 }

@@ -168,6 +168,12 @@ pub enum Error {
         /// How not.
         reason: String,
     },
+    /// Inputs without labels do not fit each other, or the networks that they are for.
+    #[error("example inputs: {reason}")]
+    Inputs {
+        /// How not.
+        reason: String,
+    },
     /// A digest is not 64 hexadecimal digits.
     #[error("`{0}` is not a digest (64 hexadecimal digits)")]
     Digest(String),

@@ -1,4 +1,4 @@
-//! A handful of labelled examples: what says of a new task what it is, beside its name.
+//! A handful of examples, labelled or not: what says of a new task what it is, beside its name.
 
 use crate::{Error, Result};
 
@@ -67,9 +67,80 @@ impl ExampleSet {
     }
 }
 
+/// Inputs that nobody has labelled: what shows a task that is a set of classes by its members.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputSet {
+    inputs: Vec<f32>,
+    num_features: usize,
+}
+
+impl InputSet {
+    /// So many inputs.
+    ///
+    /// # Shapes
+    /// `inputs` `[m, features]` for `m = count`.
+    ///
+    /// # Errors
+    /// [`Error::Inputs`] if there is none, they are not `m` rows of one length, or a value is not finite.
+    pub fn new(inputs: Vec<f32>, count: usize) -> Result<Self> {
+        let refuse = |reason: String| Err(Error::Inputs { reason });
+        if count == 0 {
+            return refuse("there is none".to_owned());
+        }
+        if inputs.is_empty() || !inputs.len().is_multiple_of(count) {
+            return refuse(format!("{} values are not {count} whole inputs", inputs.len()));
+        }
+        let num_features = inputs.len() / count;
+        match inputs.iter().position(|value| !value.is_finite()) {
+            Some(at) => refuse(format!("input {} has a value that is not finite", at / num_features)),
+            None => Ok(Self { inputs, num_features }),
+        }
+    }
+
+    /// Checks that they are inputs of this size.
+    ///
+    /// # Errors
+    /// [`Error::Inputs`] says what they are instead.
+    pub fn check(&self, num_features: usize) -> Result<()> {
+        if self.num_features == num_features {
+            return Ok(());
+        }
+        let reason = format!("they have {} values each, and networks read {num_features}", self.num_features);
+        Err(Error::Inputs { reason })
+    }
+
+    /// The inputs, `[m, features]`.
+    #[must_use]
+    pub fn inputs(&self) -> &[f32] {
+        &self.inputs
+    }
+
+    /// The number of inputs, `m`; never 0.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.inputs.len() / self.num_features
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_set_of_inputs_is_refused_with_the_reason() {
+        let check = |inputs: &[f32], count: usize, reason: &str| {
+            let found = InputSet::new(inputs.to_vec(), count).and_then(|set| set.check(2));
+            assert!(found.unwrap_err().to_string().contains(reason), "{reason}");
+        };
+        check(&[], 0, "example inputs: there is none");
+        check(&[], 2, "0 values are not 2 whole inputs");
+        check(&[0.0; 5], 2, "5 values are not 2 whole inputs");
+        check(&[0.0, 0.0, f32::INFINITY, 0.0], 2, "input 1 has a value that is not finite");
+        check(&[0.0; 6], 2, "they have 3 values each, and networks read 2");
+        let set = InputSet::new(vec![0.5; 6], 3).unwrap();
+        assert!(set.check(2).is_ok());
+        assert_eq!((set.count(), set.inputs().len()), (3, 6));
+    }
 
     #[test]
     fn what_is_no_set_of_examples_is_refused_with_the_reason() {

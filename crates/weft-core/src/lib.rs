@@ -12,7 +12,7 @@
 //! - [`Population`]: the weights of `n` networks of one architecture, one flat row a network.
 //! - [`Recipe`], [`Condition`]: how a network was trained, and what it is for.
 //! - [`Dataset`]: labelled inputs with a fixed train/validation/test division. [`Task`]: what a network makes of its classes.
-//!   [`ExampleSet`]: a handful of them, which shows a task.
+//!   [`ExampleSet`], [`InputSet`]: a handful of them, labelled or not, which shows a task.
 //! - [`Seed`]: randomness as a parameter; it forks by name.
 //! - [`Digest`], [`Record`]: content address and provenance of a checkpoint.
 //! - [`products`]: matrix products that may be computed elsewhere.
@@ -45,7 +45,7 @@ pub use condition::{
 pub use dataset::{Dataset, Inputs, Part};
 pub use digest::{Digest, WeightsHasher};
 pub use error::Error;
-pub use examples::ExampleSet;
+pub use examples::{ExampleSet, InputSet};
 pub use monitor::{Event, Monitor};
 pub use population::Population;
 pub use recipe::{Duration, Optimizer, Precision, Recipe, Schedule};

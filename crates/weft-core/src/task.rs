@@ -57,6 +57,23 @@ impl Task {
         &self.name
     }
 
+    /// The set of classes that it tells from all others by output 1, if it is a task of that kind and has the set's name.
+    ///
+    /// # Examples
+    /// ```
+    /// use weft_core::Task;
+    /// let task = Task::is_one_of(&"1+2".parse().unwrap(), 4).unwrap();
+    /// assert_eq!(task.members().unwrap().to_string(), "1+2");
+    /// assert_eq!(Task::new("halves", vec![0, 0, 1, 1], 2).unwrap().members(), None);
+    /// ```
+    #[must_use]
+    pub fn members(&self) -> Option<ClassSet> {
+        let set: ClassSet = self.name.parse().ok()?;
+        let is_of = |(class, &output): (usize, &u32)| output == u32::from(set.contains(class as u32));
+        let within = set.check(self.num_classes()).is_ok();
+        (within && self.num_outputs == 2 && self.outputs.iter().enumerate().all(is_of)).then_some(set)
+    }
+
     /// The number of classes that it maps.
     #[must_use]
     pub fn num_classes(&self) -> usize {

@@ -54,7 +54,7 @@ pub struct TaskRow {
     pub accuracy: Estimate,
     /// Mean test accuracy of each task.
     pub by_task: Vec<f64>,
-    /// How much two samples of a task disagree, over how much two networks trained for it do.
+    /// How much two samples of a task disagree, over how much two networks trained for it do; none if these do not.
     pub disagreement: Option<Estimate>,
     /// Generator seeds.
     pub num_seeds: usize,
@@ -143,8 +143,8 @@ pub fn evaluate_tasks(tasks: &[String], clusters: &[String], measured: &[TaskMea
         of: measured.of.clone(),
         accuracy: table.estimate(&clusters),
         by_task: table.by_task(),
-        disagreement: measured.disagreement.as_ref().zip(disagreement_of_runs).map(|(values, unit)| {
-            let (values, unit) = (by_cluster(values, &clusters), unit.max(f64::MIN_POSITIVE));
+        disagreement: measured.disagreement.as_ref().zip(disagreement_of_runs.filter(|unit| *unit > 0.0)).map(|(values, unit)| {
+            let values = by_cluster(values, &clusters);
             Estimate { mean: mean(&values) / unit, se: error(&values) / unit }
         }),
         num_seeds: measured.accuracy.len(),

@@ -4,7 +4,7 @@
 //!   baselines that a claim of novelty has to beat, and proposals for the refiner like any other.
 //! - [`flow`]: conditional flow matching on codes, with the samplers of [`sampler`].
 //! - [`RidgeGenerator`]: a linear map from conditions to codes, the baseline of conditional ones.
-//! - [`examples`]: conditions made of labelled examples. [`guide`]: a flow that is steered by some.
+//! - [`examples`]: conditions made of labelled examples. [`inputs`]: of inputs alone. [`guide`]: a flow that is steered by some.
 //! - [`refine`]: the function-aware refiner, usable behind every generator.
 //! - [`AccuracyPredictor`]: accuracy from weights, to rank samples by.
 //! - [`hyper`]: the hyper-decoder, from a condition to a network in one pass.
@@ -20,9 +20,11 @@ mod course;
 mod decoder;
 mod error;
 pub mod examples;
+mod features;
 pub mod flow;
 pub mod guide;
 pub mod hyper;
+pub mod inputs;
 mod predictor;
 pub mod refine;
 mod ridge;
@@ -41,6 +43,7 @@ pub use examples::ExampleEncoder;
 pub use flow::{CodeFlow, Flow, FlowConfig, FlowTrainer};
 pub use guide::{Guide, Guided};
 pub use hyper::{HyperConfig, HyperDecoder, HyperTrainer};
+pub use inputs::InputEncoder;
 pub use predictor::{AccuracyPredictor, PredictorQuality};
 pub use refine::{Refined, Refiner, RefinerConfig, RefinerTrainer};
 pub use ridge::RidgeGenerator;

@@ -1,6 +1,6 @@
 //! What generators are fitted on: training runs alone.
 
-use crate::{Error, ExampleEncoder, Result, course};
+use crate::{Error, ExampleEncoder, InputEncoder, Result, course};
 use std::sync::Arc;
 use weft_codec::Codec;
 use weft_core::{Architecture, Condition, FieldSpec, Population, Schema, Task};
@@ -31,7 +31,7 @@ pub struct TrainingSet {
 /// The tasks of training runs, with the conditions that name them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunTasks {
-    /// The fields that networks are conditioned on, fitted on all training snapshots; `task`, `description` or `examples` is one of them.
+    /// The fields that networks are conditioned on, fitted on all training snapshots; `task`, `description`, `examples` or `inputs` is one of them.
     pub schema: Schema,
     /// The condition of each run's last snapshot, of the schema's fields: `[n]`, or `[draws · n]` where each has several, all runs
     /// after each other and then again.
@@ -118,7 +118,7 @@ impl TrainingSet {
     /// conditions a run, those of all runs come first, and then again.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is not one of each a run, or as many, or no field `task`, `description` or `examples` that tells tasks apart;
+    /// [`Error::Setting`] if there is not one of each a run, or as many, or no field `task`, `description`, `examples` or `inputs` that tells tasks apart;
     /// conditions that do not fit their fields' types.
     pub fn with_tasks(self, fields: &[FieldSpec], conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
         let count = self.finals.len();
@@ -127,11 +127,11 @@ impl TrainingSet {
             return Err(Error::Setting { setting: "tasks", expected: "one, and a condition, for each run", got });
         }
         let told = self.told(fields, conditions, tasks)?;
-        let known =
-            |schema: &Schema| [Task::LABEL, Task::TEXT, ExampleEncoder::FIELD].iter().any(|name| schema.field(name).is_ok());
+        let telling = [Task::LABEL, Task::TEXT, ExampleEncoder::FIELD, InputEncoder::FIELD];
+        let known = |schema: &Schema| telling.iter().any(|name| schema.field(name).is_ok());
         if let Some(of_runs) = told.tasks.as_deref().filter(|of_runs| !known(&of_runs.schema)) {
             let names: Vec<_> = of_runs.schema.fields.iter().map(|field| field.name.as_str()).collect();
-            let expected = "fields of which `task` is one, `description` or `examples`, for networks of many tasks";
+            let expected = "fields of which `task` is one, `description`, `examples` or `inputs`, for networks of many tasks";
             return Err(Error::Setting { setting: "conditions", expected, got: names.join(", ") });
         }
         Ok(told)

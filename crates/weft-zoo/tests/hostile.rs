@@ -448,7 +448,57 @@ fn handfuls_of_examples_are_whole_finite_and_labelled() {
     }
     drop(writer);
     let examples = weft_zoo::data::examples(&path).unwrap();
+    let refusal = weft_zoo::data::examples(&dir.path().join("absent.npz")).unwrap_err().to_string();
+    assert!(refusal.contains("looked for an npz archive of `x`, examples, and `y`, a label for each in"), "{refusal}");
     assert_eq!((examples.num_features(), examples.labels()), (3, &[0, 1][..]));
     assert!(examples.inputs().iter().zip([0.0, 0.2, 1.0, 0.0, 0.0, 1.0]).all(|(a, b)| (a - b).abs() < 1e-6), "bytes are scaled");
     assert!(matches!(weft_zoo::data::examples(&dir.path().join("absent.npz")), Err(Error::DataMissing { .. })));
+}
+
+#[test]
+fn handfuls_of_inputs_are_whole_and_finite_and_their_labels_are_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("inputs.npz");
+    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let write = |arrays: &[(&str, Vec<u8>)]| {
+        let mut writer = npyz::npz::NpzWriter::create(&path).unwrap();
+        for (key, array) in arrays {
+            writer.zip_writer().start_file(format!("{key}.npy"), <_>::default()).unwrap();
+            writer.zip_writer().write_all(array).unwrap();
+        }
+    };
+    let check = |arrays: &[(&str, Vec<u8>)], expected: &str| {
+        write(arrays);
+        let error = weft_zoo::data::inputs(&path).unwrap_err();
+        let all = format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
+        assert!(all.contains(expected), "{all}");
+    };
+    let x = || npy("<f4", "(2, 1, 3)", &floats(&[0.5, 1.0, 2.0, 3.0, 4.0, 5.0]));
+    check(&[("y", npy("|u1", "(2,)", &[0, 1]))], "is not an npz archive of `x` (or `inputs`), one or more inputs: `x`: ");
+    check(&[("x", npy("<f4", "(0, 3)", &[]))], "`x` has shape [0, 3]");
+    check(&[("x", npy("<f4", "(3, 0)", &[]))], "`x` has shape [3, 0]");
+    check(&[("x", npy("<f4", "(3,)", &floats(&[0.0; 3])))], "`x` has shape [3], expected a row for each input");
+    check(&[("x", npy("<f4", "()", &floats(&[0.0])))], "expected a row for each input");
+    check(&[("x", npy("<f4", "(2, 3)", &[0; 23]))], "ends after 23 of 24 bytes");
+    check(&[("x", npy("|O", "(2, 3)", &[0; 24]))], "`|O`");
+    check(
+        &[("x", npy("<f4", "(2, 2)", &floats(&[0.5, 1.0, f32::NAN, 0.0])))],
+        "example inputs: input 1 has a value that is not finite",
+    );
+    check(&[("x", npy("<f8", "(1, 1)", &1e300f64.to_le_bytes()))], "input 0 has a value that is not finite");
+    check(&[("x", npy("|u1", "(1024, 1048576)", &[]))], "it would hold 1073741824 bytes, at most 134217728 are read");
+
+    // Whatever the labels are, even none that could be: the inputs are the same.
+    write(&[("x", x())]);
+    let (unlabelled, has_labels) = weft_zoo::data::inputs(&path).unwrap();
+    assert_eq!((unlabelled.count(), unlabelled.inputs(), has_labels), (2, &[0.5, 1.0, 2.0, 3.0, 4.0, 5.0][..], false));
+    for labels in [npy("|u1", "(2,)", &[0, 1]), npy("<f4", "(3,)", &floats(&[f32::NAN; 3])), b"nothing".to_vec()] {
+        write(&[("y", labels), ("x", x())]);
+        assert_eq!(weft_zoo::data::inputs(&path).unwrap(), (unlabelled.clone(), true));
+    }
+    write(&[("inputs", npy("|u1", "(1, 2)", &[0, 255]))]);
+    let (named, _) = weft_zoo::data::inputs(&path).unwrap();
+    assert_eq!(named.inputs(), [0.0, 1.0], "bytes are scaled");
+    let absent = weft_zoo::data::inputs(&dir.path().join("absent.npz")).unwrap_err();
+    assert!(absent.to_string().contains("looked for an npz archive of `x` (or `inputs`), one or more inputs in"), "{absent}");
 }

@@ -5,8 +5,12 @@ use crate::stages::{Done, Session, check_generator, on_demand};
 use crate::{Error, Result, Stage};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use weft_core::{ExampleSet, Monitor};
-use weft_gen::ExampleEncoder;
+use weft_core::{ExampleSet, InputSet, Monitor};
+
+/// Samples that may be asked for at a time, at most.
+const MOST_NETWORKS: usize = 1_000_000;
+/// Weights of all samples, those included of which a best is kept, at most: 8 GiB.
+const MOST_WEIGHTS: usize = 1 << 31;
 
 /// One of a run's own generators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +46,7 @@ pub struct SampleRequest {
     /// The seed; the same seed gives the same networks.
     pub seed: u64,
     /// What is asked for, such as `validation-accuracy`; what is not named is as in the run file. `examples` names an npz file of inputs
-    /// `x`, `[m, …]`, and labels `y`, `[m]`.
+    /// `x`, `[m, …]`, and labels `y`, `[m]`; `inputs` one of inputs alone, `x` or `inputs`.
     pub condition: BTreeMap<String, Asked>,
     /// Which generator; the flow with its refiner, or without if there is none, where it is not said.
     pub generator: Option<GeneratorName>,
@@ -70,10 +74,26 @@ pub struct GuideRequest {
     pub steps: Option<usize>,
 }
 
+/// What a request's condition shows a generator.
+#[derive(Debug, Clone)]
+pub(crate) enum ShownFile {
+    /// Labelled examples.
+    Examples(ExampleSet),
+    /// Inputs alone, and whether their file has labels, which are not read.
+    Inputs { inputs: InputSet, has_labels: bool },
+}
+
+impl ShownFile {
+    /// The examples, if they are labelled.
+    pub(crate) fn examples(&self) -> Option<&ExampleSet> {
+        if let Self::Examples(examples) = self { Some(examples) } else { None }
+    }
+}
+
 /// What a request's files hold.
 pub(crate) struct Files {
     /// The examples of the condition, if it has some.
-    pub(crate) shown: Option<ExampleSet>,
+    pub(crate) shown: Option<ShownFile>,
     /// Those that steer, with how much and in how many steps.
     pub(crate) guide: Option<(ExampleSet, GuideRequest)>,
     /// How many samples stand for one.
@@ -107,12 +127,13 @@ pub fn sample_with(
     request.generator.map_or(Ok(()), |name| check_generator(config, name))?;
     let guide = options.guide.as_ref().map(|guide| read_guide(config, request, guide)).transpose()?;
     let best_of = options.best_of.or(config.sample.best_of);
-    if best_of.is_some_and(|best_of| best_of.check().is_err()) {
-        return Err(Error::Range {
-            what: "the n of a best of n",
-            expected: "between 1 and 4096".to_owned(),
-            got: "another".to_owned(),
-        });
+    if let Some(n) = best_of.filter(|best_of| best_of.check().is_err()).map(|best_of| best_of.n) {
+        let (expected, got) = ("between 1 and 4096".to_owned(), n.to_string());
+        return Err(Error::Range { what: "the n of a best of n", expected, got });
+    }
+    if !(1..=MOST_NETWORKS).contains(&request.count) {
+        let (expected, got) = (format!("between 1 and {MOST_NETWORKS}"), request.count.to_string());
+        return Err(Error::Range { what: "the number of samples", expected, got });
     }
     if best_of.is_some() && config.data.is_none() {
         return Err(Error::RunWithoutData { stage: "best-of" });
@@ -124,6 +145,16 @@ pub fn sample_with(
         session.stage(stage, &mut done).map_err(|error| error.during(stage.name()))?;
     }
     on_demand(&session, &done, request, &files)
+}
+
+/// Refuses more samples at a time than should be held.
+pub(crate) fn check_weights(networks: usize, each: usize) -> Result<()> {
+    let got = networks.saturating_mul(each);
+    if got <= MOST_WEIGHTS {
+        return Ok(());
+    }
+    let expected = format!("{MOST_WEIGHTS} at most; ask for fewer samples at a time, under several seeds");
+    Err(Error::Range { what: "the weights of all samples", expected, got: got.to_string() })
 }
 
 /// Examples that steer, refused before a stage runs for them where there is nothing to steer.
@@ -141,14 +172,20 @@ fn read_guide(config: &RunConfig, request: &SampleRequest, guide: &GuideRequest)
     Ok((weft_zoo::data::examples(&guide.examples)?, guide.clone()))
 }
 
-/// The request without the file of examples that its condition names, and these.
-fn with_examples(config: &RunConfig, request: &SampleRequest) -> Result<(SampleRequest, Option<ExampleSet>)> {
+/// The request without the file of examples or inputs that its condition names, and these.
+fn with_examples(config: &RunConfig, request: &SampleRequest) -> Result<(SampleRequest, Option<ShownFile>)> {
     let mut request = request.clone();
-    if !config.generator.conditions().iter().any(|field| field.kind.examples().is_some()) {
-        return Ok((request, None));
-    }
-    let Some(asked) = request.condition.remove(ExampleEncoder::FIELD) else { return Ok((request, None)) };
-    let refuse = || weft_core::Error::Examples { reason: "the condition `examples` names the npz file of them".to_owned() };
-    let path = asked.as_text().ok_or_else(refuse)?;
-    Ok((request, Some(weft_zoo::data::examples(Path::new(path))?)))
+    let Some(field) = config.generator.conditions().iter().find(|field| field.kind.shows()) else { return Ok((request, None)) };
+    let Some(asked) = request.condition.remove(&field.name) else { return Ok((request, None)) };
+    let reason = format!("the condition `{}` names the npz file of them", field.name);
+    let shown = match (field.kind.inputs(), asked.as_text().map(Path::new)) {
+        (Some(_), Some(path)) => {
+            let (inputs, has_labels) = weft_zoo::data::inputs(path)?;
+            ShownFile::Inputs { inputs, has_labels }
+        }
+        (Some(_), None) => return Err(weft_core::Error::Inputs { reason }.into()),
+        (None, Some(path)) => ShownFile::Examples(weft_zoo::data::examples(path)?),
+        (None, None) => return Err(weft_core::Error::Examples { reason }.into()),
+    };
+    Ok((request, Some(shown)))
 }

@@ -42,16 +42,7 @@ impl TextEncoder {
             return Err(damaged(&weights, "its network does not read tokens"));
         };
         let path = folder.join("tokenizer.json");
-        let bytes = read_small(&path)?;
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| damaged(&path, &error.to_string()))?;
-        if tokenizer.get_vocab_size(true) > *vocabulary {
-            let reason = format!("it has {} tokens and the network knows {vocabulary}", tokenizer.get_vocab_size(true));
-            return Err(damaged(&path, &reason));
-        }
-        let max_length = MAX_TOKENS.min(*length);
-        let truncation = TruncationParams { max_length, ..TruncationParams::default() };
-        tokenizer.with_truncation(Some(truncation)).map_err(|error| damaged(&path, &error.to_string()))?;
-        tokenizer.with_padding(None);
+        let (tokenizer, bytes) = open_tokenizer(&path, *vocabulary, MAX_TOKENS.min(*length))?;
         let digest = Digest::of_parts([Digest::of_weights(&architecture, &row).to_string().as_bytes(), &bytes]);
         Ok(Self { architecture, row, tokenizer, digest, known: Mutex::default() })
     }
@@ -90,6 +81,20 @@ impl TextEncoder {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned(), vector.clone());
         Ok(vector)
     }
+}
+
+/// Reads a tokenizer that makes at most so many tokens of a text, for a network that knows so many different ones; with the file's bytes.
+pub(crate) fn open_tokenizer(path: &Path, vocabulary: usize, max_length: usize) -> Result<(Tokenizer, Vec<u8>)> {
+    let bytes = read_small(path)?;
+    let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| damaged(path, &error.to_string()))?;
+    if tokenizer.get_vocab_size(true) > vocabulary {
+        let reason = format!("it has {} tokens and the network knows {vocabulary}", tokenizer.get_vocab_size(true));
+        return Err(damaged(path, &reason));
+    }
+    let truncation = TruncationParams { max_length, ..TruncationParams::default() };
+    tokenizer.with_truncation(Some(truncation)).map_err(|error| damaged(path, &error.to_string()))?;
+    tokenizer.with_padding(None);
+    Ok((tokenizer, bytes))
 }
 
 fn damaged(path: &Path, reason: &str) -> Error {

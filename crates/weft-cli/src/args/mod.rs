@@ -130,7 +130,7 @@ pub(crate) struct Sample {
     /// Their seed (with --output).
     #[arg(long, default_value_t = 0, requires = "output")]
     pub(crate) seed: u64,
-    /// A field of the condition, such as validation-accuracy=0.95, task=0+3+7, phrase="hey jarvis" or examples=FILE.npz; may be repeated (with --output).
+    /// A field of the condition, such as validation-accuracy=0.95, task=0+3+7, phrase="hey jarvis", examples=FILE.npz or inputs=FILE.npz; may be repeated (with --output).
     #[arg(long, value_name = "FIELD=VALUE", requires = "output", value_parser = field)]
     pub(crate) condition: Vec<(String, String)>,
     /// Which of the run's generators; the refined flow, or the flow if there is no refiner, where it is not said (with --output).

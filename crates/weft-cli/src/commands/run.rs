@@ -4,6 +4,7 @@ use crate::args::{Quickstart, Run, Sample, Settings, StageRun};
 use crate::output::Answer;
 use crate::table::{duration, table};
 use anyhow::Context as _;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use weft::config::{BestBy, BestOfConfig, ExistingZooConfig, RunConfig, ZooConfig};
@@ -38,7 +39,12 @@ pub(super) fn sample(arguments: Sample, monitor: &Monitor) -> anyhow::Result<Ans
     let Some(folder) = arguments.output else {
         return Ok(answer(&weft::run(&config, Stage::Sample, monitor)?));
     };
-    let condition = arguments.condition.iter().map(|(field, value)| (field.clone(), value.as_str().into())).collect();
+    let mut condition = BTreeMap::new();
+    for (field, value) in &arguments.condition {
+        if condition.insert(field.clone(), value.as_str().into()).is_some() {
+            anyhow::bail!("the condition names `{field}` twice");
+        }
+    }
     let generator = GeneratorName::ALL.into_iter().find(|name| arguments.generator.as_deref() == Some(name.name()));
     let request = SampleRequest { count: arguments.count, seed: arguments.seed, condition, generator, folder };
     let (scale, steps) = (arguments.guide_scale, arguments.guide_steps);

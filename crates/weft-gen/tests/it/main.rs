@@ -8,6 +8,7 @@ mod golden;
 mod guide;
 mod hostile;
 mod hyper;
+mod inputs;
 mod predictor;
 mod refiner;
 mod ridge;

@@ -16,7 +16,7 @@ pub(super) struct Outcome {
 }
 
 /// A vector of length 1, and the length that it had.
-fn unit(x: &[f32]) -> (Vec<f64>, f64) {
+pub(super) fn unit(x: &[f32]) -> (Vec<f64>, f64) {
     let length = x.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt().max(1e-12);
     (x.iter().map(|&v| f64::from(v) / length).collect(), length)
 }
@@ -47,17 +47,20 @@ fn network(d: usize, pooled: &[f32], classes: &Classes, gradient: &mut [f32]) ->
     let (names, sentences) = units.split_at(classes.names);
     let mut d_units = vec![vec![0.0; d]; count];
     let share = 1.0 / classes.labels.len() as f64;
+    let all: Vec<u32> = (0..classes.names as u32).collect();
     let (mut loss, mut correct) = (0.0, 0);
     for (s, ((sentence, _), &label)) in sentences.iter().zip(&classes.labels).enumerate() {
-        let logits: Vec<f64> = names.iter().map(|(name, _)| TEMPERATURE * dot(sentence, name)).collect();
+        let among = classes.among.as_ref().map_or(&all[..], |among| &among[s]);
+        let logits: Vec<f64> = among.iter().map(|&c| TEMPERATURE * dot(sentence, &names[c as usize].0)).collect();
         let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = logits.iter().map(|z| (z - max).exp()).sum();
-        let label = label as usize;
-        loss += share * (total.ln() - (logits[label] - max));
-        correct += usize::from(logits.iter().enumerate().all(|(c, &z)| c == label || z < logits[label]));
-        for (c, (name, _)) in names.iter().enumerate() {
-            let target = if c == label { 1.0 } else { 0.0 };
-            let dz = share * TEMPERATURE * ((logits[c] - max).exp() / total - target);
+        let of_label = TEMPERATURE * dot(sentence, &names[label as usize].0);
+        loss += share * (total.ln() - (of_label - max));
+        correct += usize::from(among.iter().zip(&logits).all(|(&c, &z)| c == label || z < of_label));
+        for (&class, z) in among.iter().zip(&logits) {
+            let target = if class == label { 1.0 } else { 0.0 };
+            let dz = share * TEMPERATURE * ((z - max).exp() / total - target);
+            let (c, name) = (class as usize, &names[class as usize].0);
             d_units[c].iter_mut().zip(sentence).for_each(|(d, v)| *d += dz * v);
             d_units[classes.names + s].iter_mut().zip(name).for_each(|(d, v)| *d += dz * v);
         }

@@ -89,6 +89,9 @@ trait Passes: std::fmt::Debug + Send + Sync {
     /// Logits of the next token behind each, `[n·r, vocabulary]`.
     fn logits(&self, adapters: &[f32], batch: &TaskBatch) -> Result<Vec<f32>>;
 
+    /// The means of sentences' last tokens under one adapter, `[sequences, d]`.
+    fn encode(&self, adapter: &[f32], batch: &TaskBatch) -> Result<Vec<f32>>;
+
     /// The trained weights of a group, `[n, P]`.
     fn train(&self, group: &Group<'_>, recipe: &Recipe, monitor: &Monitor<'_>) -> Result<Vec<f32>>;
 }
@@ -107,6 +110,11 @@ impl<B: Backend + 'static> Passes for On<B> {
     fn logits(&self, adapters: &[f32], batch: &TaskBatch) -> Result<Vec<f32>> {
         let adapters = self.backend.upload(adapters)?;
         Ok(self.logits(self.backend.view(&adapters), batch)?)
+    }
+
+    fn encode(&self, adapter: &[f32], batch: &TaskBatch) -> Result<Vec<f32>> {
+        let adapter = self.backend.upload(adapter)?;
+        Ok(self.encode(self.backend.view(&adapter), batch)?)
     }
 
     fn train(&self, group: &Group<'_>, recipe: &Recipe, monitor: &Monitor<'_>) -> Result<Vec<f32>> {
@@ -279,6 +287,34 @@ impl Adapters {
         task.check(&self.base)?;
         let batch = TaskBatch::new(&self.base, &[(&task, &[0])])?;
         self.passes.logits(adapter, &batch)
+    }
+
+    /// Vectors of sentences by an encoder with an adapter, of length 1: what classes are told by. An adapter of zeros is the base itself.
+    ///
+    /// # Shapes
+    /// `adapter` `[P]`, `n` sentences of tokens → `n` rows of `[d]`.
+    ///
+    /// # Errors
+    /// Weights of another shape, a base that is no encoder, a sentence without a token, of too many, or of one that the base does not know, or a
+    /// failed device.
+    pub fn encode(&self, adapter: &[f32], sentences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
+        self.shape(adapter, 1)?;
+        let Some(first) = sentences.first() else { return Ok(Vec::new()) };
+        let names = vec![first.clone(), first.clone()];
+        self.check(std::iter::once(&AdapterTask::Sentences(Sentences::new(names, sentences.to_vec(), vec![0; sentences.len()])?)))?;
+        // Those of much the same length run together, so that little is padded.
+        let mut order: Vec<usize> = (0..sentences.len()).collect();
+        order.sort_by_key(|&i| sentences[i].len());
+        let mut vectors = vec![Vec::new(); sentences.len()];
+        let at_once = (self.rows_at_once() / sentences.iter().map(Vec::len).max().unwrap_or(1)).max(1);
+        for chosen in order.chunks(at_once) {
+            let chunk: Vec<&[u32]> = chosen.iter().map(|&i| sentences[i].as_slice()).collect();
+            let pooled = self.passes.encode(adapter, &TaskBatch::to_encode(&self.base, &chunk))?;
+            for (row, &i) in pooled.chunks_exact(self.base.width).zip(chosen) {
+                vectors[i] = head::unit(row).0.into_iter().map(|v| v as f32).collect();
+            }
+        }
+        Ok(vectors)
     }
 
     /// Losses of adapters on examples of their own tasks, and the gradient of each with respect to its own weights.

@@ -92,12 +92,8 @@ impl<B: Backend + 'static> On<B> {
     /// # Shapes
     /// `adapters` and `gradient` `[n, P]` → losses `[n]`.
     pub(super) fn losses(&self, adapters: B::View<'_>, batch: &TaskBatch, gradient: Option<&mut B::Wide>) -> Result<Outcome> {
-        let lengths = match &batch.goal {
-            Goal::Classes { lengths, .. } => Some(self.backend.upload_indices(lengths)?),
-            Goal::Next { .. } => None,
-        };
-        let attention = self.attention(batch);
-        let step = Step { batch, attention, lengths: lengths.as_ref(), adapters: B::shorten(adapters) };
+        let lengths = self.lengths(batch)?;
+        let step = Step { batch, attention: self.attention(batch), lengths: lengths.as_ref(), adapters: B::shorten(adapters) };
         let (x, kept) = self.forward(&step, gradient.is_some())?;
         let (outcome, dx) = self.head(&step, &x, gradient.is_some())?;
         if let (Some(gradient), Some(dx)) = (gradient, dx) {
@@ -119,6 +115,24 @@ impl<B: Backend + 'static> On<B> {
         self.backend.download(self.backend.view(&logits))
     }
 
+    /// The means of sentences' last tokens under one adapter.
+    ///
+    /// # Shapes
+    /// `adapter` `[P]` → `[sequences, d]`.
+    pub(super) fn encode(&self, adapter: B::View<'_>, batch: &TaskBatch) -> Result<Vec<f32>> {
+        let lengths = self.lengths(batch)?;
+        let step = Step { batch, attention: self.attention(batch), lengths: lengths.as_ref(), adapters: B::shorten(adapter) };
+        let (x, _) = self.forward(&step, false)?;
+        self.pooled(&step, &x)
+    }
+
+    fn lengths(&self, batch: &TaskBatch) -> Result<Option<B::IndexBuffer>> {
+        match &batch.goal {
+            Goal::Classes { lengths, .. } => Ok(Some(self.backend.upload_indices(lengths)?)),
+            Goal::Next { .. } => Ok(None),
+        }
+    }
+
     fn attention(&self, batch: &TaskBatch) -> Attention {
         let base = &*self.base;
         Attention {
@@ -129,6 +143,14 @@ impl<B: Backend + 'static> On<B> {
             head_dim: base.head_dim(),
             causal: base.is_decoder(),
         }
+    }
+
+    /// The means of the last tokens of each sequence.
+    fn pooled(&self, step: &Step<'_, B>, x: &B::Buffer) -> Result<Vec<f32>> {
+        let Some(lengths) = step.lengths else { return Err(mixed_up()) };
+        let sizes = Tokens { sequences: step.attention.sequences, tokens: step.batch.tokens, width: self.base.width };
+        let pooled = self.backend.mean_tokens(sizes, self.backend.view(x), self.backend.indices(lengths))?;
+        self.backend.download(self.backend.view(&pooled))
     }
 
     /// The last tokens, `[n·r, d]`, and what each block keeps.
@@ -371,8 +393,7 @@ impl<B: Backend + 'static> On<B> {
                 let Some(lengths) = step.lengths else { return Err(mixed_up()) };
                 let (sequences, tokens) = (step.attention.sequences, step.batch.tokens);
                 let sizes = Tokens { sequences, tokens, width: self.base.width };
-                let pooled = backend.mean_tokens(sizes, backend.view(x), backend.indices(lengths))?;
-                let pooled = backend.download(backend.view(&pooled))?;
+                let pooled = self.pooled(step, x)?;
                 let (outcome, d_pooled) = head::classify([step.batch.sequences, self.base.width], &pooled, of_networks);
                 if !wanted {
                     return Ok((outcome, None));

@@ -2,6 +2,7 @@
 
 use super::base::Base;
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 use weft_core::Digest;
 
 /// Text as windows of tokens, each with the tokens that follow.
@@ -90,11 +91,15 @@ impl Windows {
 }
 
 /// Sentences with the class of each, and the classes' names; all as tokens.
+///
+/// A sentence's class is to be told among all of them, or, of tasks that were [joined](Self::join), among those of its own task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sentences {
     names: Vec<Vec<u32>>,
     texts: Vec<Vec<u32>>,
     labels: Vec<u32>,
+    /// Of joined tasks, the classes of each, and the task of each sentence.
+    joined: Option<(Vec<Vec<u32>>, Vec<u32>)>,
 }
 
 impl Sentences {
@@ -116,7 +121,43 @@ impl Sentences {
         if names.iter().chain(&sentences).any(Vec::is_empty) {
             return refuse("a sentence or a class's name has no token".to_owned());
         }
-        Ok(Self { names, texts: sentences, labels })
+        Ok(Self { names, texts: sentences, labels, joined: None })
+    }
+
+    /// Joins tasks to one, such as for an adapter of them all: each sentence's class stays to be told among its own task's. Names of the same
+    /// tokens are one.
+    ///
+    /// # Errors
+    /// None, or tasks that were joined before.
+    pub fn join<'a>(all: impl IntoIterator<Item = &'a Self>) -> Result<Self> {
+        let refuse = |reason: &str| Error::AdapterTask { reason: reason.to_owned() };
+        let mut joined = Self { names: Vec::new(), texts: Vec::new(), labels: Vec::new(), joined: None };
+        let (mut known, mut classes, mut of_sentences) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for task in all {
+            if task.joined.is_some() {
+                return Err(refuse("tasks that were joined cannot be joined again"));
+            }
+            let mut number = |name: &Vec<u32>| {
+                *known.entry(name.clone()).or_insert_with(|| {
+                    joined.names.push(name.clone());
+                    joined.names.len() as u32 - 1
+                })
+            };
+            let own: Vec<u32> = task.names.iter().map(&mut number).collect();
+            joined.labels.extend(task.labels.iter().map(|&label| own[label as usize]));
+            joined.texts.extend_from_slice(&task.texts);
+            of_sentences.resize(joined.texts.len(), classes.len() as u32);
+            classes.push(own);
+        }
+        if classes.is_empty() {
+            return Err(refuse("there is no task to join"));
+        }
+        Ok(Self { joined: Some((classes, of_sentences)), ..joined })
+    }
+
+    /// The classes that a sentence's own is told among, if these are not all.
+    fn among(&self, sentence: u32) -> Option<&[u32]> {
+        self.joined.as_ref().map(|(classes, of_sentences)| classes[of_sentences[sentence as usize] as usize].as_slice())
     }
 
     /// The number of sentences.
@@ -249,6 +290,8 @@ pub(super) enum Goal {
 pub(super) struct Classes {
     pub(super) names: usize,
     pub(super) labels: Vec<u32>,
+    /// The classes that each sentence's own is told among; none if these are all.
+    pub(super) among: Option<Vec<Vec<u32>>>,
 }
 
 impl TaskBatch {
@@ -326,10 +369,24 @@ impl TaskBatch {
             .iter()
             .map(|(task, examples)| {
                 let labels = examples.iter().map(|&e| task.labels[e as usize]).collect();
-                Classes { names: task.names.len(), labels }
+                let among = examples.iter().map(|&e| task.among(e).map(<[u32]>::to_vec)).collect();
+                Classes { names: task.names.len(), labels, among }
             })
             .collect();
         Self { networks: drawn.len(), sequences, tokens, ids, goal: Goal::Classes { lengths, of_networks } }
+    }
+
+    /// Sentences of one network without a class, to be encoded.
+    pub(super) fn to_encode(base: &Base, sentences: &[&[u32]]) -> Self {
+        let longest = sentences.iter().map(|sentence| sentence.len()).max().unwrap_or(1);
+        let tokens = longest.next_multiple_of(LENGTH_STEP).min(base.max_tokens());
+        let mut ids = vec![0; sentences.len() * tokens];
+        for (row, sentence) in ids.chunks_exact_mut(tokens).zip(sentences) {
+            row[..sentence.len()].copy_from_slice(sentence);
+        }
+        let lengths = sentences.iter().map(|sentence| sentence.len() as u32).collect();
+        let goal = Goal::Classes { lengths, of_networks: Vec::new() };
+        Self { networks: 1, sequences: sentences.len(), tokens, ids, goal }
     }
 
     /// What the mean losses are over, all networks together: tokens that count, or sentences.

@@ -378,3 +378,48 @@ fn a_layout_is_read_off_an_architecture() {
     // Per block q maps 16 to 16 and v 16 to 8: 4·(16 + 16) + 4·(16 + 8).
     assert_eq!(layout.num_parameters(), 2 * (128 + 96));
 }
+
+/// A joined task is its parts: each sentence among its own task's classes, equal names once.
+#[test]
+fn joined_sentences_are_told_among_their_own_classes() {
+    let (base, _) = base_of(&bert(true));
+    let adapters = adapters_of(&base, &["query", "value"], Precision::Double);
+    let [one, other] = [[vec![1, 2], vec![3]], [vec![3], vec![4, 5, 6]]].map(|names| {
+        let texts = (0..3).map(|i| Seed::new(9).fork("text").index(i).indices(4, 13)).collect();
+        Sentences::new(names.to_vec(), texts, vec![0, 1, 1]).unwrap()
+    });
+    let joined = Sentences::join([&one, &other]).unwrap();
+    assert_eq!((joined.num_classes(), joined.len()), (3, 6), "`3` is a class of both");
+    assert!(Sentences::join([&joined]).is_err() && Sentences::join([]).is_err());
+    let row = random_adapters(&adapters, 1);
+    let [one, other, joined] = [one, other, joined].map(AdapterTask::Sentences);
+    let of = |tasks: &[&AdapterTask]| adapters.measure(&row.repeat(tasks.len()), tasks).unwrap();
+    let (apart, together) = (of(&[&one, &other]), of(&[&joined])[0]);
+    assert!((together.loss - f64::midpoint(apart[0].loss, apart[1].loss)).abs() < 1e-9);
+    let accuracy = f64::midpoint(apart[0].accuracy.unwrap(), apart[1].accuracy.unwrap());
+    assert!((together.accuracy.unwrap() - accuracy).abs() < 1e-12);
+    let gradient = |task: &AdapterTask, examples: &[u32]| adapters.gradients(&row, &[(task, examples)]).unwrap().gradient;
+    let (whole, parts) = (gradient(&joined, &[0, 5]), [gradient(&one, &[0]), gradient(&other, &[2])]);
+    let apart = whole.iter().zip(parts[0].iter().zip(&parts[1])).map(|(w, (a, b))| (w - f32::midpoint(*a, *b)).abs());
+    assert!(apart.fold(0.0, f32::max) < 1e-5 && whole.iter().any(|g| g.abs() > 1e-4));
+}
+
+/// Vectors whose cosines are the logits that sentences are told by, whatever they run beside.
+#[test]
+fn sentences_become_the_vectors_that_classes_are_told_by() {
+    let (base, _) = base_of(&bert(false));
+    let adapters = adapters_of(&base, &["query"], Precision::Double);
+    let row = random_adapters(&adapters, 1);
+    let sentences = [vec![1, 2], vec![3], (0..20).map(|i| i % 13).collect()];
+    let vectors = adapters.encode(&row, &sentences).unwrap();
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    assert!(vectors.iter().all(|v| v.len() == 8 && (dot(v, v) - 1.0).abs() < 1e-5));
+    let alone = adapters.clone().with_group_bytes(1).encode(&row, &sentences).unwrap();
+    assert!(vectors.iter().zip(&alone).all(|(a, b)| (dot(a, b) - 1.0).abs() < 1e-5));
+    let task = AdapterTask::Sentences(Sentences::new(sentences[..2].to_vec(), sentences[2..].to_vec(), vec![1]).unwrap());
+    let [z0, z1] = [0, 1].map(|c| TEMPERATURE * dot(&vectors[c], &vectors[2]));
+    let loss = adapters.measure(&row, &[&task]).unwrap()[0].loss;
+    assert!((loss - ((z0 - z1).exp() + 1.0).ln()).abs() < 1e-4, "{loss} of {z0} and {z1}");
+    assert!(adapters.encode(&row, &[vec![13]]).unwrap_err().to_string().contains("token 13"));
+    assert!(adapters.encode(&row[1..], &sentences).is_err() && adapters.encode(&row, &[]).unwrap().is_empty());
+}

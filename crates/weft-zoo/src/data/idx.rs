@@ -1,6 +1,6 @@
 //! The idx format of MNIST and its kin: a magic number, the sizes of the axes, bytes; plain or gzipped.
 
-use super::{arrange, assemble, num_classes, read_exactly, reorder};
+use super::{MAX_ARRAY_BYTES, arrange, assemble, num_classes, read_exactly, reorder};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
@@ -104,7 +104,7 @@ fn read<const N: usize>(path: &Path, expected: &'static str) -> Result<(Vec<u8>,
     }
     let size = axes.iter().try_fold(1u64, |size, &axis| size.checked_mul(u64::from(axis)));
     match size {
-        Some(size) if size > 0 => Ok((read_exactly(stream, size, path, expected)?, axes)),
+        Some(size) if size > 0 => Ok((read_exactly(stream, (size, MAX_ARRAY_BYTES), path, expected)?, axes)),
         _ => Err(fail(format!("its axes are {axes:?}"))),
     }
 }

@@ -1,15 +1,18 @@
-//! Data sets: a labelled one that is built in, readers of the two formats that small ones come in, and one text in many languages.
+//! Data sets: a labelled one that is built in, readers of the two formats that small ones come in, and one text in many languages,
+//! and what people ask for.
 
 mod digits;
 mod division;
 mod idx;
+mod intents;
 pub(crate) mod npy;
 mod npz;
 mod udhr;
 
 pub use digits::digits;
 pub use idx::idx_folder;
-pub use npz::{examples, npz};
+pub use intents::{BANKING77_DOMAIN, Intent, banking77, clinc150};
+pub use npz::{examples, inputs, npz};
 pub use udhr::{Language, Languages, MIN_PASSAGES, languages};
 
 use crate::{Error, Result};
@@ -25,11 +28,11 @@ const MAX_ARRAY_BYTES: u64 = 1 << 31;
 const MAX_CLASSES: u32 = 1 << 16;
 
 /// Reads a stream of which the file promises `expected` bytes; one byte more or less is an error, and memory is
-/// taken as the bytes come, so that a small file cannot ask for much.
-fn read_exactly(stream: impl Read, expected: u64, path: &Path, what: &'static str) -> Result<Vec<u8>> {
+/// taken as the bytes come, so that a small file cannot ask for much. No more than `limit` bytes are read.
+fn read_exactly(stream: impl Read, (expected, limit): (u64, u64), path: &Path, what: &'static str) -> Result<Vec<u8>> {
     let fail = |reason| Error::Data { path: path.to_owned(), expected: what, reason };
-    if expected > MAX_ARRAY_BYTES {
-        return Err(fail(format!("it would hold {expected} bytes, at most {MAX_ARRAY_BYTES} are read")));
+    if expected > limit {
+        return Err(fail(format!("it would hold {expected} bytes, at most {limit} are read")));
     }
     let mut bytes = Vec::new();
     stream.take(expected + 1).read_to_end(&mut bytes).map_err(|e| fail(e.to_string()))?;

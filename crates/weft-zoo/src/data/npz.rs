@@ -1,16 +1,19 @@
 //! npz archives of arrays: examples and labels for training and test.
 
 use super::npy::{Element, NpyHeader, read_header};
-use super::{arrange, assemble, num_classes, read_exactly, reorder};
+use super::{MAX_ARRAY_BYTES, arrange, assemble, num_classes, read_exactly, reorder};
 use crate::{Error, Result};
 use npyz::npz::NpzArchive;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
-use weft_core::{Dataset, ExampleSet, Inputs};
+use weft_core::{Dataset, ExampleSet, InputSet, Inputs};
 
 const WHAT: &str = "an npz archive of `x_train`, `y_train`, `x_test` and `y_test` (or `x`, `y`, `x_test`, `y_test`)";
 const EXAMPLES: &str = "an npz archive of `x`, examples, and `y`, a label for each";
+const INPUTS: &str = "an npz archive of `x` (or `inputs`), one or more inputs";
+/// More bytes than an array of a handful of examples may have.
+const MAX_HANDFUL_BYTES: u64 = 1 << 27;
 
 /// Loads an archive with the arrays `x_train`, `y_train`, `x_test`, `y_test`, or `x`, `y`, `x_test`, `y_test`.
 ///
@@ -22,7 +25,7 @@ const EXAMPLES: &str = "an npz archive of `x`, examples, and `y`, a label for ea
 /// [`Error::DataMissing`] if there is no such file; [`Error::Data`] if an array is missing, cut short, of a type
 /// that is not read, not finite, or without fitting labels.
 pub fn npz(path: &Path, name: &str) -> Result<Dataset> {
-    let mut arrays = Arrays::open(path, name, WHAT)?;
+    let mut arrays = Arrays::open(path, name, (WHAT, MAX_ARRAY_BYTES))?;
     let suffix = if arrays.has("x_train") { "_train" } else { "" };
     let (train, test) = (arrays.examples(suffix)?, arrays.examples("_test")?);
     let features = |examples: &Examples| examples.header.shape.iter().skip(1).product::<u64>();
@@ -56,11 +59,36 @@ pub fn npz(path: &Path, name: &str) -> Result<Dataset> {
 /// [`Error::DataMissing`] if there is no such file; [`Error::Data`] if an array is missing, cut short or of a type that is not read;
 /// [`Error::Domain`] if a value is not finite or there is no example.
 pub fn examples(path: &Path) -> Result<ExampleSet> {
-    let mut arrays = Arrays::open(path, "examples", EXAMPLES)?;
+    let mut arrays = Arrays::open(path, "examples", (EXAMPLES, MAX_HANDFUL_BYTES))?;
     let Examples { header, bytes, labels } = arrays.examples("")?;
-    let scale = if header.element == Element::U8 { 1.0 / 255.0 } else { 1.0 };
-    let inputs = header.element.values(&bytes).iter().map(|&v| v as f32 * scale).collect();
+    let inputs = scaled(header.element, &bytes);
     ExampleSet::new(inputs, labels).map_err(|source| Error::Domain { origin: format!("`{}`", path.display()), source })
+}
+
+/// Loads a handful of inputs without labels: the array `x`, or else `inputs`, `[m, …]`. With them comes whether the archive has labels, `y`, which are
+/// not read.
+///
+/// All axes of an input become one. Unsigned bytes are scaled to `[0, 1]`, other values are taken as they are, as in [`npz`].
+///
+/// # Errors
+/// [`Error::DataMissing`] if there is no such file; [`Error::Data`] if the array is missing, empty, cut short, of one axis or of a type that is not
+/// read; [`Error::Domain`] if a value is not finite.
+pub fn inputs(path: &Path) -> Result<(InputSet, bool)> {
+    let mut arrays = Arrays::open(path, "inputs", (INPUTS, MAX_HANDFUL_BYTES))?;
+    let name = if !arrays.has("x") && arrays.has("inputs") { "inputs" } else { "x" };
+    let (header, bytes) = arrays.array(name)?;
+    let [count, _, ..] = header.shape[..] else {
+        return Err(arrays.fail(format!("`{name}` has shape {:?}, expected a row for each input", header.shape)));
+    };
+    let inputs = InputSet::new(scaled(header.element, &bytes), count as usize);
+    let inputs = inputs.map_err(|source| Error::Domain { origin: format!("`{}`", path.display()), source })?;
+    Ok((inputs, arrays.has("y")))
+}
+
+/// Values of an array, unsigned bytes brought to `[0, 1]`.
+fn scaled(element: Element, bytes: &[u8]) -> Vec<f32> {
+    let scale = if element == Element::U8 { 1.0 / 255.0 } else { 1.0 };
+    element.values(bytes).iter().map(|&v| v as f32 * scale).collect()
 }
 
 /// The examples of one part, with a label each.
@@ -75,10 +103,12 @@ struct Arrays<'a> {
     path: &'a Path,
     /// What it is to hold, as errors say it.
     what: &'static str,
+    /// The most bytes of an array.
+    limit: u64,
 }
 
 impl<'a> Arrays<'a> {
-    fn open(path: &'a Path, name: &str, what: &'static str) -> Result<Self> {
+    fn open(path: &'a Path, name: &str, (what, limit): (&'static str, u64)) -> Result<Self> {
         if !path.is_file() {
             let hint = "give the path of a `.npz` file".to_owned();
             return Err(Error::DataMissing { dataset: name.to_owned(), wanted: what.to_owned(), path: path.to_owned(), hint });
@@ -86,7 +116,7 @@ impl<'a> Arrays<'a> {
         let file = BufReader::new(File::open(path).map_err(Error::io("open", path))?);
         let archive =
             NpzArchive::new(file).map_err(|e| Error::Data { path: path.to_owned(), expected: what, reason: e.to_string() })?;
-        Ok(Self { archive, path, what })
+        Ok(Self { archive, path, what, limit })
     }
 
     fn fail(&self, reason: String) -> Error {
@@ -124,6 +154,6 @@ impl<'a> Arrays<'a> {
         }
         let size = header.shape.iter().try_fold(header.element.size(), |size, &axis| size.checked_mul(axis));
         let size = size.filter(|&s| s > 0).ok_or_else(|| fail(format!("`{name}` has shape {:?}", header.shape)))?;
-        Ok((header, read_exactly(stream, size, path, expected)?))
+        Ok((header, read_exactly(stream, (size, self.limit), path, expected)?))
     }
 }

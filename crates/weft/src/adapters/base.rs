@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_core::families::{Family, Llama};
-use weft_core::{RopePairs, Seed};
+use weft_core::{Digest, RopePairs, Seed};
 use weft_net::Device;
 use weft_net::adapters::{AdapterLayout, Adapters, Base, LoraConfig, initial_adapter};
 use weft_zoo::adapter::{BaseModel, licence_beside};
@@ -31,13 +31,14 @@ fn open(path: &Path) -> Result<Source> {
     }
 }
 
-/// The base of a file of weights, its rows of queries and keys in the order of Transformers.
-pub(super) fn read(path: &Path) -> Result<Base> {
+/// The base of a file of weights, its rows of queries and keys in the order of Transformers, and the digest of its weights.
+pub(super) fn read(path: &Path) -> Result<(Arc<Base>, Digest)> {
     let source = open(path)?;
     let inferred = weft_zoo::infer(&source, &Hints::default())?;
     let row = inferred.binding.bind(&source, &inferred.architecture)?;
     let (architecture, row) = weft_zoo::in_transformers_layout(inferred, row)?;
-    Ok(Base::new(&Arc::new(architecture), &row)?)
+    let digest = Digest::of_weights(&architecture, &row);
+    Ok((Arc::new(Base::new(&Arc::new(architecture), &row)?), digest))
 }
 
 /// A base to write for Transformers.
@@ -173,7 +174,7 @@ pub struct LogitsView {
 /// file that is there already.
 pub fn logits(request: &LogitsRequest) -> Result<LogitsView> {
     weft_zoo::refuse_existing(&request.output)?;
-    let base = Arc::new(read(&request.base)?);
+    let (base, _) = read(&request.base)?;
     let tokens = match &request.prompt {
         Prompt::Tokens(tokens) => tokens.clone(),
         Prompt::Text(text, vocabulary) => {

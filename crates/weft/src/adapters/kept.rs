@@ -35,9 +35,13 @@ impl<'a> Kept<'a> {
     /// Of a run file; reads what the run reads, for its digests.
     pub(super) fn new(config: &'a AdapterRunConfig, device: &str, monitor: &'a Monitor<'a>) -> Result<Self> {
         let [weights, vocabulary] = config.base.paths();
-        let AdapterTaskConfig::Languages(task) = &config.task;
+        let mut read = vec![("base", weights), ("vocabulary", vocabulary)];
+        match &config.task {
+            AdapterTaskConfig::Languages(task) => read.push(("texts", task.archive())),
+            AdapterTaskConfig::Intents(task) => read.extend(task.files()),
+        }
         let mut inputs = Vec::new();
-        for (name, path) in [("base", weights), ("vocabulary", vocabulary), ("texts", task.archive())] {
+        for (name, path) in read {
             inputs.push((name, cache::digest_of_file(&path)?));
         }
         Ok(Self { folder: folder(&config.run.output), config, device: device.to_owned(), inputs, monitor })

@@ -1,6 +1,6 @@
 //! The run file of `weft adapter train`: many adapters over one frozen base.
 
-use super::{ConfigError, DeviceConfig, GenerateConfig, RecipeConfig, data_folder, require};
+use super::{ConfigError, DeviceConfig, GenerateConfig, IntentsConfig, RecipeConfig, ShownConfig, data_folder, require};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,7 @@ pub struct AdapterRunSection {
 pub struct BaseConfig {
     /// A file of weights.
     pub weights: PathBuf,
-    /// A tokenizer of llama2.c.
+    /// A tokenizer of llama2.c; of an encoder, Hugging Face's `tokenizer.json`.
     pub vocabulary: PathBuf,
     /// What the base is called in the adapters' settings.
     pub name: String,
@@ -89,6 +89,8 @@ pub enum StartConfig {
 pub enum AdapterTaskConfig {
     /// A language each, on one text in many languages.
     Languages(LanguagesConfig),
+    /// A set of intents each, to be told apart by the cosines of utterances and the intents' names.
+    Intents(IntentsConfig),
 }
 
 /// `[task.languages]`.
@@ -153,21 +155,22 @@ impl AdapterRunConfig {
         let output = self.run.output.file_name().is_some();
         require("run.output", "a folder's name", output, self.run.output.display())?;
         require("base.name", "a name", !self.base.name.is_empty(), "none")?;
-        let AdapterTaskConfig::Languages(task) = &self.task;
-        require("task.languages.tokens", "between 1 and 65536", (1..=65_536).contains(&task.tokens), task.tokens)?;
-        let share = task.held_out_passages;
-        require("task.languages.held-out-passages", "between 0 and 1", share > 0.0 && share < 1.0, share)?;
-        let ways = usize::from(task.held_out_languages.is_some()) + usize::from(!task.held_out_codes.is_empty());
-        let expected = "there or `task.languages.held-out-languages`, and not both";
-        require("task.languages.held-out-codes", expected, ways == 1, if ways == 0 { "neither" } else { "both" })?;
-        if let Some(code) = task.held_out_codes.iter().find(|code| task.chosen_on.contains(code)) {
-            let reason = format!("has `{code}`, which is among `chosen-on`: settings were chosen on it");
-            return Err(("task.languages.held-out-codes", reason));
+        match &self.task {
+            AdapterTaskConfig::Languages(task) => task.check()?,
+            AdapterTaskConfig::Intents(task) => task.check()?,
         }
         require("lora.rank", "between 1 and 1024", (1..=1024).contains(&self.lora.rank), self.lora.rank)?;
         let Some(generate) = &self.generate else { return Ok(()) };
         let alike = self.lora.start != StartConfig::Own;
         require("lora.start", "`shared` or `multi-task`, for generators of adapters", alike, "own")?;
+        let shown: Vec<&str> = generate.shown.iter().copied().map(ShownConfig::name).collect();
+        let of_intents = matches!(self.task, AdapterTaskConfig::Intents(_));
+        let twice = shown.len() == 2 && shown[0] == shown[1];
+        let fits = shown.is_empty() != of_intents && shown.len() <= 2 && !twice;
+        let expected = "`names`, `utterances` or both for intents, and left out for languages";
+        require("generate.shown", expected, fits, format!("{shown:?}"))?;
+        let fits = generate.few_steps.is_none() || !of_intents;
+        require("generate.few-steps", "left out for intents: what shows them has no labels", fits, "a table")?;
         generate.check()
     }
 }
@@ -181,6 +184,22 @@ impl BaseConfig {
 }
 
 impl LanguagesConfig {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        require("task.languages.tokens", "between 1 and 65536", (1..=65_536).contains(&self.tokens), self.tokens)?;
+        let share = self.held_out_passages;
+        require("task.languages.held-out-passages", "between 0 and 1", share > 0.0 && share < 1.0, share)?;
+        let ways = usize::from(self.held_out_languages.is_some()) + usize::from(!self.held_out_codes.is_empty());
+        let expected = "there or `task.languages.held-out-languages`, and not both";
+        require("task.languages.held-out-codes", expected, ways == 1, if ways == 0 { "neither" } else { "both" })?;
+        match self.held_out_codes.iter().find(|code| self.chosen_on.contains(code)) {
+            Some(code) => {
+                let reason = format!("has `{code}`, which is among `chosen-on`: settings were chosen on it");
+                Err(("task.languages.held-out-codes", reason))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The archive.
     #[must_use]
     pub fn archive(&self) -> PathBuf {
@@ -192,14 +211,32 @@ impl LanguagesConfig {
 mod tests {
     use super::*;
 
+    const INTENTS: &str = include_str!("../../../../configs/intents.toml");
     const LANGUAGES: &str = include_str!("../../../../configs/languages.toml");
 
     #[test]
     fn the_run_file_of_languages_is_sound_and_written_back() {
         let config = AdapterRunConfig::parse(LANGUAGES, "languages.toml", &[]).unwrap();
         assert_eq!(AdapterRunConfig::parse(&config.to_toml(), "again", &[]).unwrap(), config);
-        let AdapterTaskConfig::Languages(task) = &config.task;
+        let AdapterTaskConfig::Languages(task) = &config.task else { panic!("languages") };
         assert!(task.held_out_languages.is_some_and(|languages| languages >= 60));
+    }
+
+    #[test]
+    fn the_run_file_of_intents_is_sound_and_written_back() {
+        let config = AdapterRunConfig::parse(INTENTS, "intents.toml", &[]).unwrap();
+        assert_eq!(AdapterRunConfig::parse(&config.to_toml(), "again", &[]).unwrap(), config);
+        let AdapterTaskConfig::Intents(task) = &config.task else { panic!("intents") };
+        assert!(task.training_tasks >= 200 && task.test_tasks >= 24);
+        let refused = |from: &str, to: &str, expected: &str| {
+            assert!(INTENTS.contains(from), "{from}");
+            let message = AdapterRunConfig::parse(&INTENTS.replace(from, to), "i.toml", &[]).unwrap_err().to_string();
+            assert!(message.starts_with("i.toml:") && message.contains(expected), "{message}");
+        };
+        refused("ways = 8", "ways = 1", "`task.intents.ways`");
+        refused("shown = [\"names\", \"utterances\"]", "shown = [\"names\", \"names\"]", "`generate.shown`");
+        refused("shown = [\"names\", \"utterances\"]", "shown = []", "`generate.shown`");
+        refused("held-out-domains", "held-out-domain", "unknown key `held-out-domain`");
     }
 
     #[test]
@@ -239,7 +276,7 @@ mod tests {
     fn held_out_languages_are_counted_or_named_and_not_both() {
         let config = AdapterRunConfig::parse(FAMILIES, "f.toml", &[]).unwrap();
         assert_eq!(AdapterRunConfig::parse(&config.to_toml(), "again", &[]).unwrap(), config);
-        let AdapterTaskConfig::Languages(task) = &config.task;
+        let AdapterTaskConfig::Languages(task) = &config.task else { panic!("languages") };
         assert!(task.held_out_codes.len() > 50 && task.held_out_languages.is_none());
         assert!(task.held_out_codes.iter().all(|code| !task.chosen_on.contains(code)));
         let check = |text: &str, overrides: &[&str], expected: &str| {

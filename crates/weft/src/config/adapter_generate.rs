@@ -1,17 +1,21 @@
 //! `[generate]` of an adapter run: what is learnt from the training tasks' adapters, and what it is held against.
 
-use super::{HyperConfig, require};
+use super::{HyperConfig, ShownConfig, require};
 use serde::{Deserialize, Serialize};
 
-/// Generators of adapters that are shown some text of a language.
+/// Generators of adapters that are shown some text of a language, or a task's intents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct GenerateConfig {
     /// Bytes of a sample that shows a language; it is drawn from the passages that adapters are trained on.
     pub sample_bytes: usize,
-    /// Samples of each training language that generators learn from.
+    /// What shows a task of intents; of two, generators are learnt for each.
+    pub shown: Vec<ShownConfig>,
+    /// Utterances without a label that show a task of intents; they are drawn from those that adapters are trained on.
+    pub utterances: usize,
+    /// Samples of each training language or task that generators learn from.
     pub draws: usize,
-    /// Samples of each held-out language that they are judged by.
+    /// Samples of each held-out language or task that they are judged by.
     pub sets: usize,
     /// Principal components of the adapters' factors, at most: the length of a code.
     pub components: usize,
@@ -56,11 +60,38 @@ pub struct CodeFlowConfig {
     pub condition_dropout: f64,
     /// Steps of Heun's rule from noise to a code.
     pub sampler_steps: usize,
+    /// What mends its samples, learnt through the base.
+    pub refiner: Option<CodeRefinerConfig>,
+}
+
+/// `[generate.flow.refiner]`: a residual network on codes that is told what the flow is told, and is trained on samples of it by what the base with
+/// them loses on what training adapters were trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct CodeRefinerConfig {
+    /// Strength of the anchor that keeps samples near to what the flow made of them.
+    pub mu: f64,
+    /// Training steps.
+    pub steps: u64,
+    /// Adapters a step.
+    pub batch_networks: usize,
+    /// Windows or sentences of each.
+    pub batch_examples: usize,
+    /// Peak learning rate of `AdamW`.
+    pub learning_rate: f64,
+    /// Width of the residual network.
+    pub width: usize,
+    /// Its residual blocks.
+    pub blocks: usize,
+    /// Samples of the flow that training draws from.
+    pub pool: usize,
 }
 
 impl Default for GenerateConfig {
     fn default() -> Self {
-        Self { sample_bytes: 200, draws: 16, sets: 3, components: 128, hyper: HyperConfig::default(), flow: None, few_steps: None }
+        let (sample_bytes, shown, utterances, draws, sets, components) = (200, Vec::new(), 32, 16, 3, 128);
+        let (hyper, flow, few_steps) = (HyperConfig::default(), None, None);
+        Self { sample_bytes, shown, utterances, draws, sets, components, hyper, flow, few_steps }
     }
 }
 
@@ -85,7 +116,44 @@ impl FewStepsConfig {
 impl Default for CodeFlowConfig {
     fn default() -> Self {
         let (width, blocks, steps, batch_size) = (512, 3, 2_000, 128);
-        Self { width, blocks, steps, batch_size, learning_rate: 1e-3, condition_dropout: 0.1, sampler_steps: 20 }
+        Self { width, blocks, steps, batch_size, learning_rate: 1e-3, condition_dropout: 0.1, sampler_steps: 20, refiner: None }
+    }
+}
+
+impl Default for CodeRefinerConfig {
+    fn default() -> Self {
+        let (steps, batch_networks, batch_examples) = (3_000, 16, 2);
+        Self { mu: 1e-3, steps, batch_networks, batch_examples, learning_rate: 1e-3, width: 512, blocks: 2, pool: 4_096 }
+    }
+}
+
+impl CodeRefinerConfig {
+    /// The generator crate's form of it.
+    pub(crate) fn to_refiner(&self) -> weft_gen::RefinerConfig {
+        weft_gen::RefinerConfig {
+            mu: self.mu,
+            hinge: false,
+            shell: 0.0,
+            repulsion: 0.0,
+            own_data: false,
+            steps: self.steps,
+            batch_networks: self.batch_networks,
+            batch_examples: self.batch_examples,
+            learning_rate: self.learning_rate,
+            width: self.width,
+            blocks: self.blocks,
+            pool: self.pool,
+        }
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let (mu, rate) = (self.mu, self.learning_rate);
+        require("generate.flow.refiner.mu", "0 or more", mu >= 0.0 && mu.is_finite(), mu)?;
+        require("generate.flow.refiner.learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
+        let sizes = [self.batch_examples, self.width, self.blocks];
+        let fits = sizes.iter().all(|&n| n > 0) && self.steps > 0 && self.batch_networks >= 2 && self.pool >= self.batch_networks;
+        let expected = "sizes and steps of 1 or more, 2 adapters a step or more, and a pool of as many at least";
+        require("generate.flow.refiner", expected, fits, format!("{self:?}"))
     }
 }
 
@@ -93,6 +161,8 @@ impl GenerateConfig {
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let bytes = self.sample_bytes;
         require("generate.sample-bytes", "between 8 and 65536", (8..=65_536).contains(&bytes), bytes)?;
+        let shown = self.utterances;
+        require("generate.utterances", "between 1 and 4096", (1..=4_096).contains(&shown), shown)?;
         require("generate.draws", "between 1 and 1024", (1..=1_024).contains(&self.draws), self.draws)?;
         require("generate.sets", "between 1 and 64", (1..=64).contains(&self.sets), self.sets)?;
         require("generate.components", "1 or more", self.components >= 1, self.components)?;
@@ -109,7 +179,8 @@ impl GenerateConfig {
             "sizes and steps of 1 or more",
             sizes.iter().all(|&n| n > 0) && flow.steps > 0,
             format!("{sizes:?}"),
-        )
+        )?;
+        flow.refiner.as_ref().map_or(Ok(()), CodeRefinerConfig::check)
     }
 }
 

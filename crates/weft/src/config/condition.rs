@@ -5,9 +5,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use weft_core::{Condition, FieldSpec, FieldType};
-use weft_gen::ExampleEncoder;
+use weft_gen::{ExampleEncoder, InputEncoder};
 
-/// A field that a generator is conditioned on: `"step"`, a number, `{ classes = "task" }`, or `{ examples = 16 }`.
+/// A field that a generator is conditioned on: `"step"`, a number, `{ classes = "task" }`, `{ examples = 16 }`, or `{ inputs = 16 }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldConfig {
     /// The field's name.
@@ -31,6 +31,8 @@ pub enum FieldKindName {
     Text,
     /// Labelled examples of the network's task, so many of each output; the field's name is `examples`.
     Examples(usize),
+    /// So many inputs of the network's task without labels, members of its set of classes; the field's name is `inputs`.
+    Inputs(usize),
 }
 
 impl FieldKindName {
@@ -38,6 +40,18 @@ impl FieldKindName {
     #[must_use]
     pub fn examples(self) -> Option<usize> {
         if let Self::Examples(per_output) = self { Some(per_output) } else { None }
+    }
+
+    /// Inputs without labels that show a task, if that is what the field is.
+    #[must_use]
+    pub fn inputs(self) -> Option<usize> {
+        if let Self::Inputs(count) = self { Some(count) } else { None }
+    }
+
+    /// Whether the field shows a task by data, labelled or not.
+    #[must_use]
+    pub fn shows(self) -> bool {
+        self.examples().or(self.inputs()).is_some()
     }
 }
 
@@ -51,6 +65,7 @@ enum Key {
     Vector,
     Text,
     Examples,
+    Inputs,
 }
 
 impl FieldConfig {
@@ -67,7 +82,7 @@ impl FieldConfig {
             FieldKindName::Scalar => return FieldSpec::scalar(&self.name),
             FieldKindName::Category => FieldType::Category,
             FieldKindName::Classes => FieldType::Classes { num_classes },
-            FieldKindName::Vector | FieldKindName::Examples(_) => FieldType::Vector,
+            FieldKindName::Vector | FieldKindName::Examples(_) | FieldKindName::Inputs(_) => FieldType::Vector,
             FieldKindName::Text => FieldType::Text,
         };
         FieldSpec::new(&self.name, kind)
@@ -79,6 +94,7 @@ impl Serialize for FieldConfig {
         let key = match self.kind {
             FieldKindName::Scalar => return serializer.serialize_str(&self.name),
             FieldKindName::Examples(per_output) => return serializer.collect_map([(Key::Examples, per_output)]),
+            FieldKindName::Inputs(count) => return serializer.collect_map([(Key::Inputs, count)]),
             FieldKindName::Category => Key::Category,
             FieldKindName::Classes => Key::Classes,
             FieldKindName::Vector => Key::Vector,
@@ -111,8 +127,13 @@ impl<'de> Deserialize<'de> for FieldConfig {
                     Key::Vector => FieldKindName::Vector,
                     Key::Text => FieldKindName::Text,
                     Key::Examples => FieldKindName::Examples(map.next_value()?),
+                    Key::Inputs => FieldKindName::Inputs(map.next_value()?),
                 };
-                let name = if key == Key::Examples { ExampleEncoder::FIELD.to_owned() } else { map.next_value()? };
+                let name = match key {
+                    Key::Examples => ExampleEncoder::FIELD.to_owned(),
+                    Key::Inputs => InputEncoder::FIELD.to_owned(),
+                    _ => map.next_value()?,
+                };
                 match map.next_key::<Key>()? {
                     None => Ok(FieldConfig { name, kind }),
                     Some(_) => Err(M::Error::custom("a condition has one type and one name; write another table for another one")),

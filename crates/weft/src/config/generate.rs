@@ -47,7 +47,7 @@ pub struct FlowConfig {
     pub clip_norm: f64,
     /// Fields of the condition: numbers by name, such as `validation-accuracy`, `step` or `learning-rate`, and others by type and
     /// name, as `{ classes = "task" }`, `{ category = "optimizer" }`, `{ text = "phrase" }` or `{ vector = "place" }`; or
-    /// `{ examples = 16 }`, so many labelled examples of each output of the network's task.
+    /// `{ examples = 16 }`, so many labelled examples of each output of the network's task, or `{ inputs = 16 }`, so many inputs of it without labels.
     pub conditions: Vec<FieldConfig>,
     /// How often each field is dropped in training, so that it may be unknown in sampling.
     pub condition_dropout: f64,
@@ -125,7 +125,11 @@ impl GeneratorConfig {
         let ok = distinct.len() == self.conditions().len() && !distinct.contains("");
         require(self.conditions_key(), "fields of different names", ok, format!("`{twice}` again or empty"))?;
         let shown = self.conditions().iter().find_map(|field| field.kind.examples()).unwrap_or(1);
-        require(self.conditions_key(), "1 to 4096 examples of each output", (1..=4_096).contains(&shown), shown)
+        require(self.conditions_key(), "1 to 4096 examples of each output", (1..=4_096).contains(&shown), shown)?;
+        let inputs = self.conditions().iter().find_map(|field| field.kind.inputs()).unwrap_or(1);
+        require(self.conditions_key(), "1 to 4096 inputs", (1..=4_096).contains(&inputs), inputs)?;
+        let kinds = self.conditions().iter().filter(|field| field.kind.shows()).count();
+        require(self.conditions_key(), "`examples` or `inputs`, which are examples without their labels", kinds <= 1, "both")
     }
 
     /// The flow over tokens, if it is that.

@@ -10,6 +10,7 @@
 
 mod adapter;
 mod adapter_generate;
+mod adapter_intents;
 mod best;
 mod condition;
 mod data;
@@ -31,7 +32,8 @@ mod tokens;
 mod zoo;
 
 pub use adapter::{AdapterRunConfig, AdapterRunSection, AdapterTaskConfig, BaseConfig, LanguagesConfig, LoraTable, StartConfig};
-pub use adapter_generate::{CodeFlowConfig, FewStepsConfig, GenerateConfig};
+pub use adapter_generate::{CodeFlowConfig, CodeRefinerConfig, FewStepsConfig, GenerateConfig};
+pub use adapter_intents::{IntentsConfig, ShownConfig};
 pub use best::{BestBy, BestOfConfig};
 pub(crate) use condition::condition_of;
 pub use condition::{Asked, FieldConfig, FieldKindName};
@@ -212,17 +214,15 @@ impl RunConfig {
     fn check_tasks(&self) -> Result<(), (&'static str, String)> {
         let describes = |field: &FieldConfig| field.name == Task::TEXT && field.kind == FieldKindName::Text;
         let names_task = |field: &FieldConfig| {
-            field.kind.examples().is_some()
-                || describes(field)
-                || (field.name == Task::LABEL && field.kind == FieldKindName::Classes)
+            field.kind.shows() || describes(field) || (field.name == Task::LABEL && field.kind == FieldKindName::Classes)
         };
         if let Some(TasksConfig::Subsets(subsets)) = self.zoo.tasks() {
             let expected = "the names of all classes, where `description` is a condition";
             let is_named = !subsets.names.is_empty() || !self.generator.conditions().iter().any(describes);
             require("zoo.train.tasks.subsets.names", expected, is_named, "none")?;
         }
-        let shows = self.generator.conditions().iter().any(|field| field.kind.examples().is_some());
-        if self.evaluate.few_examples.is_some() && !shows {
+        let is_labelled = self.generator.conditions().iter().any(|field| field.kind.examples().is_some());
+        if self.evaluate.few_examples.is_some() && !is_labelled {
             return Err(("evaluate.few-examples", "needs `{ examples = 16 }` in `generator.flow.conditions`".to_owned()));
         }
         if self.zoo.tasks().is_none() {
@@ -231,17 +231,16 @@ impl RunConfig {
                 let reason = "is measured on held-out tasks, and the networks of this zoo have one; use `sample.best-of`";
                 return Err(("evaluate.best-of", reason.to_owned()));
             }
-            if is_trained && shows {
-                let reason =
-                    "has `examples`, which show tasks, and the networks of this zoo have one; name many in `zoo.train.tasks`";
-                return Err(("generator.flow.conditions", reason.to_owned()));
+            if let Some(field) = self.generator.conditions().iter().find(|field| is_trained && field.kind.shows()) {
+                let reason = "which show tasks, and the networks of this zoo have one; name many in `zoo.train.tasks`";
+                return Err(("generator.flow.conditions", format!("has `{}`, {reason}", field.name)));
             }
             let trained = is_trained && self.hyper.is_some();
             let reason = "makes networks for tasks, and those of this zoo have one; name many in `zoo.train.tasks`";
             return if trained { Err(("hyper", reason.to_owned())) } else { Ok(()) };
         }
         if (self.refiner.is_some() || self.hyper.is_some()) && !self.generator.conditions().iter().any(names_task) {
-            let reason = "must have `{ classes = \"task\" }`, `{ text = \"description\" }` or `{ examples = 16 }`: with `zoo.train.tasks`, refiner and hyper-decoder follow each \
+            let reason = "must have `{ classes = \"task\" }`, `{ text = \"description\" }`, `{ examples = 16 }` or `{ inputs = 16 }`: with `zoo.train.tasks`, refiner and hyper-decoder follow each \
                           network's task";
             return Err((self.generator.conditions_key(), reason.to_owned()));
         }
@@ -267,8 +266,9 @@ impl RunConfig {
     fn check_tokens(&self) -> Result<(), (&'static str, String)> {
         let Some(tokens) = self.generator.tokens() else { return Ok(()) };
         let flow_alone = "`[generator.flow]` alone can do that";
-        let shows = tokens.conditions.iter().any(|field| field.kind.examples().is_some());
-        require("generator.tokens.conditions", &format!("other fields than `examples`: {flow_alone}"), !shows, "`examples`")?;
+        let shows = tokens.conditions.iter().find(|field| field.kind.shows()).map(|field| format!("`{}`", field.name));
+        let (expected, is_none) = ("other fields than `examples` and `inputs`", shows.is_none());
+        require("generator.tokens.conditions", &format!("{expected}: {flow_alone}"), is_none, shows.unwrap_or_default())?;
         let by_predictor = self.sample.best_of.is_some_and(|best_of| best_of.by == BestBy::Predictor);
         require(
             "sample.best-of.by",
@@ -297,7 +297,7 @@ impl RunConfig {
             ("zoo.train", matches!(self.zoo, ZooConfig::Train(_))),
             ("refiner", self.refiner.is_some()),
             ("hyper", self.hyper.is_some()),
-            ("generator.flow.conditions", self.generator.conditions().iter().any(|field| field.kind.examples().is_some())),
+            ("generator.flow.conditions", self.generator.conditions().iter().any(|field| field.kind.shows())),
             ("sample.best-of", self.sample.best_of.is_some()),
             ("canonicalize.by", self.canonicalize.by == By::Activations),
             ("canonicalize.align", self.canonicalize.align == Align::Consistent),

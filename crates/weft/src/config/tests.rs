@@ -246,7 +246,7 @@ fn tokens_are_refused_what_the_flow_on_codes_alone_does() {
     );
     let tasks = RUN.replace("[zoo.train]\nruns = 4\nheld-out-runs = 2\n", "[zoo.train]\ntasks.subsets = {}\n");
     let error = refusal(parse(&(tasks + "[generator.tokens]\nconditions = [{ examples = 16 }]\n")));
-    assert!(error.contains("`generator.tokens.conditions` must be other fields than `examples`"), "{error}");
+    assert!(error.contains("`generator.tokens.conditions` must be other fields than `examples` and `inputs`: `[generator.flow]` alone can do that, got `examples`"), "{error}");
 }
 
 #[test]
@@ -268,6 +268,18 @@ fn examples_are_a_condition_of_networks_of_many_tasks() {
     assert!(refusal(unshown).contains("`evaluate.few-examples` needs `{ examples = 16 }`"));
     let none = refusal(parse(&(text.clone() + "[evaluate.few-examples]\nguide-scales = []\n")));
     assert!(none.contains("`evaluate.few-examples.guide-scales` must be positive numbers, at least one, got []"), "{none}");
+    let inputs = parse(&text.replace("examples = 16", "inputs = 12")).unwrap();
+    let field = FieldConfig { name: "inputs".to_owned(), kind: FieldKindName::Inputs(12) };
+    assert_eq!(inputs.generator.conditions(), [field]);
+    assert_eq!(parse(&inputs.to_toml()).unwrap(), inputs);
+    refused("examples = 16", "inputs = 0", "must be 1 to 4096 inputs, got 0");
+    refused(
+        "{ examples = 16 }",
+        "{ examples = 16 }, { inputs = 16 }",
+        "must be `examples` or `inputs`, which are examples without their labels",
+    );
+    let few_inputs = parse(&(text.replace("examples = 16", "inputs = 16") + few));
+    assert!(refusal(few_inputs).contains("`evaluate.few-examples` needs `{ examples = 16 }`"));
     refused("examples = 16", "examples = 0", "must be 1 to 4096 examples of each output, got 0");
     refused("examples = 16", "examples = \"few\"", "invalid type: string \"few\", expected usize");
     refused(
@@ -283,6 +295,8 @@ fn examples_are_a_condition_of_networks_of_many_tasks() {
     assert!(text.contains("`text` must be left out: no condition is a text"), "{text}");
     let single = refusal(parse(&(RUN.to_owned() + "[generator.flow]\nconditions = [{ examples = 16 }]\n")));
     assert!(single.contains("show tasks, and the networks of this zoo have one"), "{single}");
+    let single = refusal(parse(&(RUN.to_owned() + "[generator.flow]\nconditions = [{ inputs = 16 }]\n")));
+    assert!(single.contains("has `inputs`, which show tasks"), "{single}");
 }
 
 #[test]
@@ -331,7 +345,7 @@ fn conditions_have_types_and_values_that_fit_them() {
     let flow = "[generator.flow]\nconditions = [\"step\", { clases = \"task\" }]\n\n[zoo.train]";
     assert_eq!(
         refusal(parse(&RUN.replace("[zoo.train]", flow))),
-        "run.toml:11:25: unknown key `clases`\nhint: did you mean `classes`? keys here: `scalar`, `category`, `classes`, `vector`, `text`, `examples`"
+        "run.toml:11:25: unknown key `clases`\nhint: did you mean `classes`? keys here: `scalar`, `category`, `classes`, `vector`, `text`, `examples`, `inputs`"
     );
 }
 
@@ -374,6 +388,7 @@ fn a_resolved_config_parses_to_itself() {
         include_str!("../../../../configs/h2-mnist-cnn.toml"),
         include_str!("../../../../configs/h4-mnist-zoo-cnn.toml"),
         include_str!("../../../../configs/h5-mnist-tasks.toml"),
+        include_str!("../../../../configs/h5-mnist-tasks-inputs.toml"),
         include_str!("../../../../configs/recipes.toml"),
         include_str!("../../../../configs/h5-mnist-tasks-text.toml"),
         include_str!("../../../../configs/few-examples.toml"),

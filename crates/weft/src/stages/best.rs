@@ -121,7 +121,7 @@ impl<'a> Judge<'a> {
 }
 
 fn unknown_task() -> Error {
-    let expected = "of networks whose task is named, or shown by examples".to_owned();
+    let expected = "of networks whose task is named, or shown by labelled examples".to_owned();
     Error::Range { what: "a ranking by validation", expected, got: "neither".to_owned() }
 }
 

@@ -9,7 +9,7 @@
 use super::examples::Shown;
 use super::models::{self, Learnt, Models};
 use super::sample::Samples;
-use super::{Done, Session, best, canonicalize, data, few, read_json, sample, tasks_of, train, write_json};
+use super::{Done, Session, best, canonicalize, data, few, read_json, sample, tasks_of, train, unlabelled, write_json};
 use crate::cache::{Completed, Running};
 use crate::config::{ArchitectureConfig, ZooConfig};
 use crate::report::data::{TaskCosts, TaskReport};
@@ -36,14 +36,14 @@ const MULTI_TASK: usize = 3;
 const NEAREST: usize = 32;
 
 /// What rows are measured with.
-struct Bench<'a> {
-    session: &'a Session<'a>,
-    dataset: &'a Dataset,
-    tasks: Vec<Task>,
+pub(super) struct Bench<'a> {
+    pub(super) session: &'a Session<'a>,
+    pub(super) dataset: &'a Dataset,
+    pub(super) tasks: Vec<Task>,
     /// What each task says of each test example, `[task][example]`.
     labels: Vec<Vec<u32>>,
     architecture: Arc<Architecture>,
-    shown: Option<Shown>,
+    pub(super) shown: Option<Shown>,
 }
 
 /// Judges a run whose zoo has tasks.
@@ -89,11 +89,15 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     }
     let networks = zoo.load(&train, Purpose::Evaluate)?;
     rows.push(bench.nearest(&networks, &train_tasks)?);
+    rows.extend(unlabelled::nearest(&bench, &set, &condition)?);
     let ridge = RidgeGenerator::fit(set, models.schema()?, session.seed.fork("ridge"))?;
     rows.push(bench.single(&ridge, &condition)?);
     let mean = mean_of(&networks)?;
     rows.push(bench.everywhere("mean", std::slice::from_ref(&mean))?);
-    rows.extend(bench.multi_task(recipe.as_ref())?);
+    if let Some(networks) = bench.of_all_classes(recipe.as_ref())? {
+        rows.push(bench.multi_task(&networks)?);
+        rows.extend(unlabelled::grouped(&bench, &networks)?);
+    }
     rows.push(bench.majority());
 
     let evaluation = evaluate_tasks(&names, &clusters, &rows)?;
@@ -112,9 +116,9 @@ pub(super) fn evaluate(session: &Session, done: &Done, running: Running) -> Resu
     };
     let few_examples = match (&bench.shown, &session.config.evaluate.few_examples) {
         (Some(shown), Some(config)) => {
-            let (tasks, base, recipe) = ((&bench.tasks[..], &clusters[..]), &condition, recipe.as_ref());
-            let input = few::Input { session, models: &models, shown, tasks, train_tasks: &train_tasks, base, mean: &mean, recipe };
-            Some(few::measure(&input, config)?)
+            let (tasks, train_tasks) = ((&bench.tasks[..], &clusters[..]), &train_tasks[..]);
+            let (models, base, mean, recipe) = (&models, &condition, &mean, recipe.as_ref());
+            few::measure(&few::Input { session, models, shown, tasks, train_tasks, base, mean, recipe }, config)?
         }
         _ => None,
     };
@@ -183,13 +187,18 @@ impl<'a> Bench<'a> {
     }
 
     /// What networks say of each test example, `[n][example]`.
-    fn predictions(&self, networks: &Population) -> Result<Vec<Vec<u32>>> {
+    pub(super) fn predictions(&self, networks: &Population) -> Result<Vec<Vec<u32>>> {
         let tasks = vec![self.tasks[0].clone(); networks.len()];
         let found = weft_net::predictions(networks, (self.dataset, &tasks[..]), Part::Test, &self.session.device)?;
         Ok(found.chunks_exact(self.labels[0].len().max(1)).map(<[u32]>::to_vec).collect())
     }
 
-    fn accuracy(&self, task: usize, predictions: &[u32]) -> f64 {
+    /// Test examples.
+    pub(super) fn num_tests(&self) -> usize {
+        self.labels[0].len()
+    }
+
+    pub(super) fn accuracy(&self, task: usize, predictions: &[u32]) -> f64 {
         let right = predictions.iter().zip(&self.labels[task]).filter(|(a, b)| a == b).count();
         right as f64 / predictions.len().max(1) as f64
     }
@@ -250,7 +259,7 @@ impl<'a> Bench<'a> {
     fn generator(&self, generator: &dyn Generator, samples: &Samples, base: &Condition) -> Result<Vec<TaskMeasurements>> {
         let (session, count, name) = (self.session, self.session.config.sample.count, generator.name());
         session.monitor.start(&format!("measure {name}"), samples.sets.len() as u64, "sets");
-        let (mut told, mut other, mut nothing, mut random) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut told, mut other, mut nothing, mut random, mut any) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let reads_texts = session.fields().iter().any(|field| field.name == Task::TEXT && field.kind == FieldType::Text);
         let mut differ = vec![0.0; self.tasks.len()];
         // Samples lie task by task; those of a generator that knows no tasks serve them all.
@@ -269,6 +278,7 @@ impl<'a> Bench<'a> {
             if reads_texts {
                 random.push((0..said.len()).map(|t| self.of_random_text(generator, base, (t, set))).collect::<Result<_>>()?);
             }
+            any.extend(unlabelled::of_any(self, (generator, base), set)?);
             session.monitor.progress(set as u64 + 1);
         }
         session.monitor.finish();
@@ -279,7 +289,12 @@ impl<'a> Bench<'a> {
             ..row(&format!("{name}, {what}"), TaskRowKind::Control, accuracy)
         };
         let random = reads_texts.then(|| control("told a random text", random));
-        Ok([own, control("told another task", other), control("told no task", nothing)].into_iter().chain(random).collect())
+        let any = (!any.is_empty()).then(|| control("told inputs of all classes", any));
+        Ok([own, control("told another task", other), control("told no task", nothing)]
+            .into_iter()
+            .chain(random)
+            .chain(any)
+            .collect())
     }
 
     /// Accuracies at a task of samples that are told random letters, in words as long as those of its text.
@@ -338,9 +353,8 @@ impl<'a> Bench<'a> {
         Ok(row(name, TaskRowKind::Baseline, accuracy))
     }
 
-    /// One network of the data's own classes for all tasks: a task is the sum of its classes' probabilities, above one half. Perceptrons
-    /// alone: of other architectures the one with more outputs is not known.
-    fn multi_task(&self, recipe: Option<&Recipe>) -> Result<Option<TaskMeasurements>> {
+    /// Networks of the data's own classes. Perceptrons alone: of other architectures the one with more outputs is not known.
+    fn of_all_classes(&self, recipe: Option<&Recipe>) -> Result<Option<Population>> {
         let session = self.session;
         let (Some(recipe), Some(config @ ArchitectureConfig::Mlp(_))) = (recipe, &session.config.architecture) else {
             return Ok(None);
@@ -349,9 +363,18 @@ impl<'a> Bench<'a> {
         let seed = session.seed.fork("evaluate").fork("multi-task");
         let seeds: Vec<Seed> = (0..MULTI_TASK as u64).map(|i| seed.index(i)).collect();
         let runs = weft_net::train(&architecture, self.dataset, recipe, &seeds, &session.device, session.monitor)?;
-        let networks = last_networks(&architecture, &runs)?;
-        let logits = weft_net::logits(&networks, &self.dataset.gather(self.dataset.range(Part::Test)), &session.device)?;
-        let classes = architecture.num_outputs();
+        last_networks(&architecture, &runs).map(Some)
+    }
+
+    /// What networks of the data's own classes say of the test examples, `[n · examples, classes]`.
+    pub(super) fn test_logits(&self, networks: &Population) -> Result<Vec<f32>> {
+        let inputs = self.dataset.gather(self.dataset.range(Part::Test));
+        Ok(weft_net::logits(networks, &inputs, &self.session.device)?)
+    }
+
+    /// One network of the data's own classes for all tasks: a task is the sum of its classes' probabilities, above one half.
+    fn multi_task(&self, networks: &Population) -> Result<TaskMeasurements> {
+        let (logits, classes) = (self.test_logits(networks)?, networks.architecture().num_outputs());
         let of_network = |logits: &[f32]| {
             let of_task = |t: usize| {
                 let said: Vec<u32> = logits.chunks_exact(classes).map(|z| u32::from(is_member(z, &self.tasks[t]))).collect();
@@ -360,7 +383,7 @@ impl<'a> Bench<'a> {
             (0..self.tasks.len()).map(of_task).collect()
         };
         let accuracy = logits.chunks_exact(self.labels[0].len() * classes).map(of_network).collect();
-        Ok(Some(row("one network of all classes", TaskRowKind::Baseline, accuracy)))
+        Ok(row("one network of all classes", TaskRowKind::Baseline, accuracy))
     }
 
     /// The more frequent output, as training examples have it.
@@ -376,7 +399,7 @@ impl<'a> Bench<'a> {
 }
 
 /// A row of a name and kind, `accuracy` being `[seed][task][sample]`.
-fn row(name: &str, kind: TaskRowKind, accuracy: Vec<Vec<Vec<f64>>>) -> TaskMeasurements {
+pub(super) fn row(name: &str, kind: TaskRowKind, accuracy: Vec<Vec<Vec<f64>>>) -> TaskMeasurements {
     TaskMeasurements { name: name.to_owned(), kind, accuracy, ..TaskMeasurements::default() }
 }
 

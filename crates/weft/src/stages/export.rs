@@ -4,12 +4,12 @@
 //! seed of the run's last generator, in turn.
 
 use super::evaluate::SampleFacts;
-use super::{Done, Session, canonicalize, read_json, sample, tokens};
+use super::{Done, Session, canonicalize, read_json, sample, sound, tokens};
 use crate::cache::{Completed, Running};
 use crate::run::Stage;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
-use weft_core::{Architecture, Digest, Provenance, Record, Split};
+use weft_core::{Architecture, Digest, Population, Provenance, Record, Split};
 use weft_zoo::{Filter, Zoo};
 
 /// Raised when the stage's code changes what it writes.
@@ -40,8 +40,11 @@ fn export(session: &Session, done: &Done, running: Running) -> Result<Completed>
     let chosen: Vec<&SampleFacts> = order.filter_map(|i| facts.get(i)).take(session.config.export.count).collect();
     session.monitor.start("export", chosen.len() as u64, "networks");
     let generator = done.of(Stage::Train).output;
-    let mut files = Vec::with_capacity(chosen.len());
-    for (number, fact) in chosen.iter().enumerate() {
+    let rows = chosen.iter().flat_map(|fact| last.sets[fact.set].row(fact.index).iter().copied()).collect();
+    let sound = sound::sound(session, Stage::Export, &Population::new(architecture.clone(), rows)?)?;
+    let mut files = Vec::with_capacity(sound.len());
+    for number in sound {
+        let fact = chosen[number];
         session.check_stop(Stage::Export)?;
         let row = last.sets[fact.set].row(fact.index);
         let record = record(session, fact, (&architecture, row), &licence)?;

@@ -60,6 +60,7 @@ enum Start<'a> {
 /// The bench of all ways.
 struct Bench<'a> {
     input: &'a Input<'a>,
+    encoder: &'a ExampleEncoder,
     config: &'a FewExamplesConfig,
     dataset: &'a Dataset,
     architecture: Arc<Architecture>,
@@ -67,8 +68,9 @@ struct Bench<'a> {
     choosing: Vec<Case>,
 }
 
-/// Measures every way that the run has.
-pub(super) fn measure(input: &Input, config: &FewExamplesConfig) -> Result<FewExamples> {
+/// Measures every way that the run has; nothing where no labels are shown.
+pub(super) fn measure(input: &Input, config: &FewExamplesConfig) -> Result<Option<FewExamples>> {
+    let Some(encoder) = input.shown.labelled() else { return Ok(None) };
     let session = input.session;
     let dataset = session.dataset(Stage::Evaluate)?;
     let seeds = session.config.sample.seeds;
@@ -86,11 +88,11 @@ pub(super) fn measure(input: &Input, config: &FewExamplesConfig) -> Result<FewEx
     let choosing = chosen.iter().map(|&t| case(train_tasks[t as usize], seed.index(u64::from(t))));
     let choosing = choosing.collect::<Result<Vec<_>>>()?;
     let architecture = input.mean.architecture().clone();
-    let bench = Bench { input, config, dataset, architecture, held_out, choosing };
+    let bench = Bench { input, encoder, config, dataset, architecture, held_out, choosing };
     let ways = bench.ways()?;
     let comparisons = bench.comparisons(&ways);
     let per_output = bench.held_out.first().map_or(0, |case| case.examples.labels().len() / case.task.num_outputs());
-    Ok(FewExamples { per_output, num_sets: seeds, ways, comparisons })
+    Ok(Some(FewExamples { per_output, num_sets: seeds, ways, comparisons }))
 }
 
 impl Bench<'_> {
@@ -234,7 +236,7 @@ impl Bench<'_> {
 
     /// One network from a generator that is shown the examples.
     fn one(&self, generator: &dyn Generator, case: &Case) -> Result<Vec<f32>> {
-        let vector = self.input.shown.encoder.encode(&case.examples)?;
+        let vector = self.encoder.encode(&case.examples)?;
         let condition = self.input.base.clone().with(ExampleEncoder::FIELD, Value::Vector(vector));
         Ok(generator.sample(1, &condition, case.seed.fork("sample"))?.row(0).to_vec())
     }

@@ -17,10 +17,12 @@ mod recipes;
 mod report;
 mod runs;
 mod sample;
+mod sound;
 mod streamed;
 mod textures;
 mod tokens;
 mod train;
+mod unlabelled;
 mod zoo;
 
 pub(crate) use conditional::is_of_tasks as judged_by_tasks;

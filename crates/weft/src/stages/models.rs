@@ -16,7 +16,8 @@ use std::sync::Arc;
 use weft_core::{ClassSet, Condition, ExampleSet, FieldSpec, FieldType, Monitor, Population, Record, Schema, Split, Task, Value};
 use weft_gen::trivial::{Trivial, TrivialGenerator};
 use weft_gen::{
-    Artifact, ExampleEncoder, Flow, Generator, Guide, Guided, HyperDecoder, Refined, Refiner, TokenFlow, TokenRefiner, TrainingSet,
+    Artifact, ExampleEncoder, Flow, Generator, Guide, Guided, HyperDecoder, InputEncoder, Refined, Refiner, TokenFlow,
+    TokenRefiner, TrainingSet,
 };
 use weft_zoo::{Entry, Filter, Purpose, Zoo};
 
@@ -88,7 +89,7 @@ pub(super) fn raw_of(raw: &Zoo, finals: &[Entry]) -> Result<Population> {
 /// Whether conditions have a field that names, describes or shows tasks.
 pub(super) fn names_tasks(fields: &[FieldSpec]) -> bool {
     let names = |field: &FieldSpec| field.name == Task::LABEL && matches!(field.kind, FieldType::Classes { .. });
-    let tells = |field: &FieldSpec| field.name == ExampleEncoder::FIELD || field.name == Task::TEXT;
+    let tells = |field: &FieldSpec| [ExampleEncoder::FIELD, InputEncoder::FIELD, Task::TEXT].contains(&field.name.as_str());
     fields.iter().any(|field| names(field) || tells(field))
 }
 

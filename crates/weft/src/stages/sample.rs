@@ -14,11 +14,11 @@
 
 use super::best::{Judge, Known};
 use super::models::{self, Learnt, Models};
-use super::{Done, Session, canonicalize, examples, export, read_json, streamed, write_json};
+use super::{Done, Session, canonicalize, examples, export, read_json, sound, streamed, write_json};
 use crate::cache::{Completed, Running, StageKey};
 use crate::config::condition_of;
 use crate::run::Stage;
-use crate::samples::{Files, GeneratorName};
+use crate::samples::{Files, GeneratorName, ShownFile, check_weights};
 use crate::{Error, Result, SampleRequest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use std::time::Instant;
 use weft_canon::Group;
 use weft_canon::distance::{Quotient, QuotientOptions};
 use weft_core::{Architecture, Condition, Digest, Population, Seed, Split, Task, Value};
-use weft_gen::{ExampleEncoder, Generator};
+use weft_gen::Generator;
 use weft_zoo::{Filter, Purpose, Zoo};
 
 /// Raised when the stage's code changes what it writes.
@@ -205,11 +205,13 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest,
     }
     let learnt = models::learn_from(session, done)?;
     let architecture = learnt.set.architecture().clone();
+    let best_of = files.best_of;
+    let count = best_of.map_or(1, |best_of| best_of.n) * request.count;
+    check_weights(count, architecture.num_parameters())?;
     let models = Models::new(session, &done.of(Stage::Train).folder, learnt.set.clone());
     let mut condition = asked_of(session, &learnt.condition, request)?;
     if let Some(shown) = &files.shown {
-        let vector = examples::encoder_of(done.of(Stage::Train))?.encode(shown)?;
-        condition = condition.with(ExampleEncoder::FIELD, Value::Vector(vector));
+        condition = examples::told(session, done.of(Stage::Train), &condition, shown)?;
     }
     models::check_condition(session.monitor, &models.schema()?, &condition)?;
     let best = if session.config.refiner.is_some() { GeneratorName::Refined } else { GeneratorName::Flow };
@@ -218,19 +220,17 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest,
         Some((examples, guide)) => models.guided(name, examples, (guide.scale, guide.steps))?,
         None => models.generator(name)?,
     };
-    let best_of = files.best_of;
     let task = match condition.get(Task::LABEL) {
         Some(Value::Classes(classes)) => Some(Task::is_one_of(classes, session.dataset(Stage::Sample)?.num_classes())?),
         _ => None,
     };
-    let shown = files.shown.as_ref().or(files.guide.as_ref().map(|(examples, _)| examples));
-    let known = shown.filter(|_| task.is_none()).map_or_else(|| known(&learnt, task.as_ref()), Known::Examples);
+    let labelled = files.shown.as_ref().and_then(ShownFile::examples).or(files.guide.as_ref().map(|(examples, _)| examples));
+    let known = labelled.filter(|_| task.is_none()).map_or_else(|| known(&learnt, task.as_ref()), Known::Examples);
     // What cannot be judged is refused before anything is sampled for it.
     let judge = best_of.map(|best_of| Judge::new(session, done, &learnt.set, best_of)?.able(known)).transpose()?;
     session.monitor.start("sample", request.count as u64, "networks");
     let seed = session.seed.fork("on demand").index(request.seed);
-    let mut networks = draw(session, generator.as_ref(), best_of.map_or(1, |best_of| best_of.n) * request.count, &condition, seed)?;
-    std::fs::create_dir_all(&request.folder).map_err(Error::io("create", &request.folder))?;
+    let mut networks = draw(session, generator.as_ref(), count, &condition, seed)?;
     let licence = export::licence_of(session, done)?;
     let mut metadata = describe(&condition);
     metadata.extend([
@@ -256,8 +256,14 @@ pub(crate) fn on_demand(session: &Session, done: &Done, request: &SampleRequest,
         );
         metadata.insert("guide".to_owned(), said);
     }
-    let mut written = Vec::with_capacity(networks.len());
-    for ((i, row), parent) in networks.rows().enumerate().zip(parents(&networks, done)?) {
+    let sound = sound::sound(session, Stage::Sample, &networks)?;
+    if sound.is_empty() {
+        return Err(sound::too_few([0, networks.len()]));
+    }
+    std::fs::create_dir_all(&request.folder).map_err(Error::io("create", &request.folder))?;
+    let mut written = Vec::with_capacity(sound.len());
+    for (&i, parent) in sound.iter().zip(parents(&networks.select(&sound), done)?) {
+        let row = networks.row(i);
         session.check_stop(Stage::Sample)?;
         metadata.insert("parents".to_owned(), parent.to_string());
         let path = request.folder.join(format!("{i:05}.safetensors"));

@@ -5,7 +5,7 @@
 //!   flow.safetensors        what samples
 //!   refiner*.safetensors    one file a refiner
 //!   hyper.safetensors       the hyper-decoder, if there is one
-//!   examples.safetensors    what encodes examples, where they are a condition
+//!   examples.safetensors    what encodes examples, where they are a condition; `inputs.safetensors` where inputs are
 //!   *.state.safetensors     training in progress: killed at any moment, it resumes from here bit for bit
 //!   training.json           losses and times
 //! ```
@@ -60,8 +60,7 @@ pub(super) fn run(session: &Session, done: &Done) -> Result<(Completed, bool)> {
         .setting("condition", &config.sample.condition)
         .setting("refiners", &plans.iter().map(|plan| (&plan.file, &plan.config)).collect::<std::collections::BTreeMap<_, _>>());
     let key = config.hyper.iter().fold(key, |key, hyper| key.setting("hyper", hyper));
-    let shows = config.generator.conditions().iter().any(|field| field.kind.examples().is_some());
-    let key = if shows { key.setting("example draws", &examples::DRAWS) } else { key };
+    let key = if examples::shows(config) { key.setting("example draws", &examples::DRAWS) } else { key };
     let key = session.text.iter().fold(key, |key, encoder| key.input("text encoder", encoder.digest()));
     let others = tokens::others(session)?;
     let key = others.iter().enumerate().fold(key, |key, (i, other)| key.input(&format!("zoo-{i}"), other.output));
@@ -89,8 +88,9 @@ fn train(session: &Session, done: &Done, plans: &[RefinerPlan], running: Running
         let plans: Vec<RefinerPlan> =
             plans.iter().filter(|plan| learnt.set.tasks.is_none() || plan.role == Role::Chosen).cloned().collect();
         if let Some(shown) = &learnt.shown {
-            models::write_artifact(&folder.join(examples::FILE), &shown.encoder.save())?;
-            files.push(examples::FILE.to_owned());
+            let (file, artifact) = shown.saved();
+            models::write_artifact(&folder.join(&file), &artifact)?;
+            files.push(file);
         }
         let mut trainings = match &session.config.generator {
             GeneratorConfig::Tokens(config) => tokens::train(session, done, &folder, (&learnt, &plans), config)?,

@@ -2,6 +2,8 @@
 
 mod conditions;
 mod examples;
+mod inputs;
+mod intents;
 mod interrupted;
 mod refused;
 mod run;

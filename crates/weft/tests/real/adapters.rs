@@ -89,3 +89,22 @@ fn languages() {
     assert!(train[1].starts_with("Article 1\nAll human beings") && test[test.len() - 1].starts_with("Article 30"));
     assert!(languages.read.iter().filter(|language| language.code == "aka").count() == 3);
 }
+
+#[test]
+fn intents() {
+    if let Some(folder) = data("clinc150") {
+        let read = weft_zoo::data::clinc150(&folder).unwrap();
+        let domains: std::collections::BTreeSet<&str> = read.iter().map(|intent| intent.domain.as_str()).collect();
+        assert_eq!((read.len(), domains.len()), (150, 10));
+        assert!(read.iter().all(|intent| intent.train.len() == 100 && intent.test.len() == 30));
+        let freeze = read.iter().find(|intent| intent.id == "freeze_account").unwrap();
+        assert_eq!((freeze.name.as_str(), freeze.domain.as_str()), ("freeze account", "banking"));
+    }
+    let Some(folder) = data("banking77") else { return };
+    let read = weft_zoo::data::banking77(&folder).unwrap();
+    assert!(read.len() == 77 && read.iter().all(|intent| intent.test.len() == 40));
+    // Of 10,003 utterances, those that stand in the test part are left out.
+    let train: usize = read.iter().map(|intent| intent.train.len()).sum();
+    assert!((9_990..10_003).contains(&train), "{train}");
+    assert!(read.iter().any(|intent| intent.name == "reverted card payment"));
+}

@@ -1,4 +1,4 @@
-//! What can be had for a language without a generator: merged adapters, and the adapters of the nearest languages.
+//! What can be had for a task without a generator: merged adapters, and the adapters of the nearest tasks.
 
 use super::differences::Differences;
 use super::factors::{row_of, set_of};
@@ -10,18 +10,18 @@ use weft_core::families::Lora;
 use weft_core::{Population, Seed};
 use weft_net::adapters::{AdapterTask, Adapters};
 
-/// Multiples of the mean that sums of updates are tried at; which is best is seen on training languages.
+/// Multiples of the mean that sums of updates are tried at; which is best is seen on training tasks.
 const SCALES: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
 /// The same for what is added to the adapter that all grew from; it is at hand itself, at 0.
 const DIFFERENCE_SCALES: [f64; 6] = [0.125, 0.25, 0.5, 1.0, 2.0, 4.0];
-/// Training languages that it is seen on, at most, and windows of each.
+/// Training tasks that it is seen on, at most, and windows or sentences of each.
 const TRIED: usize = 48;
 const TRIED_WINDOWS: usize = 8;
 /// Entries that are kept, as the papers have it.
 const TIES_DENSITY: f64 = 0.2;
 const DARE_DENSITY: f64 = 0.5;
 
-/// One adapter for all languages, merged from those of the training languages.
+/// One adapter for all tasks, merged from those of the training tasks.
 pub(super) struct Merged {
     /// How, with the multiple that was best.
     pub(super) name: String,
@@ -30,7 +30,7 @@ pub(super) struct Merged {
     pub(super) lost: f64,
 }
 
-/// Merges the adapters of the training languages each way, and where all grew from one adapter, also their differences to it. A merger that would
+/// Merges the adapters of the training tasks each way, and where all grew from one adapter, also their differences to it. A merger that would
 /// hold too much is left out, and told.
 pub(super) fn merged(
     on: &Adapters,
@@ -107,12 +107,12 @@ fn merge_to_row(lora: &Lora, set: &AdapterSet, method: Method, seed: Seed) -> Re
     Ok((row_of(lora, merged.adapters.adapter(0))?, merged.lost[0].fraction()))
 }
 
-/// The mean loss of one adapter on windows of training languages that their adapters were trained on.
+/// The mean loss of one adapter on windows or sentences of training tasks that their adapters were trained on.
 fn loss_in_training(on: &Adapters, seen: &Seen, row: &[f32], seed: Seed) -> Result<f64> {
-    let chosen = seed.fork("tried").subset(TRIED.min(seen.windows.len()), seen.windows.len());
+    let chosen = seed.fork("tried").subset(TRIED.min(seen.parts.len()), seen.parts.len());
     let examples: Vec<(&AdapterTask, Vec<u32>)> = chosen
         .iter()
-        .map(|&i| (&seen.windows[i as usize], seed.fork("windows").index(u64::from(i))))
+        .map(|&i| (&seen.parts[i as usize], seed.fork("windows").index(u64::from(i))))
         .map(|(task, seed)| (task, seed.subset(TRIED_WINDOWS.min(task.len()), task.len())))
         .collect();
     let drawn: Vec<_> = examples.iter().map(|(task, examples)| (*task, examples.as_slice())).collect();
@@ -120,17 +120,16 @@ fn loss_in_training(on: &Adapters, seen: &Seen, row: &[f32], seed: Seed) -> Resu
     Ok(losses.iter().sum::<f64>() / losses.len() as f64)
 }
 
-/// Cosines of a sample's vector and those of training languages.
-pub(super) fn cosines(vectors: &[Vec<f32>], sample: &[u8]) -> Vec<f64> {
-    let vector = weft_core::embed_bytes(sample);
+/// Cosines of a sample's vector and those of training tasks.
+pub(super) fn cosines(vectors: &[Vec<f32>], vector: &[f32]) -> Vec<f64> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
     let length = |v: &[f32]| dot(v, v).sqrt().max(f64::MIN_POSITIVE);
-    vectors.iter().map(|other| dot(other, &vector) / (length(other) * length(&vector))).collect()
+    vectors.iter().map(|other| dot(other, vector) / (length(other) * length(vector))).collect()
 }
 
-/// The training languages nearest to a sample, by these cosines, the nearest first.
-pub(super) fn nearest(vectors: &[Vec<f32>], sample: &[u8]) -> Vec<usize> {
-    let cosines = cosines(vectors, sample);
+/// The training tasks nearest to a sample, by these cosines, the nearest first.
+pub(super) fn nearest(vectors: &[Vec<f32>], vector: &[f32]) -> Vec<usize> {
+    let cosines = cosines(vectors, vector);
     let mut order: Vec<usize> = (0..vectors.len()).collect();
     order.sort_by(|&a, &b| cosines[b].total_cmp(&cosines[a]).then(a.cmp(&b)));
     order

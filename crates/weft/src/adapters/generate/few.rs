@@ -9,12 +9,13 @@
 //! Kingma & Ba 2015, algorithm 1.
 
 use super::learn::{Learnt, Seen};
-use super::{ALL, Experiment, Judge, shown};
+use super::shown::{self, Texts};
+use super::{ALL, Experiment, Judge};
 use crate::config::FewStepsConfig;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
-use weft_core::{Monitor, Seed};
+use weft_core::{Monitor, Seed, embed_bytes};
 use weft_eval::conditional::{TaskMeasurements, TaskRowKind};
 use weft_gen::Generator as _;
 use weft_net::adapters::{AdapterTask, Adapters};
@@ -150,16 +151,17 @@ enum Start {
 struct Few<'a> {
     judge: &'a Judge<'a>,
     config: &'a FewStepsConfig,
+    texts: &'a Texts,
     learnt: &'a Learnt,
 }
 
 /// Rows of a few steps from both starts, the numbers of steps and rates chosen on training languages.
 pub(super) fn few_steps(
     judge: &Judge,
-    config: &FewStepsConfig,
+    (config, texts): (&FewStepsConfig, &Texts),
     (learnt, seen): (&Learnt, &Seen),
 ) -> Result<(Vec<TaskMeasurements>, FewStepsView)> {
-    let few = Few { judge, config, learnt };
+    let few = Few { judge, config, texts, learnt };
     let Experiment { on, monitor, .. } = *judge.experiment;
     monitor.note("try a few gradient steps on training languages");
     let tries = few.tries(seen, Start::All)?;
@@ -190,23 +192,25 @@ impl Few<'_> {
     fn start(&self, from: Start, sample: &[u8]) -> Result<Vec<f32>> {
         match from {
             Start::All => Ok(self.judge.experiment.multi_task.row(0).to_vec()),
-            Start::Hyper => Ok(self.learnt.hyper.sample(1, &shown::shown(sample), self.judge.experiment.seed)?.into_data()),
+            Start::Hyper => {
+                Ok(self.learnt.hyper.sample(1, &shown::shown(embed_bytes(sample)), self.judge.experiment.seed)?.into_data())
+            }
         }
     }
 
     /// Training languages to try on.
     fn tries(&self, seen: &Seen, from: Start) -> Result<Vec<Try>> {
-        let Experiment { config, read, seed, .. } = *self.judge.experiment;
-        let (seed, n) = (seed.fork("few steps"), seen.texts.len());
+        let Texts { of_tasks: texts, bytes, read } = self.texts;
+        let (seed, n) = (self.judge.experiment.seed.fork("few steps"), seen.numbers.len());
         let mut tries = Vec::new();
         for i in seed.fork("tried").subset(self.config.tried.min(n), n) {
-            let text = &seen.texts[i as usize];
-            let Some((sample, judged)) = pieces(text, config.sample_bytes, seed.index(u64::from(i))) else { continue };
+            let text = &texts[seen.numbers[i as usize]];
+            let Some((sample, judged)) = pieces(text, *bytes, seed.index(u64::from(i))) else { continue };
             let (start, judged_bytes) = (self.start(from, sample.as_bytes())?, judged.len());
             tries.push(Try { start, sample: read(sample)?, judged: read(judged)?, judged_bytes });
         }
         if tries.is_empty() {
-            let expected = format!("more than {} bytes for one at least, for `[generate.few-steps]`", 3 * config.sample_bytes);
+            let expected = format!("more than {} bytes for one at least, for `[generate.few-steps]`", 3 * bytes);
             return Err(Error::Range { what: "the text of training languages", expected, got: "less".to_owned() });
         }
         Ok(tries)
@@ -220,15 +224,15 @@ impl Few<'_> {
         from: Start,
         another: bool,
     ) -> Result<(TaskMeasurements, FewStepsRow)> {
-        let Experiment { on, read, monitor, .. } = *self.judge.experiment;
+        let Experiment { on, monitor, .. } = *self.judge.experiment;
         let (mut sets, mut secs) = (Vec::new(), Vec::new());
         for set in self.judge.sets() {
             let mut made = Vec::new();
             for language in 0..self.judge.held_out.len() {
                 let language = if another { self.judge.other(language) } else { language };
-                let sample = self.judge.sample(language, set);
+                let sample = self.texts.draw(self.judge.held_out[language], self.judge.seed_of(language, set));
                 let started = Instant::now();
-                let (start, task) = (self.start(from, sample)?, read(&String::from_utf8_lossy(sample))?);
+                let (start, task) = (self.start(from, sample.as_bytes())?, (self.texts.read)(sample)?);
                 let stepped = steps(on, &start, &task, (learning_rate, &[count]), monitor)?;
                 secs.push(started.elapsed().as_secs_f64());
                 made.extend(stepped.concat());

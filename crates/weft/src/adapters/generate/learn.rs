@@ -1,25 +1,26 @@
-//! What is learnt from the adapters of training languages.
+//! What is learnt from the adapters of training tasks, shown one way.
 
 use super::baselines::cosines;
-use super::shown;
-use crate::config::GenerateConfig;
+use super::shown::{self, Shown};
+use crate::config::{CodeFlowConfig, GenerateConfig};
 use crate::{Error, Monitor, Result};
 use std::sync::Arc;
 use std::time::Instant;
 use weft_codec::{Codec, CodecConfig, CodecKind, Normalization, Rank, Solver};
 use weft_core::{Condition, Population, Seed};
 use weft_gen::{
-    AdapterLoss, Flow, FlowTrainer, HyperDecoder, HyperTrainer, RidgeGenerator, Sampler, SamplerConfig, Trainer, TrainingSet,
+    AdapterLoss, Flow, FlowTrainer, HyperDecoder, HyperTrainer, Refined, Refiner, RefinerTrainer, RidgeGenerator, Sampler,
+    SamplerConfig, Trainer, TrainingSet,
 };
 use weft_net::adapters::{AdapterTask, Adapters};
 
-/// Training languages: their adapters, texts and windows, all in one order.
+/// Training tasks, all in one order.
 pub(super) struct Seen<'a> {
     pub(super) adapters: &'a Population,
-    /// The text that adapters were trained on.
-    pub(super) texts: &'a [String],
-    /// The same as windows of tokens.
-    pub(super) windows: Vec<AdapterTask>,
+    /// Their numbers among all tasks.
+    pub(super) numbers: &'a [usize],
+    /// What the adapters were trained on.
+    pub(super) parts: Vec<AdapterTask>,
     /// Numbers that variants of a language share.
     pub(super) groups: &'a [u32],
 }
@@ -29,17 +30,33 @@ pub(super) struct Learnt {
     pub(super) codec: Arc<Codec>,
     pub(super) hyper: HyperDecoder,
     pub(super) flow: Option<Flow>,
+    /// What mends the flow's samples.
+    pub(super) refiner: Option<Refiner>,
     pub(super) ridge: RidgeGenerator,
-    /// The sum of the vectors of each training language's samples, `[n, e]`.
+    /// The sum of the vectors of each training task's samples, `[n, e]`.
     pub(super) vectors: Vec<Vec<f32>>,
-    /// What a sample of a language has in common with the nearest of the others, but for the least hundredth: their cosine.
+    /// What a sample of a task has in common with the nearest of the others, but for the least hundredth: their cosine.
     pub(super) familiar: f64,
-    /// Seconds that the hyper-decoder and the flow took.
+    /// Seconds that the hyper-decoder took, and the flow with its refiner.
     pub(super) train_secs: [f64; 2],
 }
 
-/// Learns from training languages alone.
-pub(super) fn learn(config: &GenerateConfig, on: &Adapters, seen: &Seen, seed: Seed, monitor: &Monitor) -> Result<Learnt> {
+impl Learnt {
+    /// The flow with what mends its samples.
+    pub(super) fn refined(&self) -> Option<Refined> {
+        let (flow, refiner) = (self.flow.as_ref()?, self.refiner.as_ref()?);
+        Some(Refined::new(Arc::new(flow.clone()), refiner.clone()))
+    }
+}
+
+/// Learns from training tasks alone.
+pub(super) fn learn(
+    config: &GenerateConfig,
+    on: &Adapters,
+    (seen, shown): (&Seen, &Shown),
+    seed: Seed,
+    monitor: &Monitor,
+) -> Result<Learnt> {
     let n = seen.adapters.len();
     if n < 8 {
         monitor.note(format!("{n} adapters: a generator can do little more than interpolate between them"));
@@ -50,34 +67,51 @@ pub(super) fn learn(config: &GenerateConfig, on: &Adapters, seen: &Seen, seed: S
     let codec = Arc::new(codec);
     let draws = seed.fork("samples");
     let of_draw = |draw: u64| {
-        let texts = seen.texts.iter().zip(0_u64..);
-        texts.map(move |(text, i)| shown::draw(text, config.sample_bytes, draws.index(i).index(draw)).as_bytes())
+        let tasks = seen.numbers.iter().zip(0_u64..);
+        tasks.map(move |(&task, i)| shown.vector(task, draws.index(i).index(draw)))
     };
-    let samples: Vec<&[u8]> = (0..config.draws as u64).flat_map(of_draw).collect();
-    let conditions: Vec<Condition> = samples.iter().map(|sample| shown::shown(sample)).collect();
+    let samples: Vec<Vec<f32>> = (0..shown.draws(config.draws) as u64).flat_map(of_draw).collect();
+    let conditions: Vec<Condition> = samples.iter().map(|sample| shown::shown(sample.clone())).collect();
     let rows = seen.adapters;
     let set = TrainingSet::new(codec.clone(), rows, rows.clone(), rows.clone(), conditions[..n].to_vec())?;
     let fields = [shown::field()];
     let set = set.with_draws(conditions.clone(), seen.groups)?.with_told_runs(&fields, &conditions)?;
     let device = on.device();
     let started = Instant::now();
-    let loss = AdapterLoss::new(on.clone(), seen.windows.clone())?;
-    let hyper = HyperTrainer::new(config.hyper.to_hyper(), set.clone(), loss, seed.fork("hyper"), device)?;
+    let loss = AdapterLoss::new(on.clone(), seen.parts.clone())?;
+    let hyper = HyperTrainer::new(config.hyper.to_hyper(), set.clone(), loss.clone(), seed.fork("hyper"), device)?;
     let hyper = run(hyper, ("train hyper-decoder", config.hyper.steps), monitor)?.finish()?;
     let hyper_secs = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    let flow = config.flow.as_ref().map(|flow| -> Result<Flow> {
-        let trainer = FlowTrainer::new(flow.to_flow(fields.to_vec()), set.code_set(), seed.fork("flow"), device)?;
-        let trainer = run(trainer, ("train flow", flow.steps), monitor)?;
-        let sampler = SamplerConfig { sampler: Sampler::Heun, steps: flow.sampler_steps, guidance_scale: 1.0 };
-        Ok(trainer.finish(sampler)?.decoded_by(&set)?)
-    });
-    let flow = flow.transpose()?;
+    let (flow, refiner) = match &config.flow {
+        Some(flow) => learn_flow(flow, (on, &set), loss, seed, monitor)?,
+        None => (None, None),
+    };
     let flow_secs = started.elapsed().as_secs_f64();
     let ridge = RidgeGenerator::fit(set, hyper.schema().clone(), seed.fork("ridge"))?;
-    let vectors: Vec<Vec<f32>> = (0..n).map(|i| sum_of_vectors(samples[i..].iter().step_by(n).copied())).collect();
+    let vectors: Vec<Vec<f32>> = (0..n).map(|i| sum_of_vectors(samples[i..].iter().step_by(n))).collect();
     let familiar = familiar(&vectors, &samples[..n], seen.groups);
-    Ok(Learnt { codec, hyper, flow, ridge, vectors, familiar, train_secs: [hyper_secs, flow_secs] })
+    Ok(Learnt { codec, hyper, flow, refiner, ridge, vectors, familiar, train_secs: [hyper_secs, flow_secs] })
+}
+
+/// A flow on codes, and what mends its samples through the base.
+fn learn_flow(
+    config: &CodeFlowConfig,
+    (on, set): (&Adapters, &TrainingSet),
+    loss: AdapterLoss,
+    seed: Seed,
+    monitor: &Monitor,
+) -> Result<(Option<Flow>, Option<Refiner>)> {
+    let device = on.device();
+    let trainer = FlowTrainer::new(config.to_flow(vec![shown::field()]), set.code_set(), seed.fork("flow"), device)?;
+    let trainer = run(trainer, ("train flow", config.steps), monitor)?;
+    let sampler = SamplerConfig { sampler: Sampler::Heun, steps: config.sampler_steps, guidance_scale: 1.0 };
+    let flow = trainer.finish(sampler)?.decoded_by(set)?;
+    let Some(refiner) = &config.refiner else { return Ok((Some(flow), None)) };
+    let (unknown, seed) = (Condition::unknown(), seed.fork("refiner"));
+    let trainer = RefinerTrainer::new(refiner.to_refiner(), (&flow, &unknown), set.clone(), loss, seed, device)?;
+    let refiner = run(trainer, ("train refiner", refiner.steps), monitor)?.finish()?;
+    Ok((Some(flow), Some(refiner)))
 }
 
 /// Trains to the end.
@@ -91,9 +125,9 @@ fn run<T: Trainer>(mut trainer: T, (what, steps): (&str, u64), monitor: &Monitor
     Ok(trainer)
 }
 
-/// The first percentile of samples' cosines with the nearest language of another group.
-fn familiar(vectors: &[Vec<f32>], samples: &[&[u8]], groups: &[u32]) -> f64 {
-    let to_others = |(i, sample): (usize, &&[u8])| {
+/// The first percentile of samples' cosines with the nearest task of another group.
+fn familiar(vectors: &[Vec<f32>], samples: &[Vec<f32>], groups: &[u32]) -> f64 {
+    let to_others = |(i, sample): (usize, &Vec<f32>)| {
         let cosines = cosines(vectors, sample);
         let others = cosines.into_iter().zip(groups).filter(|(_, group)| **group != groups[i]);
         others.map(|(cosine, _)| cosine).fold(-1.0, f64::max)
@@ -104,10 +138,11 @@ fn familiar(vectors: &[Vec<f32>], samples: &[&[u8]], groups: &[u32]) -> f64 {
 }
 
 /// The sum of samples' vectors.
-fn sum_of_vectors<'a>(samples: impl Iterator<Item = &'a [u8]>) -> Vec<f32> {
-    let mut sum = vec![0.0; weft_core::BYTES_LEN];
+fn sum_of_vectors<'a>(samples: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
+    let mut all = Vec::new();
     for sample in samples {
-        sum.iter_mut().zip(weft_core::embed_bytes(sample)).for_each(|(sum, v)| *sum += v);
+        all.resize(sample.len(), 0.0);
+        all.iter_mut().zip(sample).for_each(|(sum, v)| *sum += v);
     }
-    sum
+    all
 }

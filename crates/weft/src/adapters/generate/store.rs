@@ -2,17 +2,23 @@
 //!
 //! ```text
 //! generator/
-//!   generator.json        base, licence, and the training languages by name
+//!   generator.json        base, licence, and the training tasks by name
 //!   architecture.toml     what an adapter is
 //!   codec.safetensors     codes ⇄ factors
 //!   hyper.safetensors     the hyper-decoder
 //!   flow.safetensors      the flow, if the run had one
-//!   seen.safetensors      of each training language the sum of its samples' vectors, and the code of its own adapter
+//!   refiner.safetensors   what mends its samples, if the run had that
+//!   seen.safetensors      of each training task the sum of its samples' vectors, and the code of its own adapter
 //! ```
 
+use super::super::base::read as read_base;
 use super::super::merge::refuse_existing;
+use super::super::sentences::SentenceReader;
 use super::super::train::family_of;
-use super::{baselines, shown};
+use super::baselines;
+use super::learn::Learnt;
+use super::shown::{self, Shown};
+use crate::config::{AdapterRunConfig, AdapterTaskConfig, ShownConfig};
 use crate::stages::{read_artifact, write_artifact};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -20,9 +26,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_codec::Codec;
-use weft_core::{Architecture, Population, RopePairs, Seed};
-use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Sampler, SamplerConfig};
+use weft_core::{Architecture, Condition, Population, RopePairs, Seed};
+use weft_gen::{Artifact, Flow, Generator as _, HyperDecoder, Refiner, Sampler, SamplerConfig};
 use weft_net::Device;
+use weft_net::adapters::{AdapterLayout, Adapters};
 use weft_zoo::adapter::{AdapterExport, AdapterParent, AdapterProfile, AdapterProvenance, AdapterWeights};
 
 const DESCRIPTION: &str = "generator.json";
@@ -30,6 +37,7 @@ const ARCHITECTURE: &str = "architecture.toml";
 const CODEC: &str = "codec.safetensors";
 const HYPER: &str = "hyper.safetensors";
 const FLOW: &str = "flow.safetensors";
+const REFINER: &str = "refiner.safetensors";
 const SEEN: &str = "seen.safetensors";
 /// The tensors in [`SEEN`].
 const VECTORS: &str = "vectors";
@@ -57,24 +65,66 @@ struct Description {
     familiar: f64,
     /// In which order the base's rows of queries and keys stand.
     rotary: Option<String>,
+    /// The training tasks: languages, or intents by their names.
     languages: Vec<String>,
     configuration: String,
+    /// What sentences show, if these are no text in a language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sentences: Option<SentencesDescription>,
 }
+
+/// What generators are shown that are shown sentences.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct SentencesDescription {
+    shown: ShownConfig,
+    /// How many it learnt from at a time.
+    count: usize,
+    /// The digest of the base and its tokenizer, which read them.
+    reader: String,
+}
+
+/// The most sentences that are looked at.
+const MAX_SENTENCES: usize = 4_096;
 
 /// Trained generators, to be written.
 pub(in super::super) struct Stored {
-    pub(super) codec: Arc<Codec>,
-    pub(super) hyper: HyperDecoder,
-    pub(super) flow: Option<Flow>,
-    pub(super) names: Vec<String>,
-    pub(super) vectors: Vec<Vec<f32>>,
-    pub(super) familiar: f64,
-    /// Codes of the training languages' own adapters, `[n, k]`.
-    pub(super) codes: Vec<f32>,
-    pub(super) rotary: Option<RopePairs>,
+    /// The name of their folder in a run's output.
+    pub(in super::super) folder: String,
+    sentences: Option<SentencesDescription>,
+    codec: Arc<Codec>,
+    hyper: HyperDecoder,
+    flow: Option<Flow>,
+    refiner: Option<Refiner>,
+    names: Vec<String>,
+    vectors: Vec<Vec<f32>>,
+    familiar: f64,
+    /// Codes of the training tasks' own adapters, `[n, k]`.
+    codes: Vec<f32>,
+    rotary: Option<RopePairs>,
 }
 
 impl Stored {
+    /// What was learnt from training tasks of these names and codes, for the first way in which tasks are shown or another.
+    pub(super) fn new(number: usize, shown: &Shown, learnt: Learnt, (names, codes): (Vec<String>, Vec<f32>)) -> Self {
+        let sentences = match shown {
+            Shown::Text(_) => None,
+            Shown::Sentences(sets) => Some(SentencesDescription {
+                shown: sets.kind,
+                count: sets.drawn.unwrap_or_else(|| sets.of_tasks.iter().map(Vec::len).max().unwrap_or(0)),
+                reader: sets.reader.digest().to_string(),
+            }),
+        };
+        let folder = if number == 0 { "generator".to_owned() } else { format!("generator-{}", shown.name()) };
+        let Learnt { codec, hyper, flow, refiner, vectors, familiar, .. } = learnt;
+        Self { folder, sentences, codec, hyper, flow, refiner, names, vectors, familiar, codes, rotary: None }
+    }
+
+    /// The same over a base whose rows of queries and keys stand in this order.
+    pub(super) fn over(self, rotary: Option<RopePairs>) -> Self {
+        Self { rotary, ..self }
+    }
+
     /// Writes them into a folder that is made.
     pub(in super::super) fn write(
         &self,
@@ -94,6 +144,7 @@ impl Stored {
             rotary: self.rotary.map(|pairs| weft_zoo::rotary_name(pairs).to_owned()),
             languages: self.names.clone(),
             configuration: config.to_toml(),
+            sentences: self.sentences.clone(),
         };
         crate::stages::write_json(&folder.join(DESCRIPTION), &description)?;
         weft_zoo::write_atomic(&folder.join(ARCHITECTURE), weft_zoo::architecture_to_toml(architecture).as_bytes())?;
@@ -101,6 +152,9 @@ impl Stored {
         write_artifact(&folder.join(HYPER), &self.hyper.save())?;
         if let Some(flow) = &self.flow {
             write_artifact(&folder.join(FLOW), &flow.save())?;
+        }
+        if let Some(refiner) = &self.refiner {
+            write_artifact(&folder.join(REFINER), &refiner.save())?;
         }
         let seen = Artifact::default().with_vector(VECTORS, &self.vectors.concat()).with_vector(CODES, &self.codes);
         write_artifact(&folder.join(SEEN), &seen)
@@ -113,7 +167,7 @@ pub enum Model {
     /// One adapter for a sample, in one pass.
     #[default]
     Hyper,
-    /// The flow: any number of them.
+    /// The flow, with its refiner if the run had one: any number of them.
     Flow,
 }
 
@@ -122,7 +176,7 @@ pub enum Model {
 pub struct GenerateRequest {
     /// The folder `generator` of a run.
     pub generator: PathBuf,
-    /// Text that shows what the adapter is for.
+    /// Text that shows what the adapter is for: some of a language, or names of intents or utterances, one a line or between semicolons.
     pub sample: Vec<u8>,
     /// Which generator.
     pub model: Model,
@@ -159,7 +213,7 @@ pub fn read_sample(path: &Path) -> Result<Vec<u8>> {
 pub struct MadeView {
     /// The folder of each adapter.
     pub written: Vec<PathBuf>,
-    /// The training languages that look most like the sample, the nearest first.
+    /// The training tasks that look most like the sample, the nearest first.
     pub nearest: Vec<String>,
     /// Milliseconds from the sample to all factors, the generator's files not counted.
     pub millis: f64,
@@ -194,16 +248,11 @@ pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
     };
     let generator = opened.generator(request.model)?;
     let started = std::time::Instant::now();
-    let condition = shown::shown(&request.sample);
-    let seed = Seed::new(request.seed);
-    let made = match (&generator, near) {
-        (Made::Hyper(hyper), None) => hyper.sample(count, &condition, seed)?,
-        (Made::Hyper(hyper), Some(near)) => hyper.sample_near(near, &condition)?,
-        (Made::Flow(flow), None) => flow.sample(count, &condition, seed)?,
-        (Made::Flow(flow), Some(near)) => flow.sample_near(near, count, &condition, seed)?,
-    };
+    let (vector, count_of) = opened.vector(&request.sample)?;
+    let condition = shown::shown(vector.clone());
+    let made = generator.sample((count, near), &condition, Seed::new(request.seed))?;
     let millis = started.elapsed().as_secs_f64() * 1e3;
-    let mut notes = opened.notes(&request.sample, &condition)?;
+    let mut notes = opened.notes((&vector, count_of), &condition)?;
     let outputs: Vec<PathBuf> = match count {
         1 => vec![request.output.clone()],
         _ => (0..count).map(|i| request.output.join(format!("{i:04}"))).collect(),
@@ -213,7 +262,7 @@ pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
             notes.push(note);
         }
     }
-    let order = baselines::nearest(&opened.vectors, &request.sample);
+    let order = baselines::nearest(&opened.vectors, &vector);
     let nearest = order.into_iter().take(3).map(|i| opened.description.languages[i].clone()).collect();
     Ok(MadeView { written: outputs, nearest, millis, notes })
 }
@@ -228,12 +277,39 @@ struct Opened {
     /// `[n, k]`.
     codes: Vec<f32>,
     hyper: HyperDecoder,
+    reader: Option<SentenceReader>,
 }
 
 /// A generator that was opened.
 enum Made {
     Hyper(Box<HyperDecoder>),
-    Flow(Box<Flow>),
+    /// With what mends its samples.
+    Flow(Box<Flow>, Option<Box<Refiner>>),
+}
+
+impl Made {
+    /// Samples so many adapters, near a code by a strength if there is one.
+    fn sample(&self, (count, near): (usize, Option<(&[f32], f64)>), condition: &Condition, seed: Seed) -> Result<Population> {
+        match self {
+            Self::Hyper(hyper) => Ok(match near {
+                None => hyper.sample(count, condition, seed)?,
+                Some(near) => hyper.sample_near(near, condition)?,
+            }),
+            Self::Flow(flow, refiner) => {
+                let own = if refiner.is_some() { seed.fork("proposal") } else { seed };
+                let made = match near {
+                    None => flow.sample(count, condition, own)?,
+                    Some(near) => flow.sample_near(near, count, condition, own)?,
+                };
+                // Nothing is to be mended of the training adapter itself.
+                let refiner = refiner.as_ref().filter(|_| near.is_none_or(|(_, strength)| strength > 0.0));
+                Ok(match refiner {
+                    None => made,
+                    Some(refiner) => refiner.apply(&made, condition, seed.fork("refine"))?,
+                })
+            }
+        }
+    }
 }
 
 impl Opened {
@@ -257,13 +333,25 @@ impl Opened {
             let reason = format!("its rows have {} values, an adapter has {}", codec.dim(), architecture.num_parameters());
             return Err(damaged(&folder.join(CODEC), reason));
         }
-        let seen = read_artifact(&folder.join(SEEN))?;
-        let n = description.languages.len();
-        let vectors = seen.vector(VECTORS, n * weft_core::BYTES_LEN)?;
-        let vectors = vectors.chunks_exact(weft_core::BYTES_LEN).map(<[f32]>::to_vec).collect();
-        let codes = seen.vector(CODES, n * codec.code_len())?;
         let hyper = HyperDecoder::load(&read_artifact(&folder.join(HYPER))?, codec.clone(), architecture.clone(), &Device::cpu())?;
-        Ok(Self { folder: folder.to_owned(), description, architecture, codec, vectors, codes, hyper })
+        let seen = read_artifact(&folder.join(SEEN))?;
+        let len = hyper.schema().field(shown::FIELD).map_or(0, |field| field.kind.num_values()).max(1);
+        let vectors = seen.vector(VECTORS, description.languages.len() * len)?;
+        let codes = seen.vector(CODES, description.languages.len() * codec.code_len())?;
+        let vectors = vectors.chunks_exact(len).map(<[f32]>::to_vec).collect();
+        let reader = description.sentences.as_ref().map(|of| reader(&description, of, &architecture, &path)).transpose()?;
+        Ok(Self { folder: folder.to_owned(), description, architecture, codec, vectors, codes, hyper, reader })
+    }
+
+    /// The vector of a sample, and how many bytes or sentences it has.
+    fn vector(&self, sample: &[u8]) -> Result<(Vec<f32>, usize)> {
+        let (Some(reader), Some(of)) = (&self.reader, &self.description.sentences) else {
+            return Ok((weft_core::embed_bytes(sample), sample.len()));
+        };
+        let sentences = split(sample, of.shown)?;
+        let tokens = sentences.iter().map(|sentence| reader.tokens(sentence)).collect::<Result<Vec<_>>>()?;
+        let vectors = reader.vectors(&tokens)?;
+        Ok((shown::moments(vectors.iter().map(Vec::as_slice)), sentences.len()))
     }
 
     /// The code of a training language's own adapter.
@@ -291,25 +379,39 @@ impl Opened {
             SamplerConfig { sampler: Sampler::Heun, steps: self.description.sampler_steps.clamp(1, 10_000), guidance_scale: 1.0 };
         let saved = read_artifact(&path)?;
         let flow = Flow::load(&saved, self.codec.clone(), self.architecture.clone(), sampler, &Device::cpu())?;
-        Ok(Made::Flow(Box::new(flow)))
+        let path = self.folder.join(REFINER);
+        let refiner = if path.is_file() {
+            Some(Box::new(Refiner::load(&read_artifact(&path)?, self.codec.clone(), &Device::cpu())?))
+        } else {
+            None
+        };
+        Ok(Made::Flow(Box::new(flow), refiner))
     }
 
     /// What a user should know of a sample.
-    fn notes(&self, sample: &[u8], condition: &weft_core::Condition) -> Result<Vec<String>> {
+    fn notes(&self, (vector, count): (&[f32], usize), condition: &weft_core::Condition) -> Result<Vec<String>> {
         let far = self.hyper.schema().extrapolations(condition)?;
         let mut notes: Vec<String> = far.iter().map(ToString::to_string).collect();
-        let cosines = baselines::cosines(&self.vectors, sample);
+        let cosines = baselines::cosines(&self.vectors, vector);
         if let Some((cosine, name)) = cosines.iter().zip(&self.description.languages).max_by(|a, b| a.0.total_cmp(b.0)) {
             let familiar = self.description.familiar;
+            let kind = if self.reader.is_some() { "task" } else { "language" };
             if *cosine < familiar {
                 notes.push(format!(
-                    "extrapolating: the sample looks like no training language; its cosine with the nearest, `{name}`, is {cosine:.3}, and 99 of 100 of them have {familiar:.3} or more with another"
+                    "extrapolating: the sample looks like no training {kind}; its cosine with the nearest, `{name}`, is {cosine:.3}, and 99 of 100 of them have {familiar:.3} or more with another"
                 ));
             }
         }
-        if 2 * sample.len() < self.description.sample_bytes {
-            let learnt = self.description.sample_bytes;
-            notes.push(format!("the sample has {} bytes; the generator learnt from samples of {learnt}", sample.len()));
+        match &self.description.sentences {
+            None if 2 * count < self.description.sample_bytes => {
+                let learnt = self.description.sample_bytes;
+                notes.push(format!("the sample has {count} bytes; the generator learnt from samples of {learnt}"));
+            }
+            Some(of) if 2 * count < of.count || (of.shown == ShownConfig::Names && count != of.count) => {
+                let (name, learnt) = (of.shown.name(), of.count);
+                notes.push(format!("the sample has {count} {name}; the generator learnt from {learnt} at a time"));
+            }
+            _ => {}
         }
         Ok(notes)
     }
@@ -321,14 +423,19 @@ impl Opened {
         }
         let lora = family_of(&self.architecture)?;
         let sha256 = |file: &str| weft_zoo::sha256_of_file(&self.folder.join(file)).map(|sha| sha.to_string());
-        let file = if request.model == Model::Hyper { HYPER } else { FLOW };
-        let parent = AdapterParent { name: file.to_owned(), sha256: sha256(file)?, licence: self.description.licence.clone() };
-        let mut parents = vec![parent];
+        let files: &[&str] = match request.model {
+            Model::Hyper => &[HYPER],
+            Model::Flow if self.folder.join(REFINER).is_file() => &[FLOW, REFINER],
+            Model::Flow => &[FLOW],
+        };
+        let licence = &self.description.licence;
+        let parent = |file: &&str| Ok(AdapterParent { name: (*file).to_owned(), sha256: sha256(file)?, licence: licence.clone() });
+        let mut parents = files.iter().map(parent).collect::<Result<Vec<_>>>()?;
         let mut like = String::new();
         if let Some(Like { name, strength }) = &request.like {
             like = format!(", like {name} at strength {strength}");
             let name = format!("{name}: its code in {SEEN}");
-            parents.push(AdapterParent { name, sha256: sha256(SEEN)?, licence: self.description.licence.clone() });
+            parents.push(AdapterParent { name, sha256: sha256(SEEN)?, licence: licence.clone() });
         }
         let digest = weft_core::Digest::of_bytes(&request.sample);
         let configuration = format!(
@@ -357,5 +464,59 @@ impl Opened {
             notes.extend(weights.write(&export, output)?);
         }
         Ok(notes)
+    }
+}
+
+/// What reads the sentences that a generator is shown: the base of its run, which must be the same.
+fn reader(
+    description: &Description,
+    of: &SentencesDescription,
+    architecture: &Arc<Architecture>,
+    path: &Path,
+) -> Result<SentenceReader> {
+    let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
+    let config = AdapterRunConfig::parse(&description.configuration, "its configuration", &[]);
+    let config = config.map_err(|error| damaged(error.to_string()))?;
+    let AdapterTaskConfig::Intents(task) = &config.task else { return Err(damaged("its run was not of intents".to_owned())) };
+    let [weights, tokenizer] = config.base.paths();
+    let (base, digest) = read_base(&weights)?;
+    let layout = AdapterLayout::of(&base, architecture.clone())?;
+    let reader = SentenceReader::new(Adapters::new(base, layout, &Device::cpu())?, digest, &tokenizer, task.tokens)?;
+    if reader.digest().to_string() == of.reader {
+        return Ok(reader);
+    }
+    let (what, other) = (format!("the base `{}` with its tokenizer", weights.display()), "the generator".to_owned());
+    Err(Error::Misfit { what, other, reason: "it learnt with another; WEFT_DATA names the folder that both are in".to_owned() })
+}
+
+/// The sentences of a sample: a line each; names, and what has one line, also between semicolons.
+fn split(sample: &[u8], shown: ShownConfig) -> Result<Vec<&str>> {
+    let refuse = |expected: String, got: String| Error::Range { what: "the sample that shows what to make", expected, got };
+    let text = std::str::from_utf8(sample).map_err(|error| refuse("UTF-8".to_owned(), error.to_string()))?;
+    let semicolons = shown == ShownConfig::Names || !text.trim().contains('\n');
+    let parts = text.split(|c| c == '\n' || (semicolons && c == ';')).map(str::trim).filter(|part| !part.is_empty());
+    let sentences: Vec<&str> = parts.take(MAX_SENTENCES + 1).collect();
+    if (2..=MAX_SENTENCES).contains(&sentences.len()) {
+        return Ok(sentences);
+    }
+    let got = if sentences.len() < 2 { sentences.len().to_string() } else { "more".to_owned() };
+    Err(refuse(format!("2 to {MAX_SENTENCES} {}, a line each or between semicolons", shown.name()), got))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_split_into_sentences() {
+        let check = |sample: &str, shown, expected: &[&str]| assert_eq!(split(sample.as_bytes(), shown).unwrap(), expected);
+        check("freeze account; pin change;\n", ShownConfig::Names, &["freeze account", "pin change"]);
+        check("a;b\nc", ShownConfig::Names, &["a", "b", "c"]);
+        check("what; now\r\n\nhelp\n", ShownConfig::Utterances, &["what; now", "help"]);
+        check("what; now", ShownConfig::Utterances, &["what", "now"]);
+        let message = split(b"one", ShownConfig::Names).unwrap_err().to_string();
+        assert!(message.contains("2 to 4096 names") && message.contains("got 1"), "{message}");
+        assert!(split(b"\xff;a", ShownConfig::Names).unwrap_err().to_string().contains("UTF-8"));
+        assert!(split("a\n".repeat(5_000).as_bytes(), ShownConfig::Names).is_err());
     }
 }

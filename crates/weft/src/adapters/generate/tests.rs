@@ -1,14 +1,15 @@
 //! A tiny base, its languages, and generators of adapters for them.
 
 use super::*;
+use crate::adapters::tasks::Words;
 use crate::adapters::train::family_of;
-use crate::config::{CodeFlowConfig, FewStepsConfig, HyperConfig};
+use crate::config::{CodeFlowConfig, CodeRefinerConfig, FewStepsConfig, HyperConfig};
 use std::path::Path;
 use std::sync::Arc;
 use weft_core::families::{Family, Llama};
 use weft_core::{Duration, Optimizer, Precision, Recipe, RopePairs, Schedule};
 use weft_net::Device;
-use weft_net::adapters::{AdapterLayout, Base, LoraConfig, Windows};
+use weft_net::adapters::{AdapterLayout, AdapterTask, Base, LoraConfig, Windows};
 
 /// Letters of the tiny languages.
 const LETTERS: usize = 6;
@@ -57,9 +58,22 @@ fn config() -> GenerateConfig {
         ema_decay: 0.9,
         ..HyperConfig::default()
     };
-    let flow = CodeFlowConfig { width: 16, blocks: 1, steps: 20, batch_size: 8, sampler_steps: 3, ..CodeFlowConfig::default() };
+    let refiner = CodeRefinerConfig {
+        steps: 200,
+        batch_networks: 8,
+        learning_rate: 5e-3,
+        width: 32,
+        blocks: 1,
+        pool: 64,
+        mu: 1e-3,
+        batch_examples: 2,
+    };
+    let refiner = Some(refiner);
+    let flow =
+        CodeFlowConfig { width: 16, blocks: 1, steps: 20, batch_size: 8, sampler_steps: 3, refiner, ..CodeFlowConfig::default() };
     let few_steps = FewStepsConfig { steps: vec![1, 4, 12], learning_rates: vec![1e-4, 0.02], tried: 20 };
-    GenerateConfig { sample_bytes: 40, draws: 4, sets: 2, components: 12, hyper, flow: Some(flow), few_steps: Some(few_steps) }
+    let (flow, few_steps) = (Some(flow), Some(few_steps));
+    GenerateConfig { sample_bytes: 40, draws: 4, sets: 2, components: 12, hyper, flow, few_steps, ..GenerateConfig::default() }
 }
 
 fn recipe() -> Recipe {
@@ -88,30 +102,22 @@ fn a_sample_of_a_language_makes_its_adapter() {
     // Every set of two or three letters is a language; each sixth is held out.
     let sets: Vec<usize> = (1..1_usize << LETTERS).filter(|letters| (2..=3).contains(&letters.count_ones())).collect();
     let tiny: Vec<Tiny> = sets.iter().map(|&letters| Tiny::new(letters, Seed::new(letters as u64))).collect();
-    let subjects: Vec<Subject> = tiny.iter().enumerate().map(|(i, tiny)| tiny_subject(i, tiny)).collect();
     let tasks: Vec<AdapterTask> = tiny.iter().map(|tiny| tiny.windows[0].clone()).collect();
-    let seen = subjects.iter().filter(|subject| !subject.held_out).filter_map(|subject| match &subject.windows[0] {
-        AdapterTask::Text(windows) => Some(windows),
-        AdapterTask::Sentences(_) => None,
-    });
-    let all = [AdapterTask::Text(Windows::join(seen).unwrap())];
+    let config = config();
+    let experiment_of = tiny_tasks(&tiny, config.sample_bytes);
+    let all = [experiment_of.joined().unwrap()];
     let multi_task = on.train(&all, &recipe(), Seed::new(4), &Monitor::silent()).unwrap();
     let from_all = on.clone().with_start(multi_task.row(0)).unwrap();
     let own = from_all.train(&tasks, &recipe(), Seed::new(3), &Monitor::silent()).unwrap();
     let lora = family_of(own.architecture()).unwrap();
-    let config = config();
     let (view, stored) = experiment(&Experiment {
         config: &config,
         on: &on,
         lora: &lora,
-        subjects: &subjects,
+        tasks: &experiment_of,
         own: &own,
         multi_task: &multi_task,
         grew_from_all: true,
-        read: &|text| {
-            let tokens: Vec<u32> = text.bytes().map(|letter| u32::from(letter - b'a') + 1).collect();
-            Ok(AdapterTask::Text(Windows::new(&[tokens], 0, 16)?))
-        },
         own_secs: 1.0,
         seed: Seed::new(5),
         monitor: &Monitor::silent(),
@@ -120,6 +126,9 @@ fn a_sample_of_a_language_makes_its_adapter() {
     let bits = |name: &str| -view.evaluation.rows.iter().find(|row| row.name == name).unwrap().accuracy.mean;
     assert!(bits("hyper-decoder") < bits("base") - 0.3, "{} of {}", bits("hyper-decoder"), bits("base"));
     assert!(bits("hyper-decoder") < bits("hyper-decoder, shown another language") - 0.2);
+    // What mends the flow's samples through the base, does, and by what is shown.
+    assert!(bits("flow + refiner") < bits("flow") - 0.1, "{} of {}", bits("flow + refiner"), bits("flow"));
+    assert!(bits("flow + refiner") < bits("flow + refiner, shown another language") - 0.1);
     assert_eq!(view.gap.len(), view.evaluation.rows.len());
     let at = |name: &str| view.gap[view.evaluation.rows.iter().position(|row| row.name == name).unwrap()];
     assert!(at(ALL).abs() < 1e-12 && (at(OWN) - 1.0).abs() < 1e-12);
@@ -129,7 +138,8 @@ fn a_sample_of_a_language_makes_its_adapter() {
     stepped(&view);
     let folder = tempfile::tempdir().unwrap();
     let run = crate::config::AdapterRunConfig::parse(include_str!("../../../../../configs/languages.toml"), "l", &[]).unwrap();
-    stored.write(&folder.path().join("generator"), &run, own.architecture()).unwrap();
+    assert_eq!((stored.len(), stored[0].folder.as_str(), view.groups.len()), (1, "generator", 0));
+    stored[0].write(&folder.path().join("generator"), &run, own.architecture()).unwrap();
     made_from_text(folder.path());
 }
 
@@ -167,9 +177,29 @@ fn row(view: &GeneratedView, name: &str) -> f64 {
     view.evaluation.rows.iter().find(|row| row.name == name).expect(name).accuracy.mean
 }
 
-fn tiny_subject(i: usize, tiny: &Tiny) -> Subject<'_> {
-    let Tiny { id, text, windows, test_bytes } = tiny;
-    Subject { id, code: id, held_out: i.is_multiple_of(6), text: text.clone(), test_bytes: *test_bytes, windows }
+/// Each sixth is held out.
+fn tiny_tasks(tiny: &[Tiny], bytes: usize) -> Tasks {
+    let task = |(i, tiny): (usize, &Tiny)| Task {
+        id: tiny.id.clone(),
+        title: tiny.id.clone(),
+        code: tiny.id.clone(),
+        group: usize::from(i.is_multiple_of(6)),
+        parts: tiny.windows.clone(),
+        sizes: [tiny.text.len(), tiny.test_bytes],
+    };
+    let read: ReadText = Box::new(|text: &str| {
+        let tokens: Vec<u32> = text.bytes().map(|letter| u32::from(letter - b'a') + 1).collect();
+        Ok(AdapterTask::Text(Windows::new(&[tokens], 0, 16)?))
+    });
+    let texts = tiny.iter().map(|tiny| tiny.text.clone()).collect();
+    Tasks {
+        each: tiny.iter().enumerate().map(task).collect(),
+        groups: vec!["of training", "held out"],
+        unit: Unit::BitsAByte,
+        words: Words { task: "language", tasks: "languages", noise: "random bytes" },
+        shown: vec![Shown::Text(Texts { of_tasks: texts, bytes, read })],
+        skipped: Vec::new(),
+    }
 }
 
 /// Strength 0 is the training adapter as the codec keeps it, for each generator and whatever the text; 1 is a fresh sample; and half is neither.

@@ -6,7 +6,7 @@
 //!   sampling.json             times, and each sample's nearest training network
 //! ```
 
-use super::super::{Done, Session, export, models, sample, write_json};
+use super::super::{Done, Session, export, models, sample, sound, write_json};
 use super::encode::{Basis, learn_from};
 use super::{in_blocks, num_columns};
 use crate::cache::{Completed, Running};
@@ -81,7 +81,11 @@ fn sample_all(session: &Session, done: &Done, running: Running) -> Result<Comple
     let mut samples = Vec::new();
     for set in 0..config.seeds {
         let name = |i: usize| (file_of(set, i), format!("{}/{set}/{i}", session.config.run.seed));
-        samples.extend(generator.write(running.folder(), config.count, sample::seed_of(session, set), &name)?);
+        let written = generator.write(running.folder(), config.count, sample::seed_of(session, set), &name)?;
+        if written.len() < config.count {
+            return Err(sound::too_few([written.len(), config.count]));
+        }
+        samples.extend(written);
     }
     let sample_secs = since.elapsed().as_secs_f64() / samples.len().max(1) as f64;
     let mut files: Vec<String> = samples.iter().map(|sample| sample.file.clone()).collect();
@@ -101,6 +105,10 @@ pub(in crate::stages) fn on_demand(session: &Session, done: &Done, request: &Sam
     let seed = session.seed.fork("on demand").index(request.seed);
     let name = |i: usize| (format!("{i:05}.safetensors"), format!("{}/{}", session.config.run.seed, request.seed));
     let written = generator.write(&request.folder, request.count, seed, &name)?;
+    sound::note(session, Stage::Sample, [request.count - written.len(), request.count]);
+    if written.is_empty() {
+        return Err(sound::too_few([0, request.count]));
+    }
     session.monitor.finish();
     Ok(written.into_iter().map(|sample| request.folder.join(sample.file)).collect())
 }
@@ -133,14 +141,14 @@ impl<'a> Sampler<'a> {
         Ok(Self { session, basis, flow, condition, metadata })
     }
 
-    /// Samples networks and writes each into the file of the name that its number has, with the seed's.
+    /// Samples networks and writes each into the file of the name that its number has, with the seed's, unless a weight is not finite.
     fn write(&self, folder: &Path, count: usize, seed: Seed, name: &dyn Fn(usize) -> (String, String)) -> Result<Vec<Sampled>> {
         let Self { session, basis: Basis { span, zoo, entries }, .. } = self;
         let codes = self.flow.sample_codes(count, &self.condition, seed)?;
         let k = span.rank();
         let mut written = Vec::with_capacity(count);
         for (pass, codes) in codes.chunks(AT_ONCE * k).enumerate() {
-            let mut files = Vec::new();
+            let (mut files, mut samples) = (Vec::new(), Vec::new());
             for (i, code) in codes.chunks_exact(k).enumerate() {
                 let ((file, seed), (nearest, distance)) = (name(pass * AT_ONCE + i), span.nearest(code));
                 let nearest = entries[nearest].record().digest.to_string();
@@ -148,18 +156,28 @@ impl<'a> Sampler<'a> {
                 metadata.extend(sample::describe(&self.condition));
                 metadata.extend([("seed".to_owned(), seed), ("parents".to_owned(), nearest.clone())]);
                 files.push(CheckpointWriter::begin(&folder.join(&file), zoo.architecture(), &metadata)?);
-                written.push(Sampled { file, nearest, distance });
+                samples.push(Some(Sampled { file, nearest, distance }));
             }
             let width = num_columns(session, Stage::Sample, entries.len() + files.len())?;
             let columns = zoo.columns(entries, Purpose::Transform)?;
             in_blocks((session, Stage::Sample), columns, width, |rows| {
                 span.decode(codes, rows, &mut |columns, decoded| {
-                    let mut parts = files.iter_mut().zip(decoded.chunks_exact(columns.len()));
-                    Ok(parts.try_for_each(|(file, part)| file.write(part))?)
+                    let parts = decoded.chunks_exact(columns.len());
+                    for ((file, sample), part) in files.iter_mut().zip(&mut samples).zip(parts) {
+                        file.write(part)?;
+                        sample.take_if(|_| part.iter().any(|weight| !weight.is_finite()));
+                    }
+                    Ok(())
                 })
             })?;
-            files.into_iter().try_for_each(CheckpointWriter::commit)?;
-            session.monitor.progress(written.len() as u64);
+            for (file, sample) in files.into_iter().zip(samples) {
+                // A file that is not committed is none.
+                if let Some(sample) = sample {
+                    file.commit()?;
+                    written.push(sample);
+                }
+            }
+            session.monitor.progress(((pass + 1) * AT_ONCE).min(count) as u64);
         }
         Ok(written)
     }

@@ -46,7 +46,7 @@ mod tests {
         std::fs::write(&path, [7; 100]).unwrap();
         assert_eq!(read_bounded(&path, 100).unwrap().len(), 100);
         let error = read_bounded(&path, 99).unwrap_err().to_string();
-        assert!(error.contains("99") && error.contains("`"), "{error}");
+        assert!(error.contains("99") && error.contains('`'), "{error}");
         assert!(matches!(read_bounded(&dir.path().join("b"), 9), Err(Error::Io { .. })));
         // Says that it has no bytes, and has some.
         #[cfg(target_os = "linux")]

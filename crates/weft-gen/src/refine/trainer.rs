@@ -122,6 +122,9 @@ pub struct RefinerTrainer {
     device: Device,
 }
 
+/// Signs of samples' own data, and of the examples.
+type Own<'a> = (&'a [u64], &'a [u64]);
+
 impl RefinerTrainer {
     /// Prepares training: samples the proposal and measures the training runs.
     ///
@@ -241,7 +244,7 @@ impl RefinerTrainer {
     }
 
     /// The task loss of each sample, `[n]`: cross-entropy, hinged or not, and the shell.
-    fn task(&self, refined: &Tensor, (aims, own): (&Aims<'_>, Option<(&[u64], &[u64])>), seed: Seed) -> Result<Tensor> {
+    fn task(&self, refined: &Tensor, (aims, own): (&Aims<'_>, Option<Own<'_>>), seed: Seed) -> Result<Tensor> {
         let (n, batch) = (refined.dim(0)?, self.config.batch_examples);
         let draws = seed.fork("examples");
         let draw = |loss: &PopulationLoss| draw_examples(draws, [n, batch, loss.num_examples()], own);

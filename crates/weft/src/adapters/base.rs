@@ -186,14 +186,13 @@ pub fn logits(request: &LogitsRequest) -> Result<LogitsView> {
         let expected = format!("at most {MAX_TOKENS}");
         return Err(Error::Range { what: "the number of tokens", expected, got: tokens.len().to_string() });
     }
-    let (layout, row, notes) = match &request.adapter {
-        Some(adapter) => factors(request, &base, adapter)?,
-        None => {
-            let layout = AdapterLayout::new(&base, &LoraConfig::query_and_value(&base, 1))?;
-            // Its second factor is 0, and so is the update.
-            let row = initial_adapter(&layout, Seed::new(0));
-            (layout, row, Vec::new())
-        }
+    let (layout, row, notes) = if let Some(adapter) = &request.adapter {
+        factors(request, &base, adapter)?
+    } else {
+        let layout = AdapterLayout::new(&base, &LoraConfig::query_and_value(&base, 1))?;
+        // Its second factor is 0, and so is the update.
+        let row = initial_adapter(&layout, Seed::new(0));
+        (layout, row, Vec::new())
     };
     let vocabulary = base.vocabulary();
     let logits = Adapters::new(base, layout, &Device::cpu())?.logits(&row, &tokens)?;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_core::families::{Family, Lora, LoraModule};
-use weft_core::{Digest, Op, Population, RopePairs, Seed};
+use weft_core::{Op, Population, RopePairs, Seed};
 use weft_net::Device;
 use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, initial_adapter};
 use weft_zoo::adapter::{AdapterExport, AdapterProfile, AdapterProvenance, AdapterWeights};

@@ -207,7 +207,7 @@ fn near_a_training_adapter(folder: &Path) {
     let text = "abababbabaabbabaababbabababbaababab";
     let factors = |model: Model, like: Option<(&str, f64)>, seed: u64, output: &str| -> Vec<f32> {
         let like = like.map(|(name, strength)| Like { name: name.to_owned(), strength });
-        generate(&GenerateRequest { model, like, seed, ..asked(folder, text, output) }).expect("an adapter");
+        generate(&GenerateRequest { model, seed, like, ..asked(folder, text, output) }).expect("an adapter");
         let file = weft_zoo::adapter::AdapterWeights::read(&folder.join(output), None).expect("an adapter");
         assert_eq!(file.weights.rotary, Some(weft_core::RopePairs::Halves));
         file.weights.to_lora().expect("factors").1

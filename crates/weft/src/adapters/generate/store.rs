@@ -184,7 +184,7 @@ pub struct GenerateRequest {
     pub count: usize,
     /// The seed.
     pub seed: u64,
-    /// A training language whose adapter it is to be near, if any.
+    /// A training task whose adapter it is to be near, if any.
     pub like: Option<Like>,
     /// The folder to write: an adapter, or of several one a folder in it.
     pub output: PathBuf,
@@ -193,7 +193,7 @@ pub struct GenerateRequest {
 /// An adapter of training that others are made near.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Like {
-    /// The training language's name.
+    /// The training task's name: a language's, or what an intent is called.
     pub name: String,
     /// How far from it: 0 is its adapter as the codec keeps it, 1 is a sample that knows nothing of it. The hyper-decoder mixes codes in this
     /// proportion; the flow brings the code to the time `1 − strength` with noise and from there back.
@@ -225,7 +225,7 @@ pub struct MadeView {
 ///
 /// # Errors
 /// A folder that is no generator or is damaged, an empty sample or one that is too long, several adapters of a hyper-decoder, which makes one,
-/// a name that is no training language's, a strength that is no part, factors that are not finite, or an output that is there already.
+/// a name that is no training task's, a strength that is no part, factors that are not finite, or an output that is there already.
 pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
     refuse_existing(&request.output)?;
     let within = |what, expected: &str, ok: bool, got: String| {
@@ -354,7 +354,7 @@ impl Opened {
         Ok((shown::moments(vectors.iter().map(Vec::as_slice)), sentences.len()))
     }
 
-    /// The code of a training language's own adapter.
+    /// The code of a training task's own adapter.
     fn code(&self, name: &str) -> Result<&[f32]> {
         let (k, names) = (self.codec.code_len(), &self.description.languages);
         if let Some(at) = names.iter().position(|known| known == name) {

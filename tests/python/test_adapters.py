@@ -1,25 +1,31 @@
 """Adapters that Weft wrote load in PEFT and diffusers with no missing and no unexpected key and compute the same; llama.cpp's reader reads them.
 
+Bases of llama2.c that Weft wrote for Transformers compute, with adapters that Weft trained or generated, what Weft computes.
+
     pip install -r tests/python/requirements-adapters.txt
     cargo build --release -p weft-cli
     python -m unittest discover -v tests/python -p test_adapters.py
 
-The program is target/release/weft, or its path in WEFT. The base is a tiny Llama with random weights; nothing is downloaded.
+The program is target/release/weft, or its path in WEFT. Bases are tiny Llamas with random weights; nothing is downloaded. With stories260K and the
+languages of the Universal Declaration in the folder that WEFT_DATA names, adapters of the real base are trained and generated as well.
 """
 
 import json
 import os
 import pathlib
+import struct
 import subprocess
 import tempfile
 import unittest
+import zipfile
 
 try:
     import gguf
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
     from peft.utils import get_peft_model_state_dict
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 except ImportError:
     torch = None
 try:
@@ -179,6 +185,172 @@ class Adapters(unittest.TestCase):
             torch.testing.assert_close(got, delta, rtol=1e-4, atol=1e-5)
         self.assertEqual(seen, set(tensors))
         self.assertEqual(len(seen), 14)
+
+
+DATA = pathlib.Path(os.environ.get("WEFT_DATA", "nowhere"))
+STORIES = DATA / "stories260k/stories260K.bin"
+# A run that is small in everything: what is checked does not depend on how good its adapters are.
+RUN = """
+[run]
+name = "tiny"
+output = "{output}"
+device = "cpu"
+[base]
+weights = "{data}/stories260k/stories260K.bin"
+vocabulary = "{data}/stories260k/tok512.bin"
+name = "stories260k"
+licence = "MIT"
+[lora]
+modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+rank = 4
+alpha = 16
+start = "multi-task"
+[task.languages]
+path = "{languages}"
+tokens = 64
+held-out-passages = 0.3
+held-out-languages = 2
+[recipe]
+learning-rate = 0.01
+batch-size = 2
+weight-decay = 0.01
+duration.steps = 3
+optimizer.adamw = {{}}
+schedule.constant = {{}}
+[multi-task]
+learning-rate = 0.03
+batch-size = 4
+weight-decay = 0.01
+duration.steps = 5
+optimizer.adamw = {{}}
+schedule.constant = {{}}
+[generate]
+sample-bytes = 100
+draws = 2
+sets = 1
+components = 4
+[generate.hyper]
+steps = 20
+batch-networks = 2
+batch-examples = 1
+width = 16
+blocks = 1
+[generate.flow]
+steps = 20
+width = 16
+blocks = 1
+batch-size = 4
+sampler-steps = 4
+"""
+
+
+@unittest.skipIf(torch is None, "needs tests/python/requirements-adapters.txt")
+class Bases(unittest.TestCase):
+    """Logits of Weft, which reads llama2.c's binary itself, and of PEFT on what Weft wrote."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def weft_logits(self, base, adapter, tokens, *more):
+        out = self.folder / f"logits-{len(list(self.folder.glob('logits-*')))}.safetensors"
+        adapter = ["--adapter", adapter] if adapter else []
+        weft("logits", base, *adapter, "--tokens", ",".join(map(str, tokens)), "-o", out, *more)
+        return load_file(out)["logits"]
+
+    def same(self, binary, base, adapter, tokens, *more):
+        """The base of Transformers with the adapter in PEFT, and Weft on the binary and on the folder."""
+        model, info = LlamaForCausalLM.from_pretrained(base, output_loading_info=True)
+        self.assertEqual({key: list(value) for key, value in info.items() if value}, {})
+        if adapter:
+            probe = get_peft_model(model, LoraConfig.from_pretrained(adapter), adapter_name="probe")
+            result = probe.load_adapter(adapter, "loaded")
+            self.assertEqual([key for key in result.missing_keys if ".loaded" in key], [])
+            self.assertEqual(list(result.unexpected_keys), [])
+            model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), adapter)
+        with torch.no_grad():
+            theirs = model.eval()(torch.tensor(tokens)[None]).logits[0]
+        for own in [binary, base]:
+            torch.testing.assert_close(self.weft_logits(own, adapter, tokens, *(more if adapter else [])), theirs, rtol=0, atol=1e-4)
+        return theirs
+
+    def binary(self, heads, kv_heads, tied):
+        """A binary of llama2.c: a width of 24, two layers, 31 tokens."""
+        torch.manual_seed(3)
+        d, hidden, layers, vocabulary, length = 24, 20, 2, 31, 16
+        kv = d // heads * kv_heads
+        shapes = [[vocabulary, d], [layers, d], [layers, d, d], [layers, kv, d], [layers, kv, d], [layers, d, d], [layers, d], [layers, hidden, d]]
+        shapes += [[layers, d, hidden], [layers, hidden, d], [d], [length, d // heads // 2], [length, d // heads // 2]]
+        shapes += [] if tied else [[vocabulary, d]]
+        path = self.folder / "tiny.bin"
+        with path.open("wb") as file:
+            file.write(struct.pack("7i", d, hidden, layers, heads, kv_heads, vocabulary if tied else -vocabulary, length))
+            for shape in shapes:
+                values = torch.randn(shape) * 0.2 + (1 if len(shape) < 3 and shape[-1] == d and shape[0] != vocabulary else 0)
+                file.write(values.numpy().astype("<f4").tobytes())
+        return path
+
+    def test_a_random_base_with_an_adapter_in_either_order(self):
+        for heads, kv_heads, tied in [(4, 2, True), (3, 1, False)]:
+            with self.subTest(heads=heads):
+                binary, base = self.binary(heads, kv_heads, tied), self.folder / f"base-{heads}"
+                weft("base", binary, "-o", base, "--licence", "MIT")
+                tokens = [1, 5, 30, 0, 17, 4]
+                bare = self.same(binary, base, None, tokens)
+                torch.manual_seed(1)
+                model = get_peft_model(LlamaForCausalLM.from_pretrained(base), LoraConfig(r=3, lora_alpha=5, target_modules="all-linear"))
+                for name, value in model.named_parameters():
+                    if "lora_B" in name:
+                        torch.nn.init.normal_(value, std=0.2)
+                model.peft_config["default"].base_model_name_or_path = "tiny"
+                own = self.folder / f"peft-{heads}"
+                model.save_pretrained(own)
+                with torch.no_grad():
+                    expected = model.eval()(torch.tensor(tokens)[None]).logits[0]
+                self.assertGreater((expected - bare).abs().max(), 0.1)
+                # The same adapter with rows of queries and keys as llama2.c has them.
+                turned = self.folder / f"turned-{heads}"
+                turned.mkdir()
+                (turned / "adapter_config.json").write_text((own / "adapter_config.json").read_text())
+                tensors = load_file(own / "adapter_model.safetensors")
+                for name, value in tensors.items():
+                    count = {"q_proj": heads, "k_proj": kv_heads}.get(name.split(".")[-3])
+                    if count and "lora_B" in name:
+                        rows = value.reshape(count, 2, value.shape[0] // count // 2, -1)
+                        tensors[name] = rows.transpose(1, 2).reshape(value.shape).contiguous()
+                save_file(tensors, turned / "adapter_model.safetensors", {"format": "pt"})
+                back = self.folder / f"back-{heads}"
+                weft("convert", turned, "-o", back, "--base", base, "--rotary", "interleaved", "--profile", "peft")
+                for adapter in [own, back]:
+                    torch.testing.assert_close(self.same(binary, base, adapter, tokens, "--base-name", "tiny"), expected, rtol=0, atol=1e-4)
+
+    @unittest.skipUnless(STORIES.exists() and (DATA / "udhr2.zip").exists(), "needs stories260K and the languages in WEFT_DATA")
+    def test_stories_with_adapters_that_were_trained_and_generated(self):
+        base, output = self.folder / "stories260k", self.folder / "run"
+        weft("base", STORIES, "-o", base, "--vocabulary", STORIES.with_name("tok512.bin"), "--licence", "MIT")
+        text = "Once upon a time, there was a little girl named Lily."
+        tokens = AutoTokenizer.from_pretrained(base)(text)["input_ids"]
+        prompt = self.folder / "prompt.safetensors"
+        said = weft("logits", base, "--prompt", text, "--vocabulary", STORIES.with_name("tok512.bin"), "-o", prompt, "--format", "json").stdout
+        self.assertEqual(json.loads(said)["tokens"], tokens)
+        bare = self.same(STORIES, base, None, tokens)
+        run = self.folder / "run.toml"
+        languages = self.folder / "few.zip"
+        with zipfile.ZipFile(DATA / "udhr2.zip") as all_of_them, zipfile.ZipFile(languages, "w") as few:
+            for name in ["dan", "deu", "eng", "fra", "ita", "nld", "spa", "swe"]:
+                few.writestr(f"udhr2/{name}.txt", all_of_them.read(f"udhr2/{name}.txt"))
+        run.write_text(RUN.format(output=output, data=DATA.resolve(), languages=languages))
+        weft("train", run)
+        adapters = [next((output / "adapters").iterdir()), output / "multi-task"]
+        for model in ["hyper", "flow"]:
+            adapters.append(self.folder / model)
+            weft("generate", "--generator", output / "generator", "--prompt", "Alle Menschen sind frei", "--model", model, "-o", adapters[-1])
+        for adapter in adapters:
+            with self.subTest(adapter.name):
+                self.assertEqual(json.loads((adapter / "weft.json").read_text())["rotary"], "halves")
+                changed = self.same(STORIES, base, adapter, tokens, "--base-name", "stories260k")
+                self.assertGreater((changed - bare).abs().max(), 1e-2)
 
 
 @unittest.skipIf(torch is None or diffusers is None, "needs tests/python/requirements-adapters.txt")

@@ -352,3 +352,41 @@ fn what_cannot_be_is_refused() {
     assert_eq!(fit(&same, Rank::Fixed(1)), Err(Error::NoVariance));
     assert!(matches!(fit(&set, Rank::Fixed(3)), Err(Error::Rank { asked: 3, available: 2 })));
 }
+
+/// Adapters that are so many that their products would fill the memory: none of them is read.
+struct Many(usize, Vec<Module>);
+
+impl Adapters for Many {
+    type Error = Error;
+
+    fn num_adapters(&self) -> usize {
+        self.0
+    }
+
+    fn modules(&self) -> &[Module] {
+        &self.1
+    }
+
+    fn read(&self, _: usize, _: usize) -> Result<Factors, Error> {
+        panic!("nothing is read of what is refused")
+    }
+}
+
+/// Products of some adapters with others are bounded and checked like those of adapters with themselves.
+#[test]
+fn products_that_cannot_be_are_refused_on_both_sides() {
+    let (many, few) = (Many(1 << 20, modules()), Many(1 << 10, modules()));
+    for (left, right) in [(&many, &few), (&few, &many)] {
+        assert!(matches!(CrossGrams::of(left, right), Err(Error::NumAdapters { got: 1_048_576, .. })));
+    }
+    assert!(matches!(Grams::of(&many, &Here), Err(Error::NumAdapters { .. })));
+    let huge = |value: f32| {
+        let factors = |m: &Module| Factors { rank: 1, scaling: 1e200, b: vec![value; m.fan_out], a: vec![value; m.fan_in] };
+        AdapterSet::new(modules(), vec![modules().iter().map(factors).collect()]).unwrap()
+    };
+    let (one, other) = (huge(1.0), huge(2.0));
+    for error in [CrossGrams::of(&one, &other).map(|_| ()), Grams::of(&one, &Here).map(|_| ())] {
+        let error = error.unwrap_err();
+        assert!(matches!(&error, Error::Factors { adapter: 0, module, .. } if module == "q"), "{error}");
+    }
+}

@@ -133,7 +133,8 @@ impl HyperTrainer {
         let settings = FlatOptimizerConfig { weight_decay: config.weight_decay, clip_norm: 1.0, ema_decay: config.ema_decay };
         let spread = Spread::of(&data.final_codes, k);
         let targets = spread.normalize(&data.final_codes);
-        let fingerprint = course::fingerprint(&format!("{config:?} {seed:?} {}", of_runs.fingerprint()), &[&targets]);
+        let settings_of_state = format!("{config:?} {seed:?} {} {}", of_runs.fingerprint(), loss.fingerprint());
+        let fingerprint = course::fingerprint(settings_of_state.trim_end(), &[&targets]);
         let plan = (config.steps, config.learning_rate, fingerprint);
         let course = Course::new(&network.initial(seed.fork("network")), settings, plan, std::slice::from_ref(device.candle()))?;
         let decode = decode_tensor(&data.codec, &[], device)?;
@@ -242,6 +243,22 @@ impl HyperDecoder {
         let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
         let codes = self.network.forward(&encoded, &encoded, &theta)?;
         Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
+    }
+
+    /// The network of a condition, mixed with a code: `decode((1 − strength)·code + strength·h(c))`, `[1, D]`.
+    ///
+    /// # Units
+    /// A strength of 0 is the code's own network, one of 1 what [`Generator::sample`] gives.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a strength outside `[0, 1]` or a code of another length, else as [`HyperDecoder::codes`].
+    pub fn sample_near(&self, (code, strength): (&[f32], f64), condition: &Condition) -> Result<Population> {
+        require("strength", "between 0 and 1", (0.0..=1.0).contains(&strength), strength)?;
+        require("code", "as long as the hyper-decoder's codes", code.len() == self.codec.code_len(), code.len())?;
+        let made = self.codes(std::slice::from_ref(condition))?;
+        let mix = |(&near, &made): (&f32, &f32)| ((1.0 - strength) * f64::from(near) + strength * f64::from(made)) as f32;
+        let mixed: Vec<f32> = code.iter().zip(&made).map(mix).collect();
+        Ok(Population::new(self.architecture.clone(), self.codec.decode(&mixed)?)?)
     }
 
     /// What sampling needs, to be saved.

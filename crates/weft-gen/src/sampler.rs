@@ -51,12 +51,26 @@ impl SamplerConfig {
     pub fn integrate<E: From<candle_core::Error>>(
         &self,
         noise: Tensor,
+        velocity: impl FnMut(&Tensor, f64) -> Result<Tensor, E>,
+    ) -> Result<Tensor, E> {
+        self.integrate_from(noise, 0.0, velocity)
+    }
+
+    /// Integrates from `x_t` at a time in `[0, 1]` to data, in steps that are no longer than those of [`SamplerConfig::integrate`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn integrate_from<E: From<candle_core::Error>>(
+        &self,
+        mut x_t: Tensor,
+        time: f64,
         mut velocity: impl FnMut(&Tensor, f64) -> Result<Tensor, E>,
     ) -> Result<Tensor, E> {
-        let h = 1.0 / self.steps as f64;
-        let mut x_t = noise;
-        for step in 0..self.steps {
-            let t = step as f64 * h;
+        let left = 1.0 - time;
+        let steps = (self.steps as f64 * left).ceil() as usize;
+        let h = left / steps.max(1) as f64;
+        for step in 0..steps {
+            let t = time + step as f64 * h;
             let k1 = velocity(&x_t, t)?;
             x_t = match self.sampler {
                 Sampler::Euler => along(&x_t, &k1, h)?,

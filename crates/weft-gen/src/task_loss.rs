@@ -61,6 +61,18 @@ impl TaskLoss {
         require("tasks", "one for each training run", loss.tasks.len() == num_runs, loss.tasks.len())
     }
 
+    /// What a saved state of training must agree with: of adapters, their base and every text.
+    pub(crate) fn fingerprint(&self) -> String {
+        match self {
+            // Labelled examples are the run's own data, which its stages look after.
+            Self::Examples(_) => String::new(),
+            Self::Adapters(AdapterLoss { adapters, tasks }) => {
+                let tasks = tasks.iter().map(|task| task.fingerprint().to_string());
+                std::iter::once(adapters.fingerprint().to_string()).chain(tasks).collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+
     /// The mean loss of each network on `batch` examples of its own task, in nats; `runs` are numbers of conditions, of which several may be
     /// of one run.
     ///

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Ends the name of every temporary file, so that leftovers of a killed process can be told from others.
-const SUFFIX: &str = ".weft-tmp";
+pub(crate) const SUFFIX: &str = ".weft-tmp";
 
 /// Whether a file name is that of a temporary file of this module.
 pub(crate) fn is_temporary(name: &str) -> bool {

@@ -299,6 +299,22 @@ pub enum Error {
         /// How.
         reason: String,
     },
+    /// A file that is read whole and longer than such a file may be.
+    #[error("`{}` has more than {limit} bytes, which is the most that is read of such a file", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The most that is read, in bytes.
+        limit: u64,
+    },
+    /// A decoder that is not written for Transformers.
+    #[error("the base `{name}` cannot be written for Transformers: {reason}")]
+    Llama {
+        /// What it is called.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// A file with other content is where one was to be written.
     #[error("`{}` is there already with other content; move it away, or write to another folder", path.display())]
     Exists {

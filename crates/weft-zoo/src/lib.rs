@@ -22,6 +22,7 @@
 pub mod adapter;
 mod atomic;
 mod binding;
+mod bounded;
 mod checkpoint;
 pub mod data;
 mod error;
@@ -35,16 +36,19 @@ mod mapped;
 pub mod onnx;
 mod pairs;
 mod query;
+mod rotary;
 mod source;
+mod staging;
 mod tensors;
 mod vocabulary;
 mod zoo;
 
 pub use atomic::write_atomic;
 pub use binding::{Binding, Part, Repeat, StoredTensor};
+pub use bounded::read_bounded;
 pub use checkpoint::{CheckpointWriter, checkpoint_metadata, read_checkpoint, read_metadata, write_checkpoint};
 pub use error::{Error, HeaderFault, Result, TensorFault};
-pub use export::{ExportForm, Exported, Graphs, TensorNames};
+pub use export::{ExportForm, Exported, Graphs, LlamaExport, TensorNames};
 pub use format::{
     architecture_from_toml, architecture_to_toml, binding_from_json, binding_from_text, binding_to_json, binding_to_text,
     family_from_toml, family_to_toml, read_architecture, recipe_from_json, recipe_to_json,
@@ -55,10 +59,12 @@ pub use import::{
 pub use infer::{Hints, Inferred, infer};
 pub use instances::{find_architecture, instance_names, instance_text};
 pub use query::{Comparison, Expr, Field, Literal, Name, SortKey};
+pub use rotary::{in_transformers_layout, rotary_from_name, rotary_name};
 pub use source::{
     Adapter, AdapterKind, AdapterModule, NormalizedNames, Scale, Source, SourceDtype, SourceFault, SourceFormat, SourceTensor,
     normalized_names, open_sources, sha256_of_file,
 };
+pub use staging::{StagedFolder, refuse_existing, write_folder};
 pub use tensors::{Metadata, TensorFile, read_tensors, write_tensors};
 pub use vocabulary::Vocabulary;
 pub use zoo::{

@@ -124,13 +124,17 @@ pub(crate) fn read_header(path: &Path) -> Result<Header> {
 
 /// Opens a file and tells its length; what is not a regular file (a folder, a pipe) is refused.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
+    let irregular = || {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
+        Error::Io { doing: "read", path: path.to_owned(), source }
+    };
+    // Opening a pipe would wait for one that writes.
+    if !std::fs::metadata(path).map_err(Error::io("open", path))?.is_file() {
+        return Err(irregular());
+    }
     let file = File::open(path).map_err(Error::io("open", path))?;
     let metadata = file.metadata().map_err(Error::io("read", path))?;
-    if metadata.is_file() {
-        return Ok((file, metadata.len()));
-    }
-    let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
-    Err(Error::Io { doing: "read", path: path.to_owned(), source })
+    if metadata.is_file() { Ok((file, metadata.len())) } else { Err(irregular()) }
 }
 
 fn parse_header(map: &[u8]) -> Result<Header, HeaderFault> {

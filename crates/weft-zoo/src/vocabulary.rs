@@ -7,7 +7,7 @@
 //! Karpathy, llama2.c, `tokenizer.py` and `run.c`; Sennrich et al., *Neural Machine Translation of Rare Words with Subword Units* (2016);
 //! Kudo and Richardson, *`SentencePiece`* (2018).
 
-use crate::{Error, Result};
+use crate::{Error, Result, read_bounded};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::path::Path;
@@ -18,8 +18,14 @@ const WHAT: &str = "a tokenizer of llama2.c";
 const MAX_BYTES: u64 = 64 << 20;
 const MAX_PIECE: usize = 4096;
 
+/// The most that is written of joins of pieces.
+const MAX_JOINS_BYTES: u64 = 256 << 20;
+
 /// Where the bytes start among the pieces.
 const FIRST_BYTE: usize = 3;
+
+/// What the pieces before these are called elsewhere.
+const SPECIAL: [&str; FIRST_BYTE] = ["<unk>", "<s>", "</s>"];
 
 /// Pieces of text with their numbers.
 #[derive(Debug, Clone)]
@@ -33,18 +39,16 @@ impl Vocabulary {
     /// The token that a text starts with.
     pub const START: u32 = 1;
 
+    /// The token that a text ends with.
+    pub const END: u32 = 2;
+
     /// Reads a file of llama2.c.
     ///
     /// # Errors
     /// A file that is missing, too large, cut short, or without the pieces of all bytes.
     pub fn open(path: &Path) -> Result<Self> {
         let fail = |reason: String| Error::Data { path: path.to_owned(), expected: WHAT, reason };
-        let size = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
-        if size > MAX_BYTES {
-            return Err(fail(format!("it has {size} bytes, at most {MAX_BYTES} are read")));
-        }
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        Self::parse(&bytes).map_err(fail)
+        Self::parse(&read_bounded(path, MAX_BYTES)?).map_err(fail)
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
@@ -153,6 +157,84 @@ impl Vocabulary {
             }
         }
         bytes
+    }
+
+    /// The same tokenizer as a `tokenizer.json` of the library `tokenizers`, which puts [`Vocabulary::START`] in front of a text.
+    ///
+    /// Joins are listed by the score of what they make. Of joins with the same score, the library takes the one that stands first in the list where
+    /// [`Vocabulary::encode`] takes the leftmost; tokenizers that were trained have no two scores alike.
+    ///
+    /// # Errors
+    /// The reason, if a piece is no text or stands twice, for which the format has no place, or if there are too many joins.
+    pub fn to_tokenizer_json(&self) -> Result<String, String> {
+        let mut pieces = serde_json::Map::new();
+        for (number, piece) in self.pieces.iter().enumerate() {
+            let text = match number {
+                0..FIRST_BYTE => SPECIAL[number],
+                _ => std::str::from_utf8(piece).map_err(|_| format!("piece {number} of its tokenizer is no text"))?,
+            };
+            if pieces.insert(text.to_owned(), number.into()).is_some() {
+                return Err(format!("piece {number} of its tokenizer, `{text}`, stands twice"));
+            }
+        }
+        let added = SPECIAL.iter().enumerate().map(|(id, content)| {
+            serde_json::json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true })
+        });
+        let start = serde_json::json!({ "SpecialToken": { "id": SPECIAL[1], "type_id": 0 } });
+        let text = |which: &str, type_id: usize| serde_json::json!({ "Sequence": { "id": which, "type_id": type_id } });
+        let json = serde_json::json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": added.collect::<Vec<_>>(),
+            "normalizer": { "type": "Prepend", "prepend": " " },
+            "pre_tokenizer": null,
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [start.clone(), text("A", 0)],
+                "pair": [start.clone(), text("A", 0), start, text("B", 1)],
+                "special_tokens": { SPECIAL[1]: { "id": SPECIAL[1], "ids": [Self::START], "tokens": [SPECIAL[1]] } },
+            },
+            "decoder": {
+                "type": "Sequence",
+                "decoders": [{ "type": "ByteFallback" }, { "type": "Fuse" }, { "type": "Strip", "content": " ", "start": 1, "stop": 0 }],
+            },
+            "model": {
+                "type": "BPE",
+                "dropout": null,
+                "unk_token": SPECIAL[0],
+                "continuing_subword_prefix": null,
+                "end_of_word_suffix": null,
+                "fuse_unk": true,
+                "byte_fallback": true,
+                "ignore_merges": false,
+                "vocab": pieces,
+                "merges": self.joins()?,
+            },
+        });
+        Ok(format!("{json:#}\n"))
+    }
+
+    /// All ways to make a piece of two, from the best score on; of bounded length together.
+    fn joins(&self) -> Result<Vec<[&str; 2]>, String> {
+        let first = FIRST_BYTE + 256;
+        let own = |piece: &[u8]| self.numbers.get(piece).is_some_and(|&number| number as usize >= first);
+        let mut order: Vec<usize> = (first..self.pieces.len()).collect();
+        order.sort_by_key(|&number| (Reverse(Order(self.scores[number])), number));
+        let splits = |number: usize| {
+            let piece = std::str::from_utf8(&self.pieces[number]).unwrap_or_default();
+            let places = piece.char_indices().skip(1).map(move |(at, _)| piece.split_at(at));
+            places.filter(|(left, right)| own(left.as_bytes()) && own(right.as_bytes())).map(|(left, right)| [left, right])
+        };
+        let (mut joins, mut length) = (Vec::new(), 0);
+        for join in order.into_iter().flat_map(splits) {
+            length += join.concat().len() as u64 + 16;
+            if length > MAX_JOINS_BYTES {
+                return Err(format!("its tokenizer has joins of more than {MAX_JOINS_BYTES} bytes"));
+            }
+            joins.push(join);
+        }
+        Ok(joins)
     }
 }
 

@@ -184,6 +184,16 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A generator of adapters learnt from no adapter of a name.
+    #[error("`{}` learnt from no adapter `{name}`; the nearest names are `{}`", generator.display(), nearest.join("`, `"))]
+    NotLearnt {
+        /// The name.
+        name: String,
+        /// The generator's folder.
+        generator: PathBuf,
+        /// Names that it knows.
+        nearest: Vec<String>,
+    },
     /// No checkpoint was found to import.
     #[error("no file of weights in {}", paths.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", "))]
     NothingToImport {
@@ -259,6 +269,12 @@ fn adapter_hint(fault: &weft_zoo::adapter::AdapterFault) -> Option<String> {
         AdapterFault::OtherBase { got, .. } => {
             Some(format!("if it is the same model under another name, say so: `--base-name {got}`"))
         }
+        AdapterFault::Rotary { expected: "interleaved", .. } => Some(
+            "`weft adapter base FILE -o DIR` writes the base in the order of Transformers; an adapter in that of llama2.c is brought into it by `weft adapter convert --rotary interleaved --base DIR`".to_owned(),
+        ),
+        AdapterFault::Rotary { .. } => {
+            Some("`weft adapter convert --rotary interleaved --base DIR` brings an adapter into the order of Transformers".to_owned())
+        }
         AdapterFault::NotHeld { what, .. } if what.contains("(DoRA)") => {
             Some("with `--base DIR`, magnitudes become plain updates where that is exact; `--profile peft` keeps them".to_owned())
         }
@@ -284,6 +300,7 @@ impl Error {
             | Self::NotRun { .. }
             | Self::NoCheckpoint { .. }
             | Self::NoAdapter { .. }
+            | Self::NotLearnt { .. }
             | Self::NothingToImport { .. }
             | Self::Zoo(
                 weft_zoo::Error::NotAZoo { .. } | weft_zoo::Error::DataMissing { .. } | weft_zoo::Error::NoOriginal { .. },

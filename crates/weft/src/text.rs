@@ -103,9 +103,5 @@ fn damaged(path: &Path, reason: &str) -> Error {
 
 /// A file that is no larger than a tokenizer may be.
 fn read_small(path: &Path) -> Result<Vec<u8>> {
-    let size = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
-    if size > MAX_TOKENIZER_BYTES {
-        return Err(damaged(path, &format!("it has {size} bytes, more than {MAX_TOKENIZER_BYTES}")));
-    }
-    std::fs::read(path).map_err(Error::io("read", path))
+    Ok(weft_zoo::read_bounded(path, MAX_TOKENIZER_BYTES)?)
 }

@@ -1,5 +1,6 @@
 //! The arguments of `weft adapter …`.
 
+pub(crate) mod base;
 pub(crate) mod generate;
 pub(crate) mod space;
 
@@ -17,6 +18,10 @@ pub(crate) enum Adapter {
     },
     /// Write an adapter in another format, exactly or not at all.
     Convert(Convert),
+    /// Write a Llama-like base, such as a binary of llama2.c, as a folder that Transformers and PEFT load.
+    Base(base::Export),
+    /// Write what a base computes with an adapter: logits of the next token, to hold another runtime against.
+    Logits(base::Logits),
     /// Say what runtimes refuse in an adapter or silently leave out.
     Lint(Lint),
     /// Bring an adapter onto a running server and see that it answers.
@@ -57,6 +62,9 @@ pub(crate) struct Convert {
     pub(crate) profile: String,
     #[command(flatten)]
     pub(crate) base: Base,
+    /// The order of the adapter's rows of queries and keys, where it does not say it: halves (Transformers), or interleaved (llama2.c), which becomes halves (with --base).
+    #[arg(long, value_name = "ORDER", value_parser = ["halves", "interleaved"])]
+    pub(crate) rotary: Option<String>,
     /// The part of an image pipeline that modules belong to, such as unet (for diffusers and kohya).
     #[arg(long, value_name = "PART")]
     pub(crate) component: Option<String>,

@@ -1,5 +1,6 @@
 //! `weft adapter …`.
 
+mod base;
 mod generate;
 mod space;
 mod train;
@@ -23,6 +24,8 @@ pub(super) fn dispatch(command: args::adapter::Adapter, monitor: &Monitor) -> an
         args::adapter::Adapter::Space(command) => space::dispatch(command, monitor),
         args::adapter::Adapter::Train { run, settings } => train::train(&run, &settings, monitor),
         args::adapter::Adapter::Generate(arguments) => generate::generate(arguments),
+        args::adapter::Adapter::Base(arguments) => base::export(arguments),
+        args::adapter::Adapter::Logits(arguments) => base::logits(arguments),
         args::adapter::Adapter::Show { adapter, base } => {
             let view = adapters::show(&adapter, &choice(base))?;
             Ok(Answer { human: shown(&view), json: serde_json::to_value(&view).context("an adapter")?, done: true })
@@ -34,6 +37,7 @@ pub(super) fn dispatch(command: args::adapter::Adapter, monitor: &Monitor) -> an
                 profile: profile(&arguments.profile)?,
                 base: choice(arguments.base),
                 component: arguments.component,
+                rotary: arguments.rotary.as_deref().and_then(adapters::rotary_from_name),
             })?;
             Ok(Answer { human: converted(&view), json: serde_json::to_value(&view).context("a conversion")?, done: true })
         }

@@ -187,3 +187,30 @@ fn ranks_may_differ() {
         &["exactly 2 adapters, got 3"],
     );
 }
+
+#[test]
+fn options_that_a_method_does_not_read_are_refused() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path().join("zoo");
+    zoo(&folder, 2);
+    let out = dir.path().join("x");
+    let merge = |method: &str, more: &[&str]| {
+        outcome(&[&["adapter", "merge", text(&folder), "--method", method, "-o", text(&out)], more].concat())
+    };
+    for (method, option, value) in [
+        ("mean", "--density", "0.5"),
+        ("slerp", "--density", "0.5"),
+        ("linear", "--scale", "2"),
+        ("slerp", "--scale", "2"),
+        ("ties", "--t", "0.5"),
+        ("slerp", "--weights", "1,2"),
+        ("knots", "--seed", "1"),
+        ("task-arithmetic", "--seed", "0"),
+    ] {
+        let (code, _, err) = merge(method, &[option, value]);
+        let expected = format!("`{option}` is not read by the method `{method}`");
+        assert!(code == Some(1) && err.contains(&expected) && !out.exists(), "{err}");
+    }
+    let (code, _, err) = merge("dare-ties", &["--density", "0.9", "--scale", "2", "--seed", "1", "--weights", "1,2"]);
+    assert!(code == Some(0), "{err}");
+}

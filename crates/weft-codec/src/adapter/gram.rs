@@ -37,9 +37,7 @@ impl Grams {
     /// [`Error::NumAdapters`] for more than 2²⁹ products in all, [`Error::Factors`] for factors that cannot be, or what reading returns.
     pub fn of<A: Adapters + ?Sized>(adapters: &A, on: &dyn Products) -> Result<Self, A::Error> {
         let n = adapters.num_adapters();
-        if n.saturating_mul(n).saturating_mul(adapters.modules().len()) > MAX_PRODUCTS {
-            return Err(Error::NumAdapters { what: "a product of every pair in every module", needed: "fewer", got: n }.into());
-        }
+        bounded([n, n], adapters.modules().len())?;
         let products = (0..adapters.modules().len()).map(|at| of_module(adapters, at, on)).collect::<Result<_, A::Error>>()?;
         Ok(Self { num_adapters: adapters.num_adapters(), modules: adapters.modules().to_vec(), products })
     }
@@ -134,6 +132,7 @@ impl CrossGrams {
     {
         same_modules(right.modules(), left.modules())?;
         let shape = [left.num_adapters(), right.num_adapters()];
+        bounded(shape, left.modules().len())?;
         let mut products = Vec::with_capacity(left.modules().len());
         for at in 0..left.modules().len() {
             let mut sum = vec![0.0; shape[0] * shape[1]];
@@ -148,6 +147,7 @@ impl CrossGrams {
                 }
                 first = rows.adapters.end;
             }
+            finite(&sum, shape[1], &left.modules()[at])?;
             products.push(sum);
         }
         Ok(Self { shape, products })
@@ -195,11 +195,25 @@ pub(super) fn of_module<A: Adapters + ?Sized>(adapters: &A, at: usize, on: &dyn 
         }
         first = rows.adapters.end;
     }
+    finite(&products, n, &adapters.modules()[at])?;
+    Ok(products)
+}
+
+/// Refuses more products than fit memory.
+fn bounded([p, n]: [usize; 2], modules: usize) -> Result<()> {
+    if p.saturating_mul(n).saturating_mul(modules) <= MAX_PRODUCTS {
+        return Ok(());
+    }
+    Err(Error::NumAdapters { what: "a product of every pair in every module", needed: "fewer", got: p.max(n) })
+}
+
+/// Refuses products, rows of `n`, that left the range of numbers.
+fn finite(products: &[f64], n: usize, module: &Module) -> Result<()> {
     match products.iter().position(|x| !x.is_finite()) {
-        None => Ok(products),
+        None => Ok(()),
         Some(found) => {
-            let (adapter, module) = (found / n, adapters.modules()[at].name.clone());
-            Err(Error::Factors { adapter, module, reason: "its update is too large" }.into())
+            let module = module.name.clone();
+            Err(Error::Factors { adapter: found / n.max(1), module, reason: "its update is too large" })
         }
     }
 }

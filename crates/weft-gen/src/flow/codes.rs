@@ -117,6 +117,31 @@ impl CodeFlow {
         self.integrate(&schema::encode_each(&self.schema, conditions)?.concat(), conditions.len(), seed)
     }
 
+    /// Samples codes near one, `[n, k]`: it is brought to the time `1 − strength` with noise, `x_t = t·code + (1 − t)·noise`, and from there back.
+    ///
+    /// # Units
+    /// A strength of 0 is the code itself, one of 1 what [`CodeFlow::sample_codes`] gives.
+    ///
+    /// # Errors
+    /// [`crate::Error::Setting`] for a strength outside `[0, 1]` or a code of another length, else as [`CodeFlow::sample_codes`].
+    ///
+    /// # References
+    /// Meng et al., *`SDEdit`* (2022), Algorithm 1, for this path.
+    pub fn sample_codes_near(&self, near: (&[f32], f64), n: usize, condition: &Condition, seed: Seed) -> Result<Vec<f32>> {
+        let (code, strength) = near;
+        require("strength", "between 0 and 1", (0.0..=1.0).contains(&strength), strength)?;
+        require("code", "as long as the flow's codes", code.len() == self.code_len(), code.len())?;
+        if strength <= 0.0 {
+            return Ok(code.repeat(n));
+        }
+        let time = 1.0 - strength;
+        let data = Tensor::from_vec(self.spread.normalize(code), (1, code.len()), self.device.candle())?;
+        let x_t = (self.noise(n, seed)? * strength)?.broadcast_add(&(data * time)?)?;
+        let encoded = self.schema.encode(condition)?.repeat(n);
+        let codes = self.with_velocity((&encoded, n), false, |velocity| self.sampler.integrate_from(x_t, time, velocity))?;
+        Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
+    }
+
     /// Carries noise to codes under `n` encoded conditions.
     fn integrate(&self, encoded: &[f32], n: usize, seed: Seed) -> Result<Vec<f32>> {
         let noise = self.noise(n, seed)?;

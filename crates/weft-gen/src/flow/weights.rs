@@ -92,6 +92,14 @@ impl Flow {
         Ok(Self { codes, codec, architecture, residual_std, name: "flow".to_owned() })
     }
 
+    /// Samples networks near a code, as [`CodeFlow::sample_codes_near`] has it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sample_near(&self, near: (&[f32], f64), n: usize, condition: &Condition, seed: Seed) -> Result<Population> {
+        self.decode(&self.codes.sample_codes_near(near, n, condition, seed)?, seed)
+    }
+
     /// Decodes codes, and adds what the codec drops where that is asked for.
     pub(crate) fn decode(&self, codes: &[f32], seed: Seed) -> Result<Population> {
         let mut rows = self.codec.decode(codes)?;

@@ -122,6 +122,9 @@ pub struct RefinerTrainer {
     device: Device,
 }
 
+/// Signs of samples' own data, and of the examples.
+type Own<'a> = (&'a [u64], &'a [u64]);
+
 impl RefinerTrainer {
     /// Prepares training: samples the proposal and measures the training runs.
     ///
@@ -141,7 +144,9 @@ impl RefinerTrainer {
     ) -> Result<Self> {
         config.check(data.tasks.is_some())?;
         let k = data.code_len();
-        let aim = Aim::new(&config, &data, loss.into(), seed)?;
+        let loss = loss.into();
+        let of_loss = loss.fingerprint();
+        let aim = Aim::new(&config, &data, loss, seed)?;
         let shared = aim.examples().is_some() || !config.own_data;
         require("own-data", "`false` for adapters", shared, config.own_data)?;
         let network = ResidualMlp::new(ResidualMlpConfig {
@@ -155,7 +160,7 @@ impl RefinerTrainer {
         let pool_codes = data.codec.encode(pool.data())?;
         let settings = super::OPTIMIZER;
         let tasks = data.tasks.as_ref().map_or_else(String::new, |of_runs| of_runs.fingerprint());
-        let fingerprint = course::fingerprint(&format!("{config:?} {seed:?}{tasks}"), &[&pool_codes]);
+        let fingerprint = course::fingerprint(&format!("{config:?} {seed:?}{tasks}{of_loss}"), &[&pool_codes]);
         let plan = (config.steps, config.learning_rate, fingerprint);
         // The first device alone: the repulsion is between all samples of a step.
         let course = Course::new(&network.initial(seed.fork("network")), settings, plan, std::slice::from_ref(device.candle()))?;
@@ -239,7 +244,7 @@ impl RefinerTrainer {
     }
 
     /// The task loss of each sample, `[n]`: cross-entropy, hinged or not, and the shell.
-    fn task(&self, refined: &Tensor, (aims, own): (&Aims<'_>, Option<(&[u64], &[u64])>), seed: Seed) -> Result<Tensor> {
+    fn task(&self, refined: &Tensor, (aims, own): (&Aims<'_>, Option<Own<'_>>), seed: Seed) -> Result<Tensor> {
         let (n, batch) = (refined.dim(0)?, self.config.batch_examples);
         let draws = seed.fork("examples");
         let draw = |loss: &PopulationLoss| draw_examples(draws, [n, batch, loss.num_examples()], own);

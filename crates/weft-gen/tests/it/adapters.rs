@@ -5,19 +5,19 @@ use std::sync::Arc;
 use weft_core::families::{Family, Llama};
 use weft_core::{Condition, Duration, Monitor, Optimizer, Precision, Recipe, RopePairs, Schedule, Seed, Task};
 use weft_gen::{
-    AdapterLoss, FlowConfig, FlowTrainer, Generator, HyperConfig, HyperTrainer, Refined, RefinerConfig, RefinerTrainer, TaskLoss,
-    TrainingSet,
+    AdapterLoss, Error, FlowConfig, FlowTrainer, Generator, HyperConfig, HyperTrainer, Refined, RefinerConfig, RefinerTrainer,
+    TaskLoss, Trainer as _, TrainingSet,
 };
 use weft_net::Device;
 use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, Windows};
 
-fn adapters() -> Adapters {
+fn adapters(base: u64) -> Adapters {
     let (vocabulary, length, d_model, depth, d_hidden) = (9, 12, 16, 1, 12);
     let (num_heads, num_kv_heads, theta, pairs, epsilon) = (2, 1, 100.0, RopePairs::Halves, 1e-5);
     let family =
         Llama { vocabulary, length, d_model, depth, num_heads, num_kv_heads, d_hidden, tied: false, theta, pairs, epsilon };
     let architecture = Arc::new(Family::Llama(family).build("tiny").expect("the sizes fit"));
-    let row = weft_testkit::random_row(&architecture, Seed::new(1));
+    let row = weft_testkit::random_row(&architecture, Seed::new(base));
     let base = Arc::new(Base::new(&architecture, &row).expect("a decoder"));
     let config = LoraConfig { modules: vec!["v_proj".to_owned(), "down_proj".to_owned()], rank: 2, alpha: 4.0 };
     let layout = AdapterLayout::new(&base, &config).expect("modules of the base");
@@ -47,7 +47,7 @@ struct Zoo {
 
 impl Zoo {
     fn new() -> Self {
-        let adapters = adapters();
+        let adapters = adapters(1);
         let [tasks, held_out] = binary_tasks();
         let texts = languages(&tasks, Seed::new(2));
         let recipe = Recipe {
@@ -108,6 +108,15 @@ fn it_writes_adapters_for_languages_that_it_never_saw() {
     let trainer = |loss: TaskLoss| HyperTrainer::new(config.clone(), zoo.data.clone(), loss, Seed::new(4), &Device::cpu());
     let trained = trainer(zoo.through_base()).unwrap();
     assert!(trained.flops() > 0.0);
+    // A saved state goes on over the base and the texts that it is of, and over no others.
+    let saved = trained.save().unwrap();
+    trainer(zoo.through_base()).unwrap().restore(&saved).unwrap();
+    let other_texts = zoo.texts.iter().rev().cloned().collect();
+    for (base, texts) in [(zoo.adapters.clone(), other_texts), (adapters(2), zoo.texts.clone())] {
+        let loss = AdapterLoss::new(base, texts).unwrap();
+        let restored = trainer(loss.into()).unwrap().restore(&saved);
+        assert!(matches!(restored, Err(Error::Artifact { entry, .. }) if entry == "fingerprint"));
+    }
     let hyper = train(trained, config.steps).finish().unwrap();
     let seen = &zoo.data.tasks.as_ref().unwrap().tasks;
     let (of_seen, of_unseen) = (zoo.made(&hyper, seen, &zoo.texts), zoo.made(&hyper, &zoo.held_out, &zoo.unseen));

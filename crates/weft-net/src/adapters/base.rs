@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
 use weft_core::families::{Bert, Family, Llama};
-use weft_core::{Architecture, Op, Rope, TensorSpec};
+use weft_core::{Architecture, Op, Rope, RopePairs, TensorSpec};
 use weft_ops::backend::{Linear, Norm, NormKind};
 
 /// Parts start at multiples of so many values, so that a GPU reads them 16 bytes at a time.
@@ -129,6 +129,15 @@ impl Base {
     #[must_use]
     pub fn is_decoder(&self) -> bool {
         matches!(self.kind, Kind::Decoder { .. })
+    }
+
+    /// Which coordinates of a head its rotary positions turn together; none of an encoder, whose positions are learned.
+    #[must_use]
+    pub fn rope_pairs(&self) -> Option<RopePairs> {
+        match &self.kind {
+            Kind::Decoder { rope, .. } => Some(rope.pairs),
+            Kind::Encoder { .. } => None,
+        }
     }
 
     /// The names of its linear modules, where adapters may sit, in the order of the blocks.

@@ -29,14 +29,14 @@ pub use task::{AdapterTask, Sentences, Windows};
 pub use train::initial_adapter;
 
 use crate::loss::KnownGradient;
-use crate::{Device, Gradients, Result};
+use crate::{Device, Error, Gradients, Result};
 use candle_core::Tensor;
 use head::Outcome;
 use pass::On;
 use std::sync::Arc;
 use task::TaskBatch;
 use train::Group;
-use weft_core::{Monitor, Population, Recipe, Seed};
+use weft_core::{Digest, Monitor, Population, Recipe, Seed};
 use weft_ops::backend::{Backend, Job, on_device_in};
 use weft_ops::tensor::Precision;
 
@@ -86,6 +86,9 @@ trait Passes: std::fmt::Debug + Send + Sync {
     /// Losses, and with `wanted` their gradient, `[n, P]` (else nothing).
     fn losses(&self, adapters: &[f32], batch: &TaskBatch, wanted: bool) -> Result<(Outcome, Vec<f32>)>;
 
+    /// Logits of the next token behind each, `[n·r, vocabulary]`.
+    fn logits(&self, adapters: &[f32], batch: &TaskBatch) -> Result<Vec<f32>>;
+
     /// The means of sentences' last tokens under one adapter, `[sequences, d]`.
     fn encode(&self, adapter: &[f32], batch: &TaskBatch) -> Result<Vec<f32>>;
 
@@ -102,6 +105,11 @@ impl<B: Backend + 'static> Passes for On<B> {
         let mut gradient = self.backend.zeros_wide(batch.networks * self.layout.num_parameters())?;
         let outcome = self.losses(self.backend.view(&adapters), batch, Some(&mut gradient))?;
         Ok((outcome, self.backend.download_wide(&gradient)?))
+    }
+
+    fn logits(&self, adapters: &[f32], batch: &TaskBatch) -> Result<Vec<f32>> {
+        let adapters = self.backend.upload(adapters)?;
+        Ok(self.logits(self.backend.view(&adapters), batch)?)
     }
 
     fn encode(&self, adapter: &[f32], batch: &TaskBatch) -> Result<Vec<f32>> {
@@ -243,6 +251,42 @@ impl Adapters {
             all.push(Measured { loss: sum / counted.max(1) as f64, count: counted, accuracy });
         }
         Ok(all)
+    }
+
+    /// What tells these adapters from others: the base with its weights, and where updates sit.
+    #[must_use]
+    pub fn fingerprint(&self) -> Digest {
+        let values = |values: &[f32]| {
+            let of_piece =
+                |piece: &[f32]| *Digest::of_bytes(&piece.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()).as_bytes();
+            values.chunks(1 << 16).flat_map(of_piece).collect::<Vec<u8>>()
+        };
+        let base = &self.base;
+        let graphs = [base.architecture(), self.layout.architecture()].map(|a| format!("{:?} {:?}", a.nodes(), a.tensors()));
+        Digest::of_parts([graphs[0].as_bytes(), graphs[1].as_bytes(), &values(&base.table), &values(&base.theta)])
+    }
+
+    /// What a decoder with an adapter says of the token behind each of a sequence's; zeros are the base itself.
+    ///
+    /// # Shapes
+    /// `adapter` `[P]`, `t` tokens → `[t, vocabulary]`.
+    ///
+    /// # Units
+    /// Logits: logarithms of chances up to a number that is the same for all tokens of a place.
+    ///
+    /// # Errors
+    /// A base that is no decoder, an adapter of another length, no token, more than the base reads, or one that it does not know.
+    pub fn logits(&self, adapter: &[f32], tokens: &[u32]) -> Result<Vec<f32>> {
+        self.shape(adapter, 1)?;
+        let Some((&first, rest)) = tokens.split_first() else {
+            return Err(Error::AdapterTask { reason: "there is no token to say something of".to_owned() });
+        };
+        // What follows the last token has no say in what is said of it.
+        let document = rest.iter().copied().chain([first]).collect();
+        let task = AdapterTask::Text(Windows::new(&[document], first, tokens.len())?);
+        task.check(&self.base)?;
+        let batch = TaskBatch::new(&self.base, &[(&task, &[0])])?;
+        self.passes.logits(adapter, &batch)
     }
 
     /// Vectors of sentences by an encoder with an adapter, of length 1: what classes are told by. An adapter of zeros is the base itself.

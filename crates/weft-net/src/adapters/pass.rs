@@ -102,6 +102,19 @@ impl<B: Backend + 'static> On<B> {
         Ok(outcome)
     }
 
+    /// What a decoder says of the next token behind each.
+    ///
+    /// # Shapes
+    /// `adapters` `[n, P]` → `[n·r, vocabulary]`.
+    pub(super) fn logits(&self, adapters: B::View<'_>, batch: &TaskBatch) -> Result<Vec<f32>> {
+        let Kind::Decoder { norm, head, .. } = &self.base.kind else { return Err(mixed_up()) };
+        let step = Step { batch, attention: self.attention(batch), lengths: None, adapters: B::shorten(adapters) };
+        let (x, _) = self.forward(&step, false)?;
+        let (y, _) = self.norm(norm, &x)?;
+        let logits = self.backend.linear(head, Batch::one(step.all_rows()), self.backend.view(&y), self.theta())?;
+        self.backend.download(self.backend.view(&logits))
+    }
+
     /// The means of sentences' last tokens under one adapter.
     ///
     /// # Shapes

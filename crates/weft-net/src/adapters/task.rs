@@ -3,6 +3,7 @@
 use super::base::Base;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
+use weft_core::Digest;
 
 /// Text as windows of tokens, each with the tokens that follow.
 ///
@@ -217,6 +218,12 @@ impl AdapterTask {
             Self::Text(windows) => windows.num_targets(),
             Self::Sentences(sentences) => sentences.len(),
         }
+    }
+
+    /// What tells this task from others: all of its tokens and labels.
+    #[must_use]
+    pub fn fingerprint(&self) -> Digest {
+        Digest::of_bytes(format!("{self:?}").as_bytes())
     }
 
     /// Rows of tokens that a batch of examples takes at most.

@@ -164,6 +164,35 @@ fn adapters_are_the_interpreter_with_merged_weights() {
     }
 }
 
+/// The logits of each place are the interpreter's, in both orders of rotary pairs, and tokens that the base does not know are refused.
+#[test]
+fn logits_are_the_interpreters() {
+    for pairs in [RopePairs::Interleaved, RopePairs::Halves] {
+        let architecture = llama(false, 2, pairs);
+        let (base, row) = base_of(&architecture);
+        let adapters = adapters_of(&base, &OF_LLAMA[..], Precision::Single);
+        let weights = random_adapters(&adapters, 1);
+        let tokens = [1, 5, 12, 0, 7];
+        let logits: Vec<f64> = adapters.logits(&weights, &tokens).unwrap().into_iter().map(f64::from).collect();
+        let network = with_tokens(&architecture, tokens.len()).unwrap();
+        let ids = tokens.map(f64::from);
+        let expected =
+            interpret_f64(&network, (&merged(&architecture, &row, adapters.layout(), &weights)[..]).into(), &ids).unwrap();
+        assert_eq!(logits.len(), 5 * 13);
+        assert_close_f64(&logits, &expected, 1e-4);
+        let refused = |tokens: &[u32], expected: &str| {
+            let message = adapters.logits(&weights, tokens).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        refused(&[], "no token");
+        refused(&[1, 13], "token 13");
+        refused(&[1; 10], "10 tokens");
+    }
+    let (base, _) = base_of(&bert(false));
+    let adapters = adapters_of(&base, &["value"], Precision::Single);
+    assert!(adapters.logits(&random_adapters(&adapters, 1), &[1, 2]).unwrap_err().to_string().contains("decoders"));
+}
+
 /// A pooler behind the tokens has no say.
 #[test]
 fn a_pooler_changes_nothing() {

@@ -7,12 +7,16 @@
 
 use super::{AdapterFault, AdapterUpdate, AdapterWeights};
 use crate::source::{AdapterKind, Source, open_sources};
-use crate::{Error, Result};
+use crate::{Error, Result, read_bounded, rotary_from_name};
 use std::collections::BTreeMap;
 use std::path::Path;
+use weft_core::RopePairs;
 
 /// The longest settings of a model that are read.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
+
+/// The most attention heads that a base is believed to have.
+const MAX_HEADS: usize = 1 << 16;
 
 /// The most modules that a base may have.
 const MAX_MODULES: usize = 1 << 20;
@@ -28,6 +32,8 @@ pub struct BaseModel {
     /// Its files, with the prefix that their names have here.
     sources: Vec<(String, Source)>,
     config: Option<serde_json::Map<String, serde_json::Value>>,
+    /// In which order rows of queries and keys stand, if it is not what the files say.
+    rotary: Option<RopePairs>,
 }
 
 impl BaseModel {
@@ -57,19 +63,25 @@ impl BaseModel {
         let config = config_beside(path)?;
         let named = config.as_ref().and_then(|config| config.get("_name_or_path")).and_then(|name| name.as_str());
         let name = named.filter(|name| !name.is_empty()).map_or_else(|| folder_name(path), ToOwned::to_owned);
-        Ok(Self { name, modules, sources, config })
+        Ok(Self { name, modules, sources, config, rotary: None })
     }
 
     /// A base of known modules: shapes of their weights by name.
     #[must_use]
     pub fn of_modules(name: &str, modules: BTreeMap<String, Vec<usize>>) -> Self {
-        Self { name: name.to_owned(), modules, sources: Vec::new(), config: None }
+        Self { name: name.to_owned(), modules, sources: Vec::new(), config: None, rotary: None }
     }
 
     /// The same base with the settings of its `config.json`.
     #[must_use]
     pub fn with_config(self, config: serde_json::Map<String, serde_json::Value>) -> Self {
         Self { config: Some(config), ..self }
+    }
+
+    /// The same base in another order of the rows of queries and keys, into which whoever computes with it brings them.
+    #[must_use]
+    pub fn with_rotary(self, rotary: RopePairs) -> Self {
+        Self { rotary: Some(rotary), ..self }
     }
 
     /// The same base under the name that adapters know it by.
@@ -104,6 +116,28 @@ impl BaseModel {
         Ok(None)
     }
 
+    /// In which order its rows of queries and keys stand: llama2.c's binaries have their own.
+    #[must_use]
+    pub fn rotary(&self) -> RopePairs {
+        let said = self.sources.iter().find_map(|(_, source)| source.metadata().get("rope"));
+        self.rotary.or_else(|| said.and_then(|word| rotary_from_name(word))).unwrap_or(RopePairs::Halves)
+    }
+
+    /// Heads of queries and of keys, by the settings or by a binary of llama2.c; `target` needs them.
+    ///
+    /// # Errors
+    /// [`AdapterFault::Needs`].
+    pub(super) fn heads(&self, target: &'static str) -> Result<[usize; 2], AdapterFault> {
+        let said = |key: &str| self.sources.iter().find_map(|(_, source)| source.metadata().get(key)?.parse().ok());
+        let known =
+            |key: &str, own: &str| self.setting(key).or_else(|| said(own)).filter(|heads: &usize| (1..=MAX_HEADS).contains(heads));
+        let heads = known("num_attention_heads", "n_heads").ok_or_else(|| {
+            let what = "`num_attention_heads` in the base's `config.json`".to_owned();
+            AdapterFault::Needs { target, what }
+        })?;
+        Ok([heads, known("num_key_value_heads", "n_kv_heads").unwrap_or(heads)])
+    }
+
     /// A whole number of its settings.
     pub(super) fn setting(&self, key: &str) -> Option<usize> {
         self.config.as_ref()?.get(key)?.as_u64().and_then(|value| usize::try_from(value).ok())
@@ -124,11 +158,12 @@ impl BaseModel {
     /// The result is the prefix that all names of the adapter have and the base has not, or the other way round, if there is one.
     ///
     /// # Errors
-    /// [`AdapterFault::OtherBase`], [`AdapterFault::NoModule`] and [`AdapterFault::BaseShape`], each with both named.
+    /// [`AdapterFault::OtherBase`], [`AdapterFault::Rotary`], [`AdapterFault::NoModule`] and [`AdapterFault::BaseShape`], each with both named.
     pub fn check(&self, adapter: &AdapterWeights, renamed: bool) -> Result<Prefix, AdapterFault> {
         if let Some(got) = adapter.base.as_deref().filter(|got| !renamed && !same_base(got, &self.name)) {
             return Err(AdapterFault::OtherBase { got: got.to_owned(), expected: self.name.clone() });
         }
+        adapter.check_rotary(self.rotary())?;
         let adapter_of = adapter.base.as_ref().map_or_else(String::new, |base| format!(" of `{base}`"));
         let Some(first) = adapter.updates.first() else { return self.check_whole(adapter, Prefix::None, &adapter_of) };
         let prefix = self.prefix(&first.module).ok_or_else(|| AdapterFault::NoModule {
@@ -240,12 +275,10 @@ fn add_modules(modules: &mut BTreeMap<String, Vec<usize>>, prefix: &str, source:
 fn config_beside(path: &Path) -> Result<Option<serde_json::Map<String, serde_json::Value>>> {
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     let file = folder.join("config.json");
-    let Ok(metadata) = std::fs::metadata(&file) else { return Ok(None) };
-    if metadata.len() > MAX_CONFIG_BYTES {
-        let what = format!("`config.json` of the base has {} bytes", metadata.len());
-        return Err(AdapterFault::NotRead { what, hint: "a model's has some thousand" }.at(&file));
+    if !file.exists() {
+        return Ok(None);
     }
-    let text = std::fs::read(&file).map_err(Error::io("read", &file))?;
+    let text = read_bounded(&file, MAX_CONFIG_BYTES)?;
     serde_json::from_slice(&text).map(Some).map_err(|error| Error::Json { what: "`config.json`", reason: error.to_string() })
 }
 

@@ -98,6 +98,18 @@ pub enum AdapterFault {
         /// The base that it was to have.
         expected: String,
     },
+    /// Rows of queries or keys in another order than the base's.
+    #[error(
+        "module `{module}`: the adapter's rows of queries and keys are in the order `{got}`, those of the base in `{expected}`"
+    )]
+    Rotary {
+        /// The module.
+        module: String,
+        /// The adapter's: `halves` (Transformers) or `interleaved` (llama2.c).
+        got: &'static str,
+        /// The base's.
+        expected: &'static str,
+    },
     /// A module that the base has not.
     #[error("the base `{base}` has no module `{module}`, which the adapter{adapter_of} updates")]
     NoModule {

@@ -14,7 +14,7 @@ use super::read::{AdapterFile, AdapterNaming, PEFT_CONFIG};
 use super::write::AdapterProfile;
 use super::{AdapterFault, AdapterUpdate, WholeTensor, parts};
 use crate::source::AdapterKind;
-use crate::{Error, Result};
+use crate::{Error, Result, read_bounded};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
@@ -148,12 +148,7 @@ fn settings(file: &AdapterFile) -> Result<Option<Map<String, Value>>> {
         return Ok(None);
     }
     let Some(path) = file.files.iter().find(|path| path.ends_with(PEFT_CONFIG)) else { return Ok(None) };
-    let len = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
-    if len > MAX_CONFIG_BYTES {
-        let what = format!("`{PEFT_CONFIG}` has {len} bytes");
-        return Err(AdapterFault::NotRead { what, hint: "an adapter's has some thousand" }.at(path));
-    }
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = read_bounded(path, MAX_CONFIG_BYTES)?;
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|error| Error::Json { what: "`adapter_config.json`", reason: error.to_string() })

@@ -14,6 +14,7 @@ mod lora;
 mod parts;
 mod profile;
 mod read;
+mod turned;
 mod weights;
 mod write;
 
@@ -22,5 +23,6 @@ pub use fault::AdapterFault;
 pub use lint::{Finding, LintOptions, Runtime, Severity, VLLM_DEFAULT_RANK, lint};
 pub use profile::PORTABLE_RANKS;
 pub use read::{AdapterFile, AdapterNaming};
+pub use turned::rotary_in;
 pub use weights::{AdapterUpdate, AdapterWeights, WholeTensor};
 pub use write::{AdapterExport, AdapterParent, AdapterProfile, AdapterProvenance, licence_beside, written_files};

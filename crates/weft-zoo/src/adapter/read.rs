@@ -2,7 +2,7 @@
 
 use super::base::BaseModel;
 use super::parts::{Gathered, gather};
-use super::{AdapterFault, AdapterUpdate, AdapterWeights, WholeTensor, flat};
+use super::{AdapterFault, AdapterUpdate, AdapterWeights, WholeTensor, flat, rotary_in};
 use crate::source::{AdapterKind, AdapterModule, Source, open_sources};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -73,7 +73,8 @@ impl AdapterWeights {
             notes = found;
             (naming, weights)
         };
-        let weights = weights.checked().map_err(fail)?;
+        let rotary = rotary_in(&weights.metadata).map_err(fail)?;
+        let weights = AdapterWeights { rotary, ..weights }.checked().map_err(fail)?;
         let zeros = weights.zero_modules().count();
         if zeros > 0 {
             notes.push(match weights.updates.len() {
@@ -153,6 +154,7 @@ fn of_peft(source: &Source, adapter: &crate::source::Adapter) -> Result<AdapterW
         updates,
         whole: adapter.replaced.iter().map(whole).collect::<Result<_>>()?,
         fan_in_fan_out: adapter.fan_in_fan_out,
+        rotary: None,
         metadata: source.metadata().clone(),
     })
 }

@@ -4,6 +4,7 @@ use super::AdapterFault;
 use crate::source::AdapterKind;
 use crate::tensors::{Metadata, first_non_finite};
 use std::collections::BTreeSet;
+use weft_core::RopePairs;
 
 /// A low-rank adapter: what it adds to a base model.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -16,6 +17,8 @@ pub struct AdapterWeights {
     pub whole: Vec<WholeTensor>,
     /// Whether the base stores its linear maps in × out, as GPT-2 does; factors are the same either way.
     pub fan_in_fan_out: bool,
+    /// In which order the rows of queries and keys stand, where the adapter says it; PEFT takes halves.
+    pub rotary: Option<RopePairs>,
     /// What the file said beside its tensors.
     pub metadata: Metadata,
 }

@@ -9,6 +9,9 @@ mod ancestry;
 mod layout;
 mod npz;
 mod readme;
+mod transformers;
+
+pub use transformers::LlamaExport;
 
 use crate::atomic::AtomicFile;
 use crate::import::BINDING;

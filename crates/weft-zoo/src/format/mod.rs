@@ -10,8 +10,7 @@ pub use architecture::{architecture_from_toml, architecture_to_toml, family_from
 pub use binding::{binding_from_json, binding_from_text, binding_to_json, binding_to_text};
 pub use recipe::{recipe_from_json, recipe_to_json};
 
-use crate::{Error, Result};
-use std::io::Read;
+use crate::{Error, Result, read_bounded};
 use std::path::Path;
 
 /// The longest text file that is read.
@@ -19,11 +18,6 @@ const MAX_TEXT_BYTES: u64 = 16 << 20;
 
 /// Reads a text file of bounded length.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-    let mut text = String::new();
-    let len = file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text).map_err(Error::io("read", path))?;
-    if len as u64 > MAX_TEXT_BYTES {
-        return Err(Error::Toml { path: path.to_owned(), reason: format!("it is longer than {MAX_TEXT_BYTES} bytes") });
-    }
-    Ok(text)
+    let bytes = read_bounded(path, MAX_TEXT_BYTES)?;
+    String::from_utf8(bytes).map_err(|error| Error::Toml { path: path.to_owned(), reason: format!("it is no text: {error}") })
 }

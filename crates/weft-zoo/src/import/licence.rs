@@ -79,6 +79,8 @@ pub(crate) fn in_folder(folder: &Path) -> Option<String> {
 }
 
 fn read(path: &Path) -> Option<String> {
+    // Opening a pipe would wait for one that writes.
+    path.metadata().ok().filter(std::fs::Metadata::is_file)?;
     let mut bytes = Vec::new();
     std::fs::File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())

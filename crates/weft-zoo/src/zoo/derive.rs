@@ -6,8 +6,8 @@
 use super::append::insert;
 use super::catalogue::Entry;
 use super::{Purpose, Zoo, shard};
-use crate::atomic::{parent_of, sync_folder};
-use crate::{Error, Result};
+use crate::atomic::sync_folder;
+use crate::{Error, Result, StagedFolder};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,9 +16,10 @@ use weft_core::{Architecture, Digest, Monitor, Record};
 /// A zoo that is not yet at its place.
 pub(super) struct Derived {
     path: PathBuf,
-    /// Where it is built; removed unless it is finished.
-    temporary: PathBuf,
+    /// Open while it is built.
     zoo: Option<Zoo>,
+    /// Where it is built.
+    folder: StagedFolder,
 }
 
 impl Derived {
@@ -28,19 +29,18 @@ impl Derived {
         if Zoo::exists(path) {
             return Err(occupied("there is a zoo already"));
         }
-        let folder_name = path.file_name().ok_or_else(|| occupied("the path does not end in a name"))?;
+        if path.file_name().is_none() {
+            return Err(occupied("the path does not end in a name"));
+        }
         match std::fs::read_dir(path).map(|mut items| items.next().is_none()) {
-            Ok(true) => std::fs::remove_dir(path).map_err(Error::io("replace", path))?,
+            Ok(true) => {}
             Ok(false) => return Err(occupied("the folder is not empty")),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("list", path)(error)),
         }
-        let temporary = parent_of(path).join(format!(".{}.weft-tmp", folder_name.to_string_lossy()));
-        if temporary.exists() {
-            std::fs::remove_dir_all(&temporary).map_err(Error::io("remove", &temporary))?;
-        }
-        let zoo = Zoo::create_from(&temporary, name, architecture, parents)?;
-        Ok(Self { path: path.to_owned(), temporary, zoo: Some(zoo) })
+        let folder = StagedFolder::begin(path)?;
+        let zoo = Zoo::create_from(folder.path(), name, architecture, parents)?;
+        Ok(Self { path: path.to_owned(), zoo: Some(zoo), folder })
     }
 
     /// Takes checkpoints of a zoo, each with the record that it is to have here, shard by shard.
@@ -81,17 +81,8 @@ impl Derived {
             // SQLite finds its journal by the path at which it was opened, so the zoo is closed before it moves.
             sync_folder(&zoo.shards())?;
         }
-        std::fs::rename(&self.temporary, &self.path).map_err(Error::io("write", &self.path))?;
-        sync_folder(parent_of(&self.path))?;
+        self.folder.commit()?;
         Zoo::open(&self.path)
-    }
-}
-
-impl Drop for Derived {
-    fn drop(&mut self) {
-        self.zoo = None;
-        // After `finish` it is not there any more; what cannot be removed now is removed by the next derivation.
-        let _ = std::fs::remove_dir_all(&self.temporary);
     }
 }
 

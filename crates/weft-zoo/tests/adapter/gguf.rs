@@ -53,4 +53,14 @@ fn what_has_no_place_is_refused() {
     refused(&odd, Some(base("llama", false)), "module `model.layers.0.odd` has no name there");
     let head = adapter(vec![linear("lm_head", [4, 1, 3], 1.0)]);
     refused(&head, Some(base("llama", true)), "`lm_head` is tied to the embedding");
+    // Without their whole names, two modules are one.
+    let base = BaseModel::of_modules(
+        "org/base",
+        ["model.layers.0.self_attn.q_proj", "model.layers.00.self_attn.q_proj"].map(|name| (name.to_owned(), vec![4, 3])).into(),
+    );
+    let config = serde_json::json!({ "model_type": "qwen2", "num_attention_heads": 1 });
+    let base = base.with_config(config.as_object().unwrap().clone());
+    let two = ["model.layers.0.self_attn.q_proj", "model.layers.00.self_attn.q_proj"].map(|name| linear(name, [4, 1, 3], 1.0));
+    let expected = "modules `model.layers.0.self_attn.q_proj` and `model.layers.00.self_attn.q_proj` are one there";
+    refused(&adapter(two.to_vec()), Some(base), expected);
 }

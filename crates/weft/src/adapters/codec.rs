@@ -163,11 +163,7 @@ impl AdapterCodec {
     pub fn load(folder: &Path, moved_to: Option<&Path>, monitor: &Monitor) -> Result<Self> {
         let path = folder.join(DESCRIPTION);
         let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
-        let len = std::fs::metadata(&path).map_err(Error::io("read", &path))?.len();
-        if len > MAX_DESCRIPTION_BYTES {
-            return Err(damaged(format!("it has {len} bytes")));
-        }
-        let description: Description = crate::stages::read_json(&path)?;
+        let description: Description = crate::stages::read_small_json(&path, MAX_DESCRIPTION_BYTES)?;
         let per = match description.per.as_str() {
             "adapter" => Per::Adapter,
             "module" => Per::Module,

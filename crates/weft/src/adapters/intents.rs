@@ -3,10 +3,11 @@
 //! Held out are whole domains, and of each other domain a share of its intents, by the digests of their names alone. A training intent that is
 //! called like a held-out one of another data set is left out. Tasks of one side are drawn so that its intents occur about equally often.
 
+use super::base::read as read_base;
 use super::generate::{SentenceSets, Shown};
 use super::sentences::SentenceReader;
 use super::tasks::{Task, Tasks, Unit, Words};
-use super::train::{Prepared, on_base, read_base};
+use super::train::{Prepared, on_base};
 use crate::config::{AdapterRunConfig, IntentsConfig, ShownConfig};
 use crate::{Error, Monitor, Result};
 use std::collections::{BTreeMap, BTreeSet};

@@ -16,7 +16,7 @@ use weft_core::{Architecture, Digest, Population};
 use weft_gen::Artifact;
 
 /// The version of what stages write.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const ADAPTERS: &str = "adapters.safetensors";
 const FIGURES: &str = "figures.json";
 /// The tensor in [`ADAPTERS`].

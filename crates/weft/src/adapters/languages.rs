@@ -1,8 +1,9 @@
 //! Languages as tasks: an adapter each, on one text in many languages.
 
+use super::base::read as read_base;
 use super::generate::{ReadText, Shown, Texts};
 use super::tasks::{Task, Tasks, Unit, Words};
-use super::train::{Prepared, on_base, read_base};
+use super::train::{Prepared, on_base};
 use super::twins::with_twins;
 use crate::config::{AdapterRunConfig, LanguagesConfig};
 use crate::{Error, Monitor, Result};

@@ -73,7 +73,14 @@ pub fn lint(lint: &Lint) -> Result<LintView> {
     let Some(profile) = profile.into_iter().find(|profile| findings.iter().any(|finding| finding.fix == Some(*profile))) else {
         return if findings.is_empty() { Ok(view) } else { Err(Error::NoFix { path: lint.path.clone() }) };
     };
-    let convert = Convert { input: lint.path.clone(), output: output.clone(), profile, base: lint.base.clone(), component: None };
+    let convert = Convert {
+        input: lint.path.clone(),
+        output: output.clone(),
+        profile,
+        base: lint.base.clone(),
+        component: None,
+        rotary: None,
+    };
     view.fixed = Some(write(&file, base.as_ref(), &convert)?);
     let mended = AdapterWeights::read(output, base.as_ref())?;
     let remaining = find(&mended, lint, base.as_ref())?;

@@ -3,6 +3,7 @@
 //! Folders of them are compared ([`zoo`]), encoded and decoded ([`codec`]) and merged ([`merge`]) by what they do, with the mathematics of
 //! [`weft_codec::adapter`]. They are trained over a frozen base ([`train`]) and generated for what none was trained on ([`generate`]).
 
+mod base;
 pub mod codec;
 mod deploy;
 pub mod generate;
@@ -17,18 +18,21 @@ pub mod train;
 mod twins;
 pub mod zoo;
 
+pub use base::{BaseExport, BaseView, LogitsRequest, LogitsView, Prompt, export_base, logits};
 pub use deploy::{Deploy, DeployView, Engine, ExchangeView, deploy};
 pub use lint::{FindingView, Lint, LintView, lint};
 pub use weft_zoo::adapter::{AdapterProfile, Runtime};
+pub use weft_zoo::rotary_from_name;
 
 use crate::{Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use weft_core::RopePairs;
 use weft_zoo::AdapterKind;
 use weft_zoo::adapter::{
-    AdapterExport, AdapterFile, AdapterNaming, AdapterParent, AdapterProvenance, AdapterUpdate, AdapterWeights, BaseModel,
-    licence_beside, written_files,
+    AdapterExport, AdapterFault, AdapterFile, AdapterNaming, AdapterParent, AdapterProvenance, AdapterUpdate, AdapterWeights,
+    BaseModel, licence_beside, written_files,
 };
 
 /// The base model that adapters are checked against.
@@ -156,6 +160,8 @@ pub struct Convert {
     pub base: BaseChoice,
     /// The part of a pipeline that modules without one belong to, such as `unet`.
     pub component: Option<String>,
+    /// In which order its rows of queries and keys stand, where the file does not say it; PEFT's is halves.
+    pub rotary: Option<RopePairs>,
 }
 
 /// What a conversion wrote.
@@ -180,7 +186,7 @@ pub struct ConvertView {
 /// The adapter is unsound or belongs to another base, the profile cannot hold it, or something is there already.
 pub fn convert(convert: &Convert) -> Result<ConvertView> {
     let base = convert.base.open()?;
-    let file = read(&convert.input, base.as_ref())?;
+    let file = read_as(convert.rotary, &convert.input, base.as_ref())?;
     let mut view = write(&file, base.as_ref(), convert)?;
     view.notes.splice(0..0, file.notes);
     Ok(view)
@@ -191,6 +197,7 @@ fn write(file: &AdapterFile, base: Option<&BaseModel>, convert: &Convert) -> Res
     command.extend([convert.output.display().to_string(), format!("--profile {}", convert.profile.name())]);
     command.extend(convert.base.folder.iter().map(|folder| format!("--base {}", folder.display())));
     command.extend(convert.base.name.iter().map(|name| format!("--base-name {name}")));
+    command.extend(convert.rotary.map(|rotary| format!("--rotary {}", weft_zoo::rotary_name(rotary))));
     command.extend(convert.component.iter().map(|component| format!("--component {component}")));
     let provenance =
         AdapterProvenance { parents: vec![parent(file)?], configuration: command.join(" "), ..AdapterProvenance::default() };
@@ -209,7 +216,28 @@ fn write(file: &AdapterFile, base: Option<&BaseModel>, convert: &Convert) -> Res
 
 /// Reads an adapter and checks that it belongs to the base.
 fn read(path: &Path, base: Option<&BaseModel>) -> Result<AdapterFile> {
-    let file = AdapterWeights::read(path, base)?;
+    read_as(None, path, base)
+}
+
+/// The same, with rows of queries and keys in a known order, out of which they come into that of Transformers.
+fn read_as(rotary: Option<RopePairs>, path: &Path, base: Option<&BaseModel>) -> Result<AdapterFile> {
+    let mut file = AdapterWeights::read(path, base)?;
+    let fail = |fault: AdapterFault| Error::Zoo(fault.at(path));
+    match rotary {
+        None => {}
+        Some(RopePairs::Halves) => {
+            file.weights.check_rotary(RopePairs::Halves).map_err(fail)?;
+            file.weights.rotary = rotary;
+        }
+        Some(RopePairs::Interleaved) => {
+            let base = base.ok_or_else(|| {
+                let what = "the base's heads: `--base DIR`".to_owned();
+                fail(AdapterFault::Needs { target: "an adapter in the order of Transformers", what })
+            })?;
+            file.weights = file.weights.turned_to_halves(base).map_err(fail)?;
+            file.notes.push("rows of queries and keys came from the order of llama2.c into that of Transformers".to_owned());
+        }
+    }
     if let Some(base) = base {
         base.check(&file.weights, false).map_err(|fault| Error::Zoo(fault.at(path)))?;
     }

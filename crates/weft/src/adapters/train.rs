@@ -16,10 +16,9 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_core::families::{Family, Lora, LoraModule};
-use weft_core::{Digest, Op, Population, Seed};
+use weft_core::{Op, Population, RopePairs, Seed};
 use weft_net::Device;
 use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, initial_adapter};
-use weft_zoo::Hints;
 use weft_zoo::adapter::{AdapterExport, AdapterProfile, AdapterProvenance, AdapterWeights};
 
 /// The file of figures.
@@ -124,7 +123,8 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
         rows,
         skipped: tasks.skipped.clone(),
     };
-    write(config, &Made { tasks: &tasks, each: &trained, multi_task: &multi_task, stored: &stored }, &view)?;
+    let rotary = adapters.base().rope_pairs();
+    write(config, &Made { tasks: &tasks, each: &trained, multi_task: &multi_task, stored: &stored, rotary }, &view)?;
     kept.remove()?;
     Ok(view)
 }
@@ -141,16 +141,6 @@ pub(super) fn on_base(config: &AdapterRunConfig, base: Arc<Base>) -> Result<Adap
     let lora = LoraConfig { modules: config.lora.modules.clone(), rank: config.lora.rank, alpha: config.lora.alpha };
     let layout = AdapterLayout::new(&base, &lora)?;
     Ok(Adapters::new(base, layout, &device)?)
-}
-
-/// The base of a file of weights, and their digest.
-pub(super) fn read_base(path: &Path) -> Result<(Arc<Base>, Digest)> {
-    let source = weft_zoo::open_sources(path)?.into_iter().next();
-    let source = source.ok_or_else(|| Error::Damaged { path: path.to_owned(), reason: "it holds no network".to_owned() })?;
-    let inferred = weft_zoo::infer(&source, &Hints::default())?;
-    let row = inferred.binding.bind(&source, &inferred.architecture)?;
-    let digest = Digest::of_weights(&inferred.architecture, &row);
-    Ok((Arc::new(Base::new(&Arc::new(inferred.architecture), &row)?), digest))
 }
 
 /// What all steps of a run share.
@@ -256,30 +246,17 @@ struct Made<'a> {
     each: &'a Population,
     multi_task: &'a Population,
     stored: &'a [Stored],
+    /// In which order rows of queries and keys stand.
+    rotary: Option<RopePairs>,
 }
 
-/// Writes everything beside the output and gives it its name.
+/// Writes everything, or nothing.
 fn write(config: &AdapterRunConfig, made: &Made, view: &TrainedView) -> Result<()> {
-    let output = &config.run.output;
-    let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".partial-{}", std::process::id()));
-    let beside = output.with_file_name(name);
-    let made = write_all(config, made, view, &beside).and_then(|()| {
-        if output.is_dir() {
-            // It is empty: this was checked before the work, and fails here otherwise.
-            std::fs::remove_dir(output).map_err(Error::io("replace", output))?;
-        }
-        std::fs::rename(&beside, output).map_err(Error::io("write", output))
-    });
-    if made.is_err() {
-        // What is left is known by its name, and the error is the one that matters.
-        let _ = std::fs::remove_dir_all(&beside);
-    }
-    made
+    weft_zoo::write_folder(&config.run.output, |folder| write_all(config, made, view, folder))
 }
 
 fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder: &Path) -> Result<()> {
-    let Made { tasks, each, multi_task, stored } = *made;
+    let Made { tasks, each, multi_task, stored, rotary } = *made;
     let adapters = folder.join("adapters");
     std::fs::create_dir_all(&adapters).map_err(Error::io("create", &adapters))?;
     let lora = family_of(each.architecture())?;
@@ -293,7 +270,7 @@ fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder:
         AdapterExport { profile: AdapterProfile::Peft, base: None, component: None, of_pipeline: false, provenance: &provenance };
     let write_one = |row: &[f32], to: &Path| -> Result<()> {
         let weights = AdapterWeights::from_lora(&lora, row, Some(config.base.name.clone())).map_err(|fault| fault.at(to))?;
-        weights.write(&export, to)?;
+        AdapterWeights { rotary, ..weights }.write(&export, to)?;
         Ok(())
     };
     for (task, row) in tasks.each.iter().zip(each.rows()) {

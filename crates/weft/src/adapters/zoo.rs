@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use weft_codec::adapter::{AdapterSet, Adapters, Factors, Grams, Module};
-use weft_core::Sha256;
 use weft_core::products::Products;
-use weft_zoo::adapter::{AdapterParent, AdapterUpdate, AdapterWeights, licence_beside, same_base};
+use weft_core::{RopePairs, Sha256};
+use weft_zoo::adapter::{AdapterParent, AdapterUpdate, AdapterWeights, licence_beside, rotary_in, same_base};
 use weft_zoo::{Adapter, AdapterKind, AdapterModule, Source};
 
 /// The file that makes a folder an adapter.
@@ -27,6 +27,7 @@ const SAME: f64 = 1.0 - 1e-7;
 pub struct AdapterZoo {
     base: Option<String>,
     fan_in_fan_out: bool,
+    rotary: Option<RopePairs>,
     modules: Vec<Module>,
     forms: Vec<Form>,
     members: Vec<Member>,
@@ -47,6 +48,7 @@ struct Member {
     name: String,
     source: Source,
     updates: Vec<AdapterModule>,
+    rotary: Option<RopePairs>,
     sha256: Sha256,
 }
 
@@ -102,6 +104,7 @@ impl AdapterZoo {
         let mut zoo = Self {
             base: None,
             fan_in_fan_out: false,
+            rotary: None,
             modules: Vec::new(),
             forms: Vec::new(),
             members: Vec::new(),
@@ -137,6 +140,8 @@ impl AdapterZoo {
         } else {
             (self.fan_in_fan_out, self.modules, self.forms) = (adapter.fan_in_fan_out, modules, forms);
         }
+        // An adapter that does not say it has that of PEFT, and others are refused one by one.
+        self.rotary = self.rotary.or(member.rotary);
         if self.base.is_none() {
             self.base.clone_from(&adapter.base_model);
         }
@@ -248,7 +253,7 @@ impl AdapterZoo {
         };
         let updates = self.modules.iter().zip(&self.forms).zip(set.adapter(adapter)).map(update).collect();
         let fan_in_fan_out = self.fan_in_fan_out;
-        AdapterWeights { base: self.base.clone(), updates, fan_in_fan_out, ..AdapterWeights::default() }
+        AdapterWeights { base: self.base.clone(), updates, fan_in_fan_out, rotary: self.rotary, ..AdapterWeights::default() }
     }
 }
 
@@ -338,11 +343,16 @@ impl Member {
                 return Err(fail(format!("module `{module}` has {what}, and the space of low-rank updates has no place for that")));
             }
         }
+        let rotary = rotary_in(source.metadata()).map_err(|fault| fault.at(path))?;
+        if rotary == Some(RopePairs::Interleaved) {
+            let reason = "its rows of queries and keys are in the order of llama2.c; `weft adapter convert --base DIR` brings them into that of Transformers";
+            return Err(fail(reason.to_owned()));
+        }
         let updates = adapter.modules.clone();
         let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
         let weights = source.files().last().cloned().unwrap_or_else(|| path.to_owned());
         let sha256 = weft_zoo::sha256_of_file(&weights)?;
-        Ok(Self { path: path.to_owned(), name, source, updates, sha256 })
+        Ok(Self { path: path.to_owned(), name, source, updates, rotary, sha256 })
     }
 
     fn adapter(&self) -> Result<&Adapter> {

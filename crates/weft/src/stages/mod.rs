@@ -195,16 +195,24 @@ pub(crate) fn append(zoo: &mut Zoo, networks: &Population, records: &[Record]) -
     }
 }
 
+/// The longest JSON file that is read.
+const MAX_JSON_BYTES: u64 = 1 << 30;
+
 /// Writes plain data as JSON.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::Damaged { path: path.to_owned(), reason: e.to_string() })?;
     Ok(weft_zoo::write_atomic(path, text.as_bytes())?)
 }
 
+/// Reads a JSON file of at most so many bytes.
+pub(crate) fn read_small_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T> {
+    let bytes = weft_zoo::read_bounded(path, limit)?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::Damaged { path: path.to_owned(), reason: e.to_string() })
+}
+
 /// Reads back what [`write_json`] wrote.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    serde_json::from_str(&text).map_err(|e| Error::Damaged { path: path.to_owned(), reason: e.to_string() })
+    read_small_json(path, MAX_JSON_BYTES)
 }
 
 /// The mean of values with its standard error.

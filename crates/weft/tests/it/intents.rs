@@ -156,6 +156,7 @@ fn made(folder: &Path) {
         model: Model::Hyper,
         count: 1,
         seed: 0,
+        like: None,
         output: folder.join(output),
     };
     let one = generate(&asked("generator", "n1; n2; n20", "one")).expect("an adapter");

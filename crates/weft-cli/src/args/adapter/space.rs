@@ -87,21 +87,21 @@ pub(crate) struct Merge {
     /// A weight for each adapter.
     #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) weights: Option<Vec<f64>>,
-    /// The part of the entries that is kept: 0.2 for ties, 0.5 for dare; without it knots takes the mean.
+    /// The part of the entries that is kept, for ties (0.2 where it is not said), dare (0.5) and knots (which takes the mean without it).
     #[arg(long)]
     pub(crate) density: Option<f64>,
-    /// By what the result is multiplied; not for mean, linear and slerp.
+    /// By what the result is multiplied: for task-arithmetic, ties, dare-linear, dare-ties and knots.
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) scale: Option<f64>,
-    /// The place between two adapters, for slerp.
-    #[arg(long, default_value_t = 0.5)]
-    pub(crate) t: f64,
+    /// The place between two adapters, for slerp; 0.5 where it is not said.
+    #[arg(long)]
+    pub(crate) t: Option<f64>,
     /// The result's rank; the largest of the inputs' if it is left out.
     #[arg(long)]
     pub(crate) rank: Option<usize>,
-    /// The seed of what dare drops.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// The seed of what dare drops; 0 where it is not said.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
     /// The folder to write.
     #[arg(short, long, value_name = "FOLDER")]
     pub(crate) output: PathBuf,

@@ -4,6 +4,7 @@ use crate::args::adapter::space::{Decode, Encode, Merge, Method, Per, Space};
 use crate::output::Answer;
 use crate::table::{count, table};
 use anyhow::Context as _;
+use clap::ValueEnum as _;
 use std::fmt::Write as _;
 use weft::Monitor;
 use weft::adapters::codec::{self, CodecView, Codes, DecodeRequest, Rank};
@@ -15,6 +16,8 @@ const MATRIX: usize = 12;
 /// The part of an update's entries that is kept where it is not said, as the papers have it.
 const TIES_DENSITY: f64 = 0.2;
 const DARE_DENSITY: f64 = 0.5;
+/// The place between two adapters where it is not said.
+const SLERP_T: f64 = 0.5;
 /// Components where it is not said.
 const RANK: usize = 8;
 
@@ -106,8 +109,9 @@ fn decode(arguments: Decode, monitor: &Monitor) -> anyhow::Result<Answer> {
 }
 
 fn merge(arguments: Merge, monitor: &Monitor) -> anyhow::Result<Answer> {
+    refuse_unread(&arguments)?;
     let Merge { adapters, method, weights, density, scale, t, rank, seed, output } = arguments;
-    let scale = scale.unwrap_or(1.0);
+    let (scale, t, seed) = (scale.unwrap_or(1.0), t.unwrap_or(SLERP_T), seed.unwrap_or(0));
     let method = match method {
         Method::Mean => merge::Method::Mean,
         Method::Linear => merge::Method::Linear,
@@ -119,6 +123,29 @@ fn merge(arguments: Merge, monitor: &Monitor) -> anyhow::Result<Answer> {
         Method::Knots => merge::Method::Knots { density, scale },
     };
     written(&merge::merge(&MergeRequest { adapters, method, weights, rank, seed, output }, monitor)?)
+}
+
+/// Refuses options that the method does not read: whoever gives one means something by it.
+fn refuse_unread(merge: &Merge) -> anyhow::Result<()> {
+    let method = merge.method;
+    let dare = matches!(method, Method::DareLinear | Method::DareTies);
+    let kept = dare || matches!(method, Method::Ties | Method::Knots);
+    let given = [
+        ("--density", merge.density.is_some(), kept, "ties, dare-linear, dare-ties and knots do"),
+        (
+            "--scale",
+            merge.scale.is_some(),
+            kept || method == Method::TaskArithmetic,
+            "task-arithmetic, ties, dare-linear, dare-ties and knots do",
+        ),
+        ("--t", merge.t.is_some(), method == Method::Slerp, "slerp does"),
+        ("--weights", merge.weights.is_some(), method != Method::Slerp, "all but slerp do, which has `--t`"),
+        ("--seed", merge.seed.is_some(), dare, "dare-linear and dare-ties do"),
+    ];
+    let unread = given.into_iter().find(|(_, given, read, _)| *given && !read);
+    let Some((option, _, _, readers)) = unread else { return Ok(()) };
+    let name = method.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+    anyhow::bail!("`{option}` is not read by the method `{name}`; {readers}")
 }
 
 fn written(view: &WrittenView) -> anyhow::Result<Answer> {

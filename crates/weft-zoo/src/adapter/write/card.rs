@@ -3,7 +3,7 @@
 use super::super::AdapterWeights;
 use super::{AdapterExport, AdapterProfile};
 use crate::tensors::Metadata;
-use crate::{Result, write_atomic};
+use crate::{Result, rotary_name, write_atomic};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -40,7 +40,12 @@ pub struct AdapterParent {
 pub fn licence_beside(folder: &Path) -> String {
     let mut text = String::new();
     let read = |text: &mut String| -> std::io::Result<usize> {
-        let file = std::fs::File::open(folder.join("README.md"))?;
+        let card = folder.join("README.md");
+        // Opening a pipe would wait for one that writes.
+        if !card.metadata()?.is_file() {
+            return Ok(0);
+        }
+        let file = std::fs::File::open(card)?;
         std::io::Read::read_to_string(&mut std::io::Read::take(file, MAX_CARD_BYTES), text)
     };
     // A card that is not there or no text says nothing.
@@ -77,6 +82,9 @@ pub(super) fn metadata(adapter: &AdapterWeights, export: &AdapterExport<'_>) -> 
     if let Some(base) = &adapter.base {
         metadata.insert("weft.base".to_owned(), base.clone());
     }
+    if let Some(rotary) = adapter.rotary {
+        metadata.insert(super::super::turned::KEY.to_owned(), rotary_name(rotary).to_owned());
+    }
     let parents: Vec<String> = provenance.parents.iter().map(|parent| format!("{} {}", parent.sha256, parent.name)).collect();
     if !parents.is_empty() {
         metadata.insert("weft.parents".to_owned(), parents.join("\n"));
@@ -94,7 +102,7 @@ fn json(adapter: &AdapterWeights, export: &AdapterExport<'_>) -> String {
     let provenance = export.provenance;
     let parent = |p: &AdapterParent| serde_json::json!({ "name": p.name, "sha256": p.sha256, "licence": p.licence });
     let ranks: BTreeSet<usize> = adapter.updates.iter().map(|update| update.rank).collect();
-    let value = serde_json::json!({
+    let mut value = serde_json::json!({
         "weft": env!("CARGO_PKG_VERSION"),
         "kind": "adapter",
         "profile": export.profile.name(),
@@ -106,6 +114,9 @@ fn json(adapter: &AdapterWeights, export: &AdapterExport<'_>) -> String {
         "configuration": provenance.configuration,
         "parents": provenance.parents.iter().map(parent).collect::<Vec<_>>(),
     });
+    if let Some(rotary) = adapter.rotary {
+        value["rotary"] = rotary_name(rotary).into();
+    }
     format!("{value:#}\n")
 }
 

@@ -11,20 +11,19 @@
 
 use super::super::profile::plain;
 use super::super::{AdapterFault, AdapterUpdate, AdapterWeights, BaseModel};
-use super::{AdapterExport, folder};
-use crate::Result;
+use super::AdapterExport;
 use crate::atomic::{AtomicFile, parent_of};
+use crate::rotary::interleaved_from_halves;
 use crate::source::AdapterKind;
 use crate::tensors::little_endian;
+use crate::{Result, refuse_existing};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 const TARGET: &str = "a GGUF file";
 
 /// Data of tensors begin at multiples of this.
 const ALIGNMENT: usize = 32;
-
-/// The most attention heads that a base is believed to have.
-const MAX_HEADS: usize = 1 << 16;
 
 /// Types of values.
 const STRING: u32 = 8;
@@ -65,10 +64,17 @@ pub(super) fn write(adapter: AdapterWeights, export: &AdapterExport<'_>, out: &P
             target: TARGET,
         }));
     }
+    let mut taken: BTreeMap<String, &str> = BTreeMap::new();
     for update in &adapter.updates {
-        tensors.extend(layout.tensors(update).map_err(fail)?);
+        let pair = layout.tensors(update).map_err(fail)?;
+        // Names with and without `model.`, and numbers with and without zeros in front, become one.
+        if let Some(other) = taken.insert(pair[0].0.clone(), &update.module) {
+            let what = format!("modules `{other}` and `{}` are one there, `{}`", update.module, pair[0].0);
+            return Err(fail(AdapterFault::NotHeld { what, target: TARGET }));
+        }
+        tensors.extend(pair);
     }
-    folder::refuse_existing(out)?;
+    refuse_existing(out)?;
     let mut file = AtomicFile::create_in(parent_of(out))?;
     file.write(&header(&layout, alpha, &adapter, export, &tensors))?;
     let mut buffer = Vec::new();
@@ -99,9 +105,7 @@ impl Layout {
                 target: TARGET,
             }
         })?;
-        let num_heads = base.setting("num_attention_heads").filter(|heads| (1..=MAX_HEADS).contains(heads));
-        let num_heads = num_heads.ok_or_else(|| needs("`num_attention_heads`"))?;
-        let num_kv_heads = base.setting("num_key_value_heads").filter(|heads| (1..=MAX_HEADS).contains(heads)).unwrap_or(num_heads);
+        let [num_heads, num_kv_heads] = base.heads(TARGET)?;
         Ok(Self { architecture: known.1, num_heads, num_kv_heads, tied: base.flag("tie_word_embeddings") })
     }
 
@@ -128,27 +132,12 @@ impl Layout {
                 if !fan_out.is_multiple_of(2 * heads) {
                     return Err(refuse(&format!("has {fan_out} outputs, which {heads} heads of even width do not divide")));
                 }
-                b = interleaved(&b, *rank, heads);
+                b = interleaved_from_halves(&b, *rank, heads);
             }
             _ => {}
         }
         Ok([a, (name + ".weight.lora_b", [*fan_out, *rank], b)])
     }
-}
-
-/// Rows head by head with the halves interleaved: row `(h, i, j)` of heads × 2 × half goes to `(h, j, i)`.
-fn interleaved(rows: &[f32], width: usize, heads: usize) -> Vec<f32> {
-    let half = rows.len() / width / heads / 2;
-    let mut out = Vec::with_capacity(rows.len());
-    for head in rows.chunks_exact(2 * half * width) {
-        for j in 0..half {
-            for i in 0..2 {
-                let row = i * half + j;
-                out.extend_from_slice(&head[row * width..(row + 1) * width]);
-            }
-        }
-    }
-    out
 }
 
 /// llama.cpp's name of a module, without `.weight`.
@@ -241,14 +230,6 @@ mod tests {
         check("lm_head", Some("output"));
         check("model.layers.x.self_attn.q_proj", None);
         check("transformer.h.0.attn.c_attn", None);
-    }
-
-    /// `weights.reshape(n_head, 2, half, width).swapaxes(1, 2)` of one head of 4 and of two heads of 2.
-    #[test]
-    fn halves_of_heads_are_interleaved() {
-        assert_eq!(interleaved(&[0., 1., 2., 3.], 1, 1), [0., 2., 1., 3.]);
-        assert_eq!(interleaved(&[0., 1., 2., 3.], 1, 2), [0., 1., 2., 3.]);
-        assert_eq!(interleaved(&[0., 0., 1., 1., 2., 2., 3., 3.], 2, 1), [0., 0., 2., 2., 1., 1., 3., 3.]);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use super::super::flat;
 use super::super::profile::plain;
 use super::super::{AdapterFault, AdapterUpdate, AdapterWeights};
-use super::{AdapterExport, card, folder};
-use crate::Result;
+use super::{AdapterExport, card};
 use crate::atomic::parent_of;
 use crate::source::AdapterKind;
 use crate::tensors::{stage_tensors, write_tensors};
+use crate::{Result, refuse_existing, write_folder};
 use std::path::Path;
 
 /// The part of a pipeline that a module belongs to.
@@ -53,7 +53,7 @@ pub(super) fn write_diffusers(adapter: AdapterWeights, export: &AdapterExport<'_
         [(pair(update, "lora_A"), update.a_shape(), update.a.as_slice()), (pair(update, "lora_B"), update.b_shape(), &update.b)]
     });
     let tensors: Vec<_> = factors.collect();
-    folder::write_folder(out, |folder| {
+    write_folder(out, |folder| {
         write_tensors(&folder.join(super::super::read::DIFFUSERS_FILE), &tensors, &card::metadata(&adapter, export))?;
         card::write(&adapter, export, folder)
     })
@@ -89,6 +89,6 @@ pub(super) fn write_kohya(adapter: &AdapterWeights, export: &AdapterExport<'_>, 
         metadata.insert("ss_network_dim".to_owned(), update.rank.to_string());
         metadata.insert("ss_network_alpha".to_owned(), alpha.to_string());
     }
-    folder::refuse_existing(out)?;
+    refuse_existing(out)?;
     stage_tensors(parent_of(out), &tensors, &metadata)?.commit(out)
 }

@@ -3,7 +3,6 @@
 //! Everything is decided and checked before a file is made; a folder appears under its name when all of it is written.
 
 mod card;
-mod folder;
 mod gguf;
 mod kohya;
 mod peft;
@@ -16,6 +15,7 @@ use super::{AdapterFault, AdapterWeights};
 use crate::Result;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use weft_core::RopePairs;
 
 /// What an adapter is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,8 @@ impl AdapterWeights {
     /// Writes the adapter; `out` is a folder or a file, by the profile, and must not be there.
     ///
     /// The result is what people should know. The writer checks its own names: with a base, each must be a module of it with the
-    /// shape that the update has, and `target_modules` must choose these modules of the base and no other.
+    /// shape that the update has, and `target_modules` must choose these modules of the base and no other. Queries and keys must be in the order
+    /// of Transformers.
     ///
     /// # Errors
     /// [`crate::Error::Exists`], [`crate::Error::Io`], and [`crate::Error::Adapter`] for what the profile cannot hold, by module's name.
@@ -83,6 +84,7 @@ impl AdapterWeights {
         let fail = |fault: AdapterFault| fault.at(out);
         let mut notes = Vec::new();
         let mut adapter = self.checked().map_err(fail)?;
+        adapter.check_rotary(RopePairs::Halves).map_err(fail)?;
         let had_magnitudes = adapter.updates.iter().any(|update| update.magnitude.is_some());
         if let Some(base) = export.base.filter(|_| had_magnitudes && export.profile != AdapterProfile::Peft) {
             adapter = adapter.without_magnitudes(base)?;

@@ -9,10 +9,10 @@
 
 use super::super::base::{BaseModel, Prefix};
 use super::super::{AdapterFault, AdapterUpdate, AdapterWeights};
-use super::{AdapterExport, card, folder};
+use super::{AdapterExport, card};
 use crate::source::AdapterKind;
 use crate::tensors::write_tensors;
-use crate::{Result, write_atomic};
+use crate::{Result, write_atomic, write_folder};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -42,7 +42,7 @@ pub(super) fn write(
     let targets = target_modules(adapter, export.base, prefix).map_err(fail)?;
     let config = config(adapter, form, &targets).map_err(fail)?;
     let metadata = card::metadata(adapter, export);
-    folder::write_folder(out, |folder| {
+    write_folder(out, |folder| {
         write_tensors(&folder.join("adapter_model.safetensors"), &tensors, &metadata)?;
         write_atomic(&folder.join("adapter_config.json"), format!("{:#}\n", Value::Object(config)).as_bytes())?;
         card::write(adapter, export, folder)
@@ -159,11 +159,11 @@ fn config(adapter: &AdapterWeights, form: PeftForm, targets: &[String]) -> Resul
     let mut patterns = [Map::new(), Map::new()];
     for update in &adapter.updates {
         if update.rank != rank {
-            patterns[0].insert(pattern(&update.module), json!(update.rank));
+            patterns[0].insert(pattern(&update.module, adapter), json!(update.rank));
         }
         let own = update.scaling * update.rank as f64;
         if (own - alpha).abs() > 1e-9 * alpha.abs() {
-            patterns[1].insert(pattern(&update.module), number(own));
+            patterns[1].insert(pattern(&update.module, adapter), number(own));
         }
     }
     let [ranks, alphas] = patterns;
@@ -193,11 +193,47 @@ fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e9 { json!(value as i64) } else { json!(value) }
 }
 
-/// A module's name as a pattern that fits it alone: from the start, and with nothing of it meaning anything else.
-fn pattern(module: &str) -> String {
-    if module.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')) {
-        module.to_owned()
-    } else {
-        module.chars().flat_map(|c| (!c.is_alphanumeric() && c != '_').then_some('\\').into_iter().chain([c])).collect()
+/// A module's name as a pattern that fits it alone among those of the adapter.
+///
+/// PEFT takes a pattern for the end of a name behind a dot, or (since 0.15) for all of it; before, a key that is a module's full name is found as it
+/// stands, and one with `^` never. So a name is anchored only where it would fit another module as well.
+fn pattern(module: &str, adapter: &AdapterWeights) -> String {
+    let is_plain = module.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    let escape = |c: char| (!c.is_alphanumeric() && c != '_').then_some('\\').into_iter().chain([c]);
+    let escaped = || module.chars().flat_map(escape).collect::<String>();
+    // A dot of a pattern is any character.
+    let alike = |end: &str| end.len() == module.len() && end.bytes().zip(module.bytes()).all(|(e, m)| e == m || m == b'.');
+    let fits = |other: &str| other.match_indices('.').any(|(dot, _)| alike(&other[dot + 1..])) || alike(other);
+    let fits_others = adapter.updates.iter().any(|update| update.module != module && fits(&update.module));
+    match (is_plain, fits_others) {
+        (true, false) => module.to_owned(),
+        (false, false) => escaped(),
+        (_, true) => format!("^{}$", escaped()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_one_module() {
+        let names = ["a.q", "b.a.q", "model.layers.0.q", "v+w", "x.v+w", "a.b.k", "aXb.k"];
+        let update = |name: &&str| AdapterUpdate::linear(name, [1, 1, 1], vec![1.0], vec![1.0]);
+        let adapter = AdapterWeights { updates: names.iter().map(update).collect(), ..AdapterWeights::default() };
+        let check = |module: &str, expected: &str| {
+            let text = pattern(module, &adapter);
+            assert_eq!(text, expected);
+            // As PEFT has it since 0.15.
+            let regex = regex::Regex::new(&format!(r"^(?:(.*\.)?({text})$)")).expect("a pattern");
+            let fit: Vec<&str> = names.into_iter().filter(|name| regex.is_match(name)).collect();
+            assert_eq!(fit, [module]);
+        };
+        check("a.q", r"^a\.q$");
+        check("b.a.q", "b.a.q");
+        check("model.layers.0.q", "model.layers.0.q");
+        check("v+w", r"^v\+w$");
+        check("a.b.k", r"^a\.b\.k$");
+        check("aXb.k", "aXb.k");
     }
 }

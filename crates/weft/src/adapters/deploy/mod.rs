@@ -179,6 +179,8 @@ struct Session<'a> {
     name: String,
     replace: bool,
     ask: Option<String>,
+    /// Whether an adapter of this name was there and has been unloaded.
+    unloaded: bool,
     done: Vec<ExchangeView>,
 }
 
@@ -186,7 +188,7 @@ impl<'a> Session<'a> {
     fn new(deploy: &Deploy, url: &str, calls: &'a Calls, name: String) -> Result<Self> {
         let timeout = Duration::from_secs(deploy.timeout_secs.max(1));
         let client = Client::new(url, timeout, deploy.allow_remote, deploy.api_key.clone())?;
-        Ok(Self { client, calls, name, replace: deploy.replace, ask: deploy.ask.clone(), done: Vec::new() })
+        Ok(Self { client, calls, name, replace: deploy.replace, ask: deploy.ask.clone(), unloaded: false, done: Vec::new() })
     }
 
     fn run(mut self, folder: &Path) -> Result<DeployView> {
@@ -195,14 +197,15 @@ impl<'a> Session<'a> {
             if !self.replace {
                 return Err(self.fail("it lists an adapter of this name already; `--replace` takes its place", NOTHING));
             }
-            let reply = self.post(self.calls.unload, &serde_json::json!({ "lora_name": self.name }), NOTHING)?;
+            let unknown = "not known: the adapter of this name may be unloaded";
+            let reply = self.post(self.calls.unload, &serde_json::json!({ "lora_name": self.name }), unknown)?;
             if !reply.is_success() {
                 return Err(self.refused("unload the adapter of this name", &reply, NOTHING));
             }
             notes.push("an adapter of this name was unloaded before".to_owned());
+            self.unloaded = true;
         }
-        // After an unload, nothing of this name is left there.
-        let left = if notes.is_empty() { NOTHING } else { "the adapter of this name that was there is unloaded" };
+        let left = if self.unloaded { UNLOADED } else { NOTHING };
         let body = serde_json::json!({ "lora_name": self.name, "lora_path": folder.display().to_string() });
         let reply = match self.client.post(self.calls.load, &body) {
             Ok(reply) => self.note("POST", self.calls.load, reply),
@@ -294,16 +297,25 @@ impl<'a> Session<'a> {
         let path = self.calls.unload;
         let reply = self.client.post(path, &serde_json::json!({ "lora_name": self.name }));
         match reply.map(|reply| self.note("POST", path, reply)) {
+            Ok(reply) if reply.is_success() && self.unloaded => format!("{UNLOADED}; `POST {path}` undid the rest"),
             Ok(reply) if reply.is_success() => format!("nothing: `POST {path}` undid it"),
             Ok(reply) => format!(
-                "unknown: `POST {path}` was answered with {}; if the server still loads `{}`, call it again",
+                "{}unknown: `POST {path}` was answered with {}; if the server still loads `{}`, call it again",
+                self.before(),
                 reply.described(),
                 self.name
             ),
-            Err(reason) => {
-                format!("unknown: `POST {path}` got no answer either ({reason}); the server may still load `{}`", self.name)
-            }
+            Err(reason) => format!(
+                "{}unknown: `POST {path}` got no answer either ({reason}); the server may still load `{}`",
+                self.before(),
+                self.name
+            ),
         }
+    }
+
+    /// What is left of an adapter that was there, as the beginning of a sentence.
+    fn before(&self) -> String {
+        if self.unloaded { format!("{UNLOADED}; the rest is ") } else { String::new() }
     }
 
     fn refused(&self, what: &str, reply: &Reply, left: &str) -> Error {
@@ -326,6 +338,7 @@ impl<'a> Session<'a> {
 }
 
 const NOTHING: &str = "nothing";
+const UNLOADED: &str = "the adapter of this name that was there is unloaded";
 
 #[cfg(test)]
 mod tests {

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use shown::{ReadText, SentenceSets, Shown, Texts};
 use std::time::Instant;
 pub(super) use store::Stored;
-pub use store::{GenerateRequest, MadeView, Model, generate};
+pub use store::{GenerateRequest, Like, MadeView, Model, generate, read_sample};
 use weft_core::families::Lora;
 use weft_core::{Condition, Population, Seed};
 use weft_eval::conditional::{TaskEvaluation, TaskMeasurements, TaskRowKind, evaluate_tasks};
@@ -152,7 +152,8 @@ pub(super) fn experiment(experiment: &Experiment) -> Result<(GeneratedView, Vec<
         });
         let name = |&i: &usize| if tasks.unit == Unit::Accuracy { &tasks.each[i].title } else { &tasks.each[i].id };
         let names = training.iter().map(|i| name(i).clone()).collect();
-        stored.push(Stored::new(i, shown, learnt, names));
+        let codes = learnt.codec.encode(adapters.data())?;
+        stored.push(Stored::new(i, shown, learnt, (names, codes)).over(on.base().rope_pairs()));
     }
     monitor.finish();
     let GroupView { evaluation, gap, gain, .. } = judge.judged(&rows, None)?;

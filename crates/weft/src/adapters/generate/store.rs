@@ -8,12 +8,13 @@
 //!   hyper.safetensors     the hyper-decoder
 //!   flow.safetensors      the flow, if the run had one
 //!   refiner.safetensors   what mends its samples, if the run had that
-//!   seen.safetensors      the sum of the vectors of each training task's samples
+//!   seen.safetensors      of each training task the sum of its samples' vectors, and the code of its own adapter
 //! ```
 
+use super::super::base::read as read_base;
 use super::super::merge::refuse_existing;
 use super::super::sentences::SentenceReader;
-use super::super::train::{family_of, read_base};
+use super::super::train::family_of;
 use super::baselines;
 use super::learn::Learnt;
 use super::shown::{self, Shown};
@@ -25,8 +26,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_codec::Codec;
-use weft_core::{Architecture, Population, Seed};
-use weft_gen::{Artifact, Flow, Generator, HyperDecoder, Refined, Refiner, Sampler, SamplerConfig};
+use weft_core::{Architecture, Condition, Population, RopePairs, Seed};
+use weft_gen::{Artifact, Flow, Generator as _, HyperDecoder, Refiner, Sampler, SamplerConfig};
 use weft_net::Device;
 use weft_net::adapters::{AdapterLayout, Adapters};
 use weft_zoo::adapter::{AdapterExport, AdapterParent, AdapterProfile, AdapterProvenance, AdapterWeights};
@@ -38,12 +39,17 @@ const HYPER: &str = "hyper.safetensors";
 const FLOW: &str = "flow.safetensors";
 const REFINER: &str = "refiner.safetensors";
 const SEEN: &str = "seen.safetensors";
-/// The tensor in [`SEEN`].
+/// The tensors in [`SEEN`].
 const VECTORS: &str = "vectors";
+const CODES: &str = "codes";
+/// The longest description that is read.
+const MAX_DESCRIPTION_BYTES: u64 = 16 << 20;
 /// The version of the folder's format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The longest sample that is looked at, in bytes.
 const MAX_SAMPLE: usize = 1 << 20;
+/// Names that are offered for one that is not known.
+const NEAREST_NAMES: usize = 5;
 /// Adapters of one call, at most.
 const MAX_COUNT: usize = 10_000;
 
@@ -57,6 +63,8 @@ struct Description {
     sample_bytes: usize,
     sampler_steps: usize,
     familiar: f64,
+    /// In which order the base's rows of queries and keys stand.
+    rotary: Option<String>,
     /// The training tasks: languages, or intents by their names.
     languages: Vec<String>,
     configuration: String,
@@ -91,11 +99,14 @@ pub(in super::super) struct Stored {
     names: Vec<String>,
     vectors: Vec<Vec<f32>>,
     familiar: f64,
+    /// Codes of the training tasks' own adapters, `[n, k]`.
+    codes: Vec<f32>,
+    rotary: Option<RopePairs>,
 }
 
 impl Stored {
-    /// What was learnt from training tasks of these names, for the first way in which tasks are shown or another.
-    pub(super) fn new(number: usize, shown: &Shown, learnt: Learnt, names: Vec<String>) -> Self {
+    /// What was learnt from training tasks of these names and codes, for the first way in which tasks are shown or another.
+    pub(super) fn new(number: usize, shown: &Shown, learnt: Learnt, (names, codes): (Vec<String>, Vec<f32>)) -> Self {
         let sentences = match shown {
             Shown::Text(_) => None,
             Shown::Sentences(sets) => Some(SentencesDescription {
@@ -106,7 +117,12 @@ impl Stored {
         };
         let folder = if number == 0 { "generator".to_owned() } else { format!("generator-{}", shown.name()) };
         let Learnt { codec, hyper, flow, refiner, vectors, familiar, .. } = learnt;
-        Self { folder, sentences, codec, hyper, flow, refiner, names, vectors, familiar }
+        Self { folder, sentences, codec, hyper, flow, refiner, names, vectors, familiar, codes, rotary: None }
+    }
+
+    /// The same over a base whose rows of queries and keys stand in this order.
+    pub(super) fn over(self, rotary: Option<RopePairs>) -> Self {
+        Self { rotary, ..self }
     }
 
     /// Writes them into a folder that is made.
@@ -125,6 +141,7 @@ impl Stored {
             sample_bytes: generate.sample_bytes,
             sampler_steps: generate.flow.map_or(1, |flow| flow.sampler_steps),
             familiar: self.familiar,
+            rotary: self.rotary.map(|pairs| weft_zoo::rotary_name(pairs).to_owned()),
             languages: self.names.clone(),
             configuration: config.to_toml(),
             sentences: self.sentences.clone(),
@@ -139,7 +156,8 @@ impl Stored {
         if let Some(refiner) = &self.refiner {
             write_artifact(&folder.join(REFINER), &refiner.save())?;
         }
-        write_artifact(&folder.join(SEEN), &Artifact::default().with_vector(VECTORS, &self.vectors.concat()))
+        let seen = Artifact::default().with_vector(VECTORS, &self.vectors.concat()).with_vector(CODES, &self.codes);
+        write_artifact(&folder.join(SEEN), &seen)
     }
 }
 
@@ -166,8 +184,28 @@ pub struct GenerateRequest {
     pub count: usize,
     /// The seed.
     pub seed: u64,
+    /// A training task whose adapter it is to be near, if any.
+    pub like: Option<Like>,
     /// The folder to write: an adapter, or of several one a folder in it.
     pub output: PathBuf,
+}
+
+/// An adapter of training that others are made near.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Like {
+    /// The training task's name: a language's, or what an intent is called.
+    pub name: String,
+    /// How far from it: 0 is its adapter as the codec keeps it, 1 is a sample that knows nothing of it. The hyper-decoder mixes codes in this
+    /// proportion; the flow brings the code to the time `1 − strength` with noise and from there back.
+    pub strength: f64,
+}
+
+/// A sample of text from a file.
+///
+/// # Errors
+/// A file that is not there or no regular one, or is longer than a sample may be.
+pub fn read_sample(path: &Path) -> Result<Vec<u8>> {
+    Ok(weft_zoo::read_bounded(path, MAX_SAMPLE as u64)?)
 }
 
 /// What was made.
@@ -187,7 +225,7 @@ pub struct MadeView {
 ///
 /// # Errors
 /// A folder that is no generator or is damaged, an empty sample or one that is too long, several adapters of a hyper-decoder, which makes one,
-/// factors that are not finite, or an output that is there already.
+/// a name that is no training task's, a strength that is no part, factors that are not finite, or an output that is there already.
 pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
     refuse_existing(&request.output)?;
     let within = |what, expected: &str, ok: bool, got: String| {
@@ -200,12 +238,19 @@ pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
     within("the number of adapters", "between 1 and 10000", (1..=MAX_COUNT).contains(&count), count.to_string())?;
     let one = request.model == Model::Flow || count == 1;
     within("the number of adapters of a hyper-decoder", "1: it makes the same for the same sample", one, count.to_string())?;
+    let strength = request.like.as_ref().map_or(0.0, |like| like.strength);
+    let part = (0.0..=1.0).contains(&strength);
+    within("`--strength`", "between 0 (the training adapter) and 1 (a fresh sample)", part, strength.to_string())?;
     let opened = Opened::open(&request.generator)?;
+    let near = match &request.like {
+        Some(like) => Some((opened.code(&like.name)?, like.strength)),
+        None => None,
+    };
     let generator = opened.generator(request.model)?;
     let started = std::time::Instant::now();
     let (vector, count_of) = opened.vector(&request.sample)?;
     let condition = shown::shown(vector.clone());
-    let made = generator.sample(count, &condition, Seed::new(request.seed))?;
+    let made = generator.sample((count, near), &condition, Seed::new(request.seed))?;
     let millis = started.elapsed().as_secs_f64() * 1e3;
     let mut notes = opened.notes((&vector, count_of), &condition)?;
     let outputs: Vec<PathBuf> = match count {
@@ -229,19 +274,54 @@ struct Opened {
     architecture: Arc<Architecture>,
     codec: Arc<Codec>,
     vectors: Vec<Vec<f32>>,
+    /// `[n, k]`.
+    codes: Vec<f32>,
     hyper: HyperDecoder,
     reader: Option<SentenceReader>,
+}
+
+/// A generator that was opened.
+enum Made {
+    Hyper(Box<HyperDecoder>),
+    /// With what mends its samples.
+    Flow(Box<Flow>, Option<Box<Refiner>>),
+}
+
+impl Made {
+    /// Samples so many adapters, near a code by a strength if there is one.
+    fn sample(&self, (count, near): (usize, Option<(&[f32], f64)>), condition: &Condition, seed: Seed) -> Result<Population> {
+        match self {
+            Self::Hyper(hyper) => Ok(match near {
+                None => hyper.sample(count, condition, seed)?,
+                Some(near) => hyper.sample_near(near, condition)?,
+            }),
+            Self::Flow(flow, refiner) => {
+                let own = if refiner.is_some() { seed.fork("proposal") } else { seed };
+                let made = match near {
+                    None => flow.sample(count, condition, own)?,
+                    Some(near) => flow.sample_near(near, count, condition, own)?,
+                };
+                // Nothing is to be mended of the training adapter itself.
+                let refiner = refiner.as_ref().filter(|_| near.is_none_or(|(_, strength)| strength > 0.0));
+                Ok(match refiner {
+                    None => made,
+                    Some(refiner) => refiner.apply(&made, condition, seed.fork("refine"))?,
+                })
+            }
+        }
+    }
 }
 
 impl Opened {
     fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(DESCRIPTION);
         let damaged = |path: &Path, reason: String| Error::Damaged { path: path.to_owned(), reason };
-        let len = std::fs::metadata(&path).map_err(Error::io("read", &path))?.len();
-        if len > 16 << 20 {
-            return Err(damaged(&path, format!("it has {len} bytes")));
+        let description: Description = crate::stages::read_small_json(&path, MAX_DESCRIPTION_BYTES)?;
+        if let Some(word) = description.rotary.as_deref().filter(|word| *word != weft_zoo::rotary_name(RopePairs::Halves)) {
+            let reason =
+                format!("its adapters have rows of queries and keys in the order `{word}`; `weft adapter train` makes it anew");
+            return Err(damaged(&path, reason));
         }
-        let description: Description = crate::stages::read_json(&path)?;
         if description.version != VERSION {
             return Err(damaged(&path, format!("it is of version {}, and {VERSION} is read", description.version)));
         }
@@ -257,9 +337,10 @@ impl Opened {
         let seen = read_artifact(&folder.join(SEEN))?;
         let len = hyper.schema().field(shown::FIELD).map_or(0, |field| field.kind.num_values()).max(1);
         let vectors = seen.vector(VECTORS, description.languages.len() * len)?;
+        let codes = seen.vector(CODES, description.languages.len() * codec.code_len())?;
         let vectors = vectors.chunks_exact(len).map(<[f32]>::to_vec).collect();
         let reader = description.sentences.as_ref().map(|of| reader(&description, of, &architecture, &path)).transpose()?;
-        Ok(Self { folder: folder.to_owned(), description, architecture, codec, vectors, hyper, reader })
+        Ok(Self { folder: folder.to_owned(), description, architecture, codec, vectors, codes, hyper, reader })
     }
 
     /// The vector of a sample, and how many bytes or sentences it has.
@@ -273,9 +354,21 @@ impl Opened {
         Ok((shown::moments(vectors.iter().map(Vec::as_slice)), sentences.len()))
     }
 
-    fn generator(&self, model: Model) -> Result<Box<dyn Generator>> {
+    /// The code of a training task's own adapter.
+    fn code(&self, name: &str) -> Result<&[f32]> {
+        let (k, names) = (self.codec.code_len(), &self.description.languages);
+        if let Some(at) = names.iter().position(|known| known == name) {
+            return Ok(&self.codes[at * k..(at + 1) * k]);
+        }
+        let mut nearest: Vec<&String> = names.iter().collect();
+        nearest.sort_by_key(|known| (strsim::damerau_levenshtein(name, known), known.as_str()));
+        let nearest = nearest.into_iter().take(NEAREST_NAMES).cloned().collect();
+        Err(Error::NotLearnt { name: name.to_owned(), generator: self.folder.clone(), nearest })
+    }
+
+    fn generator(&self, model: Model) -> Result<Made> {
         if model == Model::Hyper {
-            return Ok(Box::new(self.hyper.clone()));
+            return Ok(Made::Hyper(Box::new(self.hyper.clone())));
         }
         let path = self.folder.join(FLOW);
         if !path.is_file() {
@@ -287,11 +380,12 @@ impl Opened {
         let saved = read_artifact(&path)?;
         let flow = Flow::load(&saved, self.codec.clone(), self.architecture.clone(), sampler, &Device::cpu())?;
         let path = self.folder.join(REFINER);
-        if !path.is_file() {
-            return Ok(Box::new(flow));
-        }
-        let refiner = Refiner::load(&read_artifact(&path)?, self.codec.clone(), &Device::cpu())?;
-        Ok(Box::new(Refined::new(Arc::new(flow), refiner)))
+        let refiner = if path.is_file() {
+            Some(Box::new(Refiner::load(&read_artifact(&path)?, self.codec.clone(), &Device::cpu())?))
+        } else {
+            None
+        };
+        Ok(Made::Flow(Box::new(flow), refiner))
     }
 
     /// What a user should know of a sample.
@@ -336,10 +430,16 @@ impl Opened {
         };
         let licence = &self.description.licence;
         let parent = |file: &&str| Ok(AdapterParent { name: (*file).to_owned(), sha256: sha256(file)?, licence: licence.clone() });
-        let parents = files.iter().map(parent).collect::<Result<Vec<_>>>()?;
+        let mut parents = files.iter().map(parent).collect::<Result<Vec<_>>>()?;
+        let mut like = String::new();
+        if let Some(Like { name, strength }) = &request.like {
+            like = format!(", like {name} at strength {strength}");
+            let name = format!("{name}: its code in {SEEN}");
+            parents.push(AdapterParent { name, sha256: sha256(SEEN)?, licence: licence.clone() });
+        }
         let digest = weft_core::Digest::of_bytes(&request.sample);
         let configuration = format!(
-            "# weft adapter generate, seed {}, {} adapters, a sample of {} bytes with the digest {digest}\n{}",
+            "# weft adapter generate, seed {}, {} adapters{like}, a sample of {} bytes with the digest {digest}\n{}",
             request.seed,
             request.count,
             request.sample.len(),
@@ -359,7 +459,9 @@ impl Opened {
         let mut notes = Vec::new();
         for (row, output) in made.rows().zip(outputs) {
             let weights = AdapterWeights::from_lora(&lora, row, Some(self.description.base.clone()));
-            notes.extend(weights.map_err(|fault| fault.at(output))?.write(&export, output)?);
+            let rotary = self.description.rotary.as_deref().and_then(weft_zoo::rotary_from_name);
+            let weights = AdapterWeights { rotary, ..weights.map_err(|fault| fault.at(output))? };
+            notes.extend(weights.write(&export, output)?);
         }
         Ok(notes)
     }

@@ -91,7 +91,7 @@ fn recipe() -> Recipe {
 
 fn asked(folder: &Path, sample: &str, output: &str) -> GenerateRequest {
     let (generator, output) = (folder.join("generator"), folder.join(output));
-    GenerateRequest { generator, sample: sample.as_bytes().to_vec(), model: Model::Hyper, count: 1, seed: 1, output }
+    GenerateRequest { generator, sample: sample.as_bytes().to_vec(), model: Model::Hyper, count: 1, seed: 1, like: None, output }
 }
 
 /// On languages that it never saw, what the hyper-decoder makes of a sample beats the base, and itself shown another language; and what the run
@@ -202,6 +202,43 @@ fn tiny_tasks(tiny: &[Tiny], bytes: usize) -> Tasks {
     }
 }
 
+/// Strength 0 is the training adapter as the codec keeps it, for each generator and whatever the text; 1 is a fresh sample; and half is neither.
+fn near_a_training_adapter(folder: &Path) {
+    let text = "abababbabaabbabaababbabababbaababab";
+    let factors = |model: Model, like: Option<(&str, f64)>, seed: u64, output: &str| -> Vec<f32> {
+        let like = like.map(|(name, strength)| Like { name: name.to_owned(), strength });
+        generate(&GenerateRequest { model, seed, like, ..asked(folder, text, output) }).expect("an adapter");
+        let file = weft_zoo::adapter::AdapterWeights::read(&folder.join(output), None).expect("an adapter");
+        assert_eq!(file.weights.rotary, Some(weft_core::RopePairs::Halves));
+        file.weights.to_lora().expect("factors").1
+    };
+    let own = Some(("l05", 0.0));
+    let training = factors(Model::Hyper, own, 1, "own-hyper");
+    let languages = std::fs::read_to_string(folder.join("generator/generator.json")).expect("a description");
+    assert!(languages.contains("\"l05\""), "{languages}");
+    assert_eq!(factors(Model::Flow, own, 1, "own-flow"), training);
+    assert_eq!(factors(Model::Flow, own, 2, "own-flow-again"), training);
+    for model in [Model::Hyper, Model::Flow] {
+        let name = format!("{model:?}");
+        let fresh = factors(model, None, 3, &format!("fresh-{name}"));
+        assert_eq!(factors(model, Some(("l05", 1.0)), 3, &format!("far-{name}")), fresh);
+        let half = factors(model, Some(("l05", 0.5)), 3, &format!("half-{name}"));
+        let apart = |other: &[f32]| half.iter().zip(other).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+        assert!(apart(&training) > 1e-3 && apart(&fresh) > 1e-3, "{name}: {} {}", apart(&training), apart(&fresh));
+    }
+    let card = std::fs::read_to_string(folder.join("half-Flow/weft.json")).expect("provenance");
+    assert!(card.contains("like l05 at strength 0.5") && card.contains("l05: its code in seen.safetensors"), "{card}");
+    let refused = |name: &str, strength: f64, expected: &str| {
+        let like = Some(Like { name: name.to_owned(), strength });
+        let error = generate(&GenerateRequest { like, ..asked(folder, text, "refused") }).expect_err(expected);
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(!folder.join("refused").exists());
+    };
+    refused("l05x", 0.5, "the nearest names are `l05`");
+    refused("l05", -0.1, "`--strength` must be between 0");
+    refused("l05", f64::NAN, "`--strength`");
+}
+
 fn made_from_text(folder: &Path) {
     let made = generate(&asked(folder, "abababbabaabbabaababbabababbaababab", "one")).expect("an adapter");
     assert_eq!((made.written.len(), made.nearest.len()), (1, 3));
@@ -215,6 +252,7 @@ fn made_from_text(folder: &Path) {
     assert!(short.notes.iter().any(|note| note.contains("2 bytes")), "{:?}", short.notes);
     assert!(short.notes.iter().any(|note| note.contains("looks like no training language")), "{:?}", short.notes);
     assert!(made.notes.iter().all(|note| !note.contains("looks like no")), "{:?}", made.notes);
+    near_a_training_adapter(folder);
     let refused = |request: &GenerateRequest, expected: &str| {
         let message = generate(request).expect_err(expected).to_string();
         assert!(message.contains(expected), "{message}");

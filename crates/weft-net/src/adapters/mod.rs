@@ -2,7 +2,8 @@
 //!
 //! The base's maps are one product over the rows of all adapters; the low-rank updates beside them are one product a population. Since
 //! the base is frozen, a map's backward pass is one product instead of two. Adapters run in groups whose values fit a bound of memory, and
-//! no adapter's losses depend on the others in its group but for rounding. (Training by a recipe in epochs takes the steps of the group's largest task.)
+//! no adapter's losses depend on the others in its group but for rounding. Those that a recipe gives the same number of steps
+//! are trained together.
 //!
 //! - [`Base`]: a decoder of the Llama family (which says the next token) or an encoder of the BERT family (which is read as the mean of its
 //!   last tokens), with its weights.
@@ -193,8 +194,8 @@ impl Adapters {
 
     /// Trains an adapter a task, all from the same recipe: `AdamW` or another optimizer, each adapter on its own batches.
     ///
-    /// `A` starts uniform in `±1/√in` and `B` at 0, so that an adapter starts as the base, if no start was given. A recipe in epochs takes as many steps as the
-    /// largest task of a group has batches in them; smaller ones go round more often. The same seed gives the same bits at any number of
+    /// `A` starts uniform in `±1/√in` and `B` at 0, so that an adapter starts as the base, if no start was given. A recipe in epochs takes as many steps as a task
+    /// has batches in them, the last filled up with examples of the next pass. The same seed gives the same bits at any number of
     /// threads.
     ///
     /// # Errors

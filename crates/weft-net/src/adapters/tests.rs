@@ -302,6 +302,21 @@ fn training_learns_and_does_not_depend_on_its_company() {
     }
 }
 
+/// By epochs, an adapter takes the steps that it would take alone, whatever the others have to read.
+#[test]
+fn epochs_are_each_adapters_own() {
+    let (base, _) = base_of(&llama(true, 2, RopePairs::Interleaved));
+    let adapters = adapters_of(&base, &["q_proj", "v_proj"], Precision::Single);
+    let long = Seed::new(9).indices(200, 12).into_iter().map(|id| id + 1).collect();
+    let short = texts(1).remove(0);
+    let long = AdapterTask::Text(Windows::new(&[long], 1, 7).unwrap());
+    let by_epochs = Recipe { duration: Duration::Epochs(4), ..recipe(0) };
+    let train = |tasks: &[AdapterTask]| adapters.train(tasks, &by_epochs, Seed::new(1), &Monitor::silent()).unwrap();
+    let (alone, beside) = (train(std::slice::from_ref(&short)), train(&[short, long]));
+    let apart = alone.row(0).iter().zip(beside.row(0)).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(apart < 1e-5, "{apart}");
+}
+
 /// Adapters that are given a start begin there, all of them, and another length is refused.
 #[test]
 fn adapters_start_where_they_are_told() {

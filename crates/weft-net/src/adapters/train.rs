@@ -54,18 +54,15 @@ pub(super) fn check(tasks: &[AdapterTask], recipe: &Recipe) -> Result<()> {
     Err(weft_core::Error::Recipe { setting, expected, got: format!("{:?}", recipe.snapshot_steps) }.into())
 }
 
-/// Shares tasks out to groups: the largest first, so that those of a group are alike.
+/// Shares tasks out to groups, the largest first: those of a group take as many steps as each of them would alone.
 pub(super) fn groups<'a>(adapters: &Adapters, all: &'a [AdapterTask], (recipe, seed): (&Recipe, Seed)) -> Vec<Group<'a>> {
     let mut order: Vec<usize> = (0..all.len()).collect();
     order.sort_by_key(|&task| (std::cmp::Reverse(all[task].len()), task));
     let widest = all.iter().map(|task| task.rows(recipe.batch_size)).max().unwrap_or(1);
     let size = (adapters.rows_at_once() / widest).max(1);
-    let group = |tasks: &[usize]| {
-        let most = tasks.iter().map(|&task| all[task].len()).max().unwrap_or(1);
-        let steps = recipe.num_steps(most.next_multiple_of(recipe.batch_size));
-        Group { tasks: tasks.to_vec(), all, seed, start: adapters.start.clone(), steps }
-    };
-    order.chunks(size).map(group).collect()
+    let steps = |task: usize| recipe.num_steps(all[task].len().next_multiple_of(recipe.batch_size));
+    let group = |tasks: &[usize]| Group { tasks: tasks.to_vec(), all, seed, start: adapters.start.clone(), steps: steps(tasks[0]) };
+    order.chunk_by(|&one, &other| steps(one) == steps(other)).flat_map(|alike| alike.chunks(size)).map(group).collect()
 }
 
 /// The examples of a step: passes over all of a task's, each in a new order, one behind the other.

@@ -4,6 +4,7 @@
 //!
 //! The house style is enforced by `tests/tidy.rs`.
 
+mod adapters;
 mod figures;
 mod picture;
 mod results;

@@ -23,6 +23,9 @@ pub(crate) fn tables(reports: &[String]) -> Result<String, String> {
     if first["tasks"].is_object() {
         return Ok(of_tasks(&reports, first));
     }
+    if first["generated"].is_object() {
+        return Ok(crate::adapters::of_adapters(&reports, first));
+    }
     if first["textures"].is_object() {
         return Ok(of_textures(&reports, first));
     }
@@ -352,21 +355,21 @@ fn rows(report: &Value) -> impl Iterator<Item = &Value> {
     list(&report["evaluation"]["rows"])
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn head(page: &mut String, titles: &[impl AsRef<str>]) {
+pub(crate) fn head(page: &mut String, titles: &[impl AsRef<str>]) {
     let titles: Vec<&str> = titles.iter().map(AsRef::as_ref).collect();
     let _ = writeln!(page, "| networks | {} |\n|---|{}", titles.join(" | "), "---|".repeat(titles.len()));
 }
 
-fn line(page: &mut String, name: &str, cells: impl Iterator<Item = String>) {
+pub(crate) fn line(page: &mut String, name: &str, cells: impl Iterator<Item = String>) {
     let _ = writeln!(page, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
 }
 
 /// Mean and standard error; `–` where there is no figure.
-fn estimate(values: &[f64], digits: usize) -> String {
+pub(crate) fn estimate(values: &[f64], digits: usize) -> String {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     match values.len() {

@@ -7,12 +7,14 @@ Bases of llama2.c that Weft wrote for Transformers compute, with adapters that W
     python -m unittest discover -v tests/python -p test_adapters.py
 
 The program is target/release/weft, or its path in WEFT. Bases are tiny Llamas with random weights; nothing is downloaded. With stories260K and the
-languages of the Universal Declaration in the folder that WEFT_DATA names, adapters of the real base are trained and generated as well.
+languages of the Universal Declaration in the folder that WEFT_DATA names, adapters of the real base are trained and generated as well; with MiniLM's
+folder there, vectors of sentences are compared, and with WEFT_ADAPTER those of an adapter that an intents run wrote.
 """
 
 import json
 import os
 import pathlib
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -25,7 +27,7 @@ try:
     from peft import LoraConfig, PeftModel, get_peft_model
     from peft.utils import get_peft_model_state_dict
     from safetensors.torch import load_file, save_file
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer, BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 except ImportError:
     torch = None
 try:
@@ -351,6 +353,73 @@ class Bases(unittest.TestCase):
                 self.assertEqual(json.loads((adapter / "weft.json").read_text())["rotary"], "halves")
                 changed = self.same(STORIES, base, adapter, tokens, "--base-name", "stories260k")
                 self.assertGreater((changed - bare).abs().max(), 1e-2)
+
+
+@unittest.skipIf(torch is None, "needs tests/python/requirements-adapters.txt")
+class Encoders(unittest.TestCase):
+    """A sentence's vector by Weft and by PEFT on a BERT encoder: one of random weights, and MiniLM where a folder of it is in WEFT_DATA."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def same(self, encoder, weights, tokens, adapter=None):
+        """An adapter of PEFT's, or a given one: no missing and no unexpected key, and the same vector."""
+        if adapter is None:
+            torch.manual_seed(1)
+            model = get_peft_model(encoder(), LoraConfig(r=4, lora_alpha=16, target_modules=["query", "value"]))
+            for name, value in model.named_parameters():
+                if "lora_B" in name:
+                    torch.nn.init.normal_(value, std=0.05)
+            model.peft_config["default"].base_model_name_or_path = "encoder"
+            adapter = self.folder / "peft"
+            model.save_pretrained(adapter)
+        written = self.folder / "written"
+        weft("convert", adapter, "-o", written)
+        probe = get_peft_model(encoder(), LoraConfig.from_pretrained(written), adapter_name="probe")
+        result = probe.load_adapter(written, "loaded")
+        self.assertEqual([key for key in result.missing_keys if ".loaded" in key], [])
+        self.assertEqual(list(result.unexpected_keys), [])
+        vectors = []
+        for model in [encoder(), PeftModel.from_pretrained(encoder(), written)]:
+            with torch.no_grad():
+                states = model.eval()(torch.tensor(tokens)[None]).last_hidden_state[0]
+            vectors.append(torch.nn.functional.normalize(states.mean(0), dim=0))
+        self.assertGreater((vectors[0] - vectors[1]).abs().max(), 1e-3)
+        name = json.loads((written / "adapter_config.json").read_text())["base_model_name_or_path"]
+        for vector, more in zip(vectors, [[], ["--adapter", written, "--base-name", name]]):
+            out = self.folder / f"vector-{len(more)}.safetensors"
+            weft("logits", weights, "--tokens", ",".join(map(str, tokens)), "-o", out, *more)
+            torch.testing.assert_close(load_file(out)["vector"], vector, rtol=0, atol=1e-4)
+
+    def test_a_random_encoder(self):
+        torch.manual_seed(0)
+        sizes = dict(vocab_size=40, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=32, max_position_embeddings=16)
+        model = BertModel(BertConfig(**sizes, initializer_range=0.2), add_pooling_layer=False)
+        base = self.folder / "base"
+        model.save_pretrained(base)
+        self.same(lambda: BertModel.from_pretrained(base, add_pooling_layer=False), base / "model.safetensors", [2, 7, 30, 11, 3])
+
+    @unittest.skipUnless((DATA / "minilm/model.safetensors").is_file(), "needs MiniLM's folder in WEFT_DATA")
+    def test_minilm(self):
+        folder = DATA / "minilm"
+
+        def encoder():
+            config = BertConfig(**json.loads((folder / "config.json").read_text()))
+            model = BertModel(config, add_pooling_layer=False)
+            weights = {name.removeprefix("bert."): value for name, value in load_file(folder / "model.safetensors").items()}
+            missing = model.load_state_dict(weights, strict=False).missing_keys
+            self.assertEqual([key for key in missing if "position_ids" not in key and "token_type_ids" not in key], [])
+            return model
+
+        tokens = [101, 13184, 2026, 4070, 102]
+        self.same(encoder, folder / "model.safetensors", tokens)
+        # One that an intents run wrote, if it is named.
+        if "WEFT_ADAPTER" in os.environ:
+            for path in self.folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            self.same(encoder, folder / "model.safetensors", tokens, pathlib.Path(os.environ["WEFT_ADAPTER"]))
 
 
 @unittest.skipIf(torch is None or diffusers is None, "needs tests/python/requirements-adapters.txt")

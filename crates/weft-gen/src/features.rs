@@ -85,15 +85,16 @@ impl Features {
 
     /// `φ` of each input, `[m, d]` → `[m, q]`.
     pub(crate) fn of(&self, inputs: &[f32]) -> Vec<f32> {
-        let q = self.len();
-        let of_row = |hidden: &[f32]| {
+        let (d, q) = (self.num_inputs(), self.len());
+        assert!(inputs.len().is_multiple_of(d), "inputs are not [m, d]");
+        let of_row = |row: &[f32]| {
             let mut out = self.offset.clone();
-            for (h, slopes) in hidden.iter().zip(self.slopes.chunks_exact(q)) {
+            for (h, slopes) in self.hidden_of(row).iter().zip(self.slopes.chunks_exact(q)) {
                 out.iter_mut().zip(slopes).for_each(|(o, s)| *o += h * s);
             }
             out
         };
-        self.hidden(inputs).par_chunks_exact(HIDDEN).flat_map_iter(of_row).collect()
+        inputs.par_chunks_exact(d).flat_map_iter(of_row).collect()
     }
 
     /// Mean and standard deviation of each feature over some rows, `[2, q]`; zeros of none.
@@ -109,19 +110,18 @@ impl Features {
 
     /// `relu(W·x̃ + b)` of each input, `[m, d]` → `[m, HIDDEN]`.
     fn hidden(&self, inputs: &[f32]) -> Vec<f32> {
-        let d = self.mean.len();
-        assert!(inputs.len().is_multiple_of(d), "inputs are not [m, d]");
-        // All sums grow together, each over the values in their order.
-        let of_row = |row: &[f32]| {
-            let mut sums = vec![0.0_f32; HIDDEN];
-            for ((v, m), weights) in row.iter().zip(&self.mean).zip(self.weights.chunks_exact(HIDDEN)) {
-                let x = (v - m) * self.scale;
-                sums.iter_mut().zip(weights).for_each(|(sum, w)| *sum += w * x);
-            }
-            sums.iter_mut().zip(&self.biases).for_each(|(sum, b)| *sum = (*sum + b).max(0.0));
-            sums
-        };
-        inputs.par_chunks_exact(d).flat_map_iter(of_row).collect()
+        inputs.par_chunks_exact(self.num_inputs()).flat_map_iter(|row| self.hidden_of(row)).collect()
+    }
+
+    /// The same of one input; all sums grow together, each over the values in their order.
+    fn hidden_of(&self, row: &[f32]) -> Vec<f32> {
+        let mut sums = vec![0.0_f32; HIDDEN];
+        for ((v, m), weights) in row.iter().zip(&self.mean).zip(self.weights.chunks_exact(HIDDEN)) {
+            let x = (v - m) * self.scale;
+            sums.iter_mut().zip(weights).for_each(|(sum, w)| *sum += w * x);
+        }
+        sums.iter_mut().zip(&self.biases).for_each(|(sum, b)| *sum = (*sum + b).max(0.0));
+        sums
     }
 
     /// All of it, to be saved.

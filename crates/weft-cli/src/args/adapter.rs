@@ -20,7 +20,7 @@ pub(crate) enum Adapter {
     Convert(Convert),
     /// Write a Llama-like base, such as a binary of llama2.c, as a folder that Transformers and PEFT load.
     Base(base::Export),
-    /// Write what a base computes with an adapter: logits of the next token, to hold another runtime against.
+    /// Write what a base computes with an adapter: logits of the next token or an encoder's vector, to hold another runtime against.
     Logits(base::Logits),
     /// Say what runtimes refuse in an adapter or silently leave out.
     Lint(Lint),

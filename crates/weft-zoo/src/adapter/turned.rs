@@ -3,7 +3,7 @@
 //! The second factor of an update has the rows of its map, so it follows them; the first does not. An adapter in the other order loads without a
 //! word and computes something else, so files say theirs (`weft.rotary` in the metadata), and what does not fit is refused.
 
-use super::{AdapterFault, AdapterUpdate, AdapterWeights, BaseModel};
+use super::{AdapterFault, AdapterWeights, BaseModel};
 use crate::rotary::{halves_from_interleaved, is_turned, rotary_from_name, rotary_name, turned_heads};
 use crate::source::AdapterKind;
 use crate::tensors::Metadata;
@@ -27,8 +27,15 @@ pub fn rotary_in(metadata: &Metadata) -> Result<Option<RopePairs>, AdapterFault>
 
 impl AdapterWeights {
     /// The first module whose rows depend on the order.
-    fn turned(&self) -> Option<&AdapterUpdate> {
-        self.updates.iter().find(|update| update.kind == AdapterKind::Linear && is_turned(&update.module))
+    fn turned(&self) -> Option<&str> {
+        let updated = self.updates.iter().find(|update| update.kind == AdapterKind::Linear && is_turned(&update.module));
+        updated.map(|update| update.module.as_str()).or_else(|| self.turned_whole())
+    }
+
+    /// The first module that the adapter has whole, or the bias of, and whose rows depend on the order.
+    fn turned_whole(&self) -> Option<&str> {
+        let modules = self.whole.iter().filter_map(|tensor| tensor.name.rsplit_once('.').map(|(module, _)| module));
+        modules.into_iter().find(|module| is_turned(module))
     }
 
     /// Refuses an adapter whose queries or keys are in another order than `expected`; one that does not say its own has that of PEFT.
@@ -39,8 +46,8 @@ impl AdapterWeights {
         let own = self.rotary.unwrap_or(RopePairs::Halves);
         match self.turned().filter(|_| own != expected) {
             None => Ok(()),
-            Some(update) => {
-                let module = update.module.clone();
+            Some(module) => {
+                let module = module.to_owned();
                 Err(AdapterFault::Rotary { module, got: rotary_name(own), expected: rotary_name(expected) })
             }
         }
@@ -54,6 +61,10 @@ impl AdapterWeights {
     pub fn turned_to_halves(mut self, base: &BaseModel) -> Result<Self, AdapterFault> {
         if self.rotary == Some(RopePairs::Halves) {
             return self.check_rotary(RopePairs::Interleaved).map(|()| self);
+        }
+        if let Some(module) = self.turned_whole() {
+            let what = format!("`{module}` is whole in the adapter, or its bias is, in the order of llama2.c");
+            return Err(AdapterFault::NotHeld { what, target: "an adapter that is brought into the order of Transformers" });
         }
         let heads = base.heads("an adapter in the order of Transformers")?;
         for update in self.updates.iter_mut().filter(|update| update.kind == AdapterKind::Linear) {
@@ -75,6 +86,7 @@ impl AdapterWeights {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{AdapterUpdate, WholeTensor};
     use super::*;
     use std::collections::BTreeMap;
 
@@ -103,6 +115,12 @@ mod tests {
         let uneven = adapter("a.q_proj", None).turned_to_halves(&base(3)).unwrap_err().to_string();
         assert!(uneven.contains("`a.q_proj` has 8 outputs") && uneven.contains("3 heads"), "{uneven}");
         assert!(adapter("a.q_proj", Some(RopePairs::Halves)).turned_to_halves(&base(2)).is_err());
+        // What it has whole would stay as it is.
+        let whole = WholeTensor { name: "a.k_proj.bias".to_owned(), shape: vec![8], values: vec![0.0; 8] };
+        let with_bias = AdapterWeights { whole: vec![whole], ..adapter("a.v_proj", Some(RopePairs::Interleaved)) };
+        assert!(with_bias.check_rotary(RopePairs::Halves).is_err());
+        let message = with_bias.turned_to_halves(&base(2)).unwrap_err().to_string();
+        assert!(message.contains("`a.k_proj` is whole"), "{message}");
     }
 
     #[test]

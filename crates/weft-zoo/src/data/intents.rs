@@ -92,13 +92,7 @@ fn read(path: &Path, expected: &'static str) -> Result<Vec<u8>> {
         let hint = format!("give the path of {expected}");
         return Err(Error::DataMissing { dataset: "intents".to_owned(), wanted: expected.to_owned(), path: path.to_owned(), hint });
     }
-    let io = |source| Error::Io { doing: "read", path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(io)?.len();
-    if size > MAX_FILE_BYTES {
-        let reason = format!("it has {size} bytes, at most {MAX_FILE_BYTES} are read");
-        return Err(Error::Data { path: path.to_owned(), expected, reason });
-    }
-    std::fs::read(path).map_err(io)
+    crate::read_bounded(path, MAX_FILE_BYTES)
 }
 
 fn json<T: serde::de::DeserializeOwned>(path: &Path, expected: &'static str) -> Result<T> {

@@ -149,25 +149,25 @@ pub struct LogitsRequest {
     pub output: PathBuf,
 }
 
-/// What a base says of tokens.
+/// What a base says of tokens: logits of the next one, or an encoder's vector.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct LogitsView {
-    /// The file, with a tensor `logits`, `[tokens, vocabulary]`.
+    /// The file, with a tensor `logits`, `[tokens, vocabulary]`; of an encoder `vector`, `[width]`, of length 1: the mean over tokens.
     pub output: PathBuf,
     /// The tokens.
     pub tokens: Vec<u32>,
-    /// Different tokens.
+    /// Different tokens, or an encoder's width.
     pub vocabulary: usize,
     /// The mean of `−ln p` of each token but the first, in nats; none of one token.
     pub loss: Option<f64>,
-    /// The likeliest token behind the last.
-    pub next: u32,
+    /// The likeliest token behind the last; none of an encoder.
+    pub next: Option<u32>,
     /// What people should know.
     pub notes: Vec<String>,
 }
 
-/// Computes logits of the next token behind each, on the CPU in `f32`, and writes them: what another runtime is held against.
+/// Computes logits of the next token behind each, or the vector of a sentence, on the CPU in `f32`, and writes it: what another runtime is held against.
 ///
 /// # Errors
 /// A base that is no decoder, an adapter of another or with more than low-rank updates of its linear maps, tokens that it does not know or too many, or a
@@ -194,8 +194,15 @@ pub fn logits(request: &LogitsRequest) -> Result<LogitsView> {
         let row = initial_adapter(&layout, Seed::new(0));
         (layout, row, Vec::new())
     };
-    let vocabulary = base.vocabulary();
-    let logits = Adapters::new(base, layout, &Device::cpu())?.logits(&row, &tokens)?;
+    let (vocabulary, is_decoder) = (base.vocabulary(), base.is_decoder());
+    let adapters = Adapters::new(base, layout, &Device::cpu())?;
+    if !is_decoder {
+        let vector = adapters.encode(&row, std::slice::from_ref(&tokens))?.concat();
+        weft_zoo::write_tensors(&request.output, &[("vector".to_owned(), vec![vector.len()], &vector)], &Metadata::new())?;
+        let output = request.output.clone();
+        return Ok(LogitsView { output, tokens, vocabulary: vector.len(), loss: None, next: None, notes });
+    }
+    let logits = adapters.logits(&row, &tokens)?;
     let shape = vec![tokens.len(), vocabulary];
     weft_zoo::write_tensors(&request.output, &[("logits".to_owned(), shape, &logits)], &Metadata::new())?;
     let rows = || logits.chunks_exact(vocabulary);
@@ -206,7 +213,7 @@ pub fn logits(request: &LogitsRequest) -> Result<LogitsView> {
     let predicted = tokens.len() - 1;
     let loss = (predicted > 0).then(|| rows().zip(&tokens[1..]).map(nats).sum::<f64>() / predicted as f64);
     let likeliest = |z: &[f32]| z.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(at, _)| at as u32);
-    let next = rows().next_back().map_or(0, likeliest);
+    let next = rows().next_back().map(likeliest);
     Ok(LogitsView { output: request.output.clone(), tokens, vocabulary, loss, next, notes })
 }
 

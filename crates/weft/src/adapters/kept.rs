@@ -16,7 +16,9 @@ use weft_core::{Architecture, Digest, Population};
 use weft_gen::Artifact;
 
 /// The version of what stages write.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// What stages are called.
+const STAGES: [&str; 3] = ["multi-task", "adapters", "rows"];
 const ADAPTERS: &str = "adapters.safetensors";
 const FIGURES: &str = "figures.json";
 /// The tensor in [`ADAPTERS`].
@@ -32,15 +34,15 @@ pub(super) struct Kept<'a> {
 }
 
 impl<'a> Kept<'a> {
-    /// Of a run file; reads what the run reads, for its digests.
-    pub(super) fn new(config: &'a AdapterRunConfig, device: &str, monitor: &'a Monitor<'a>) -> Result<Self> {
-        let [weights, vocabulary] = config.base.paths();
-        let mut read = vec![("base", weights), ("vocabulary", vocabulary)];
+    /// Of a run file, whose base has a digest; reads what the run reads beside it, for theirs.
+    pub(super) fn new(config: &'a AdapterRunConfig, (device, base): (&str, Digest), monitor: &'a Monitor<'a>) -> Result<Self> {
+        let [_, vocabulary] = config.base.paths();
+        let mut read = vec![("vocabulary", vocabulary)];
         match &config.task {
             AdapterTaskConfig::Languages(task) => read.push(("texts", task.archive())),
             AdapterTaskConfig::Intents(task) => read.extend(task.files()),
         }
-        let mut inputs = Vec::new();
+        let mut inputs = vec![("base", base)];
         for (name, path) in read {
             inputs.push((name, cache::digest_of_file(&path)?));
         }
@@ -98,9 +100,18 @@ impl<'a> Kept<'a> {
         self.monitor.note(format!("goes on with `{}`, which a run that was stopped left", completed.folder.display()));
     }
 
-    /// Removes the folder, when the output is there.
+    /// Removes the stages, when the output is there, and the folder if nobody put anything else into it.
     pub(super) fn remove(&self) -> Result<()> {
-        std::fs::remove_dir_all(&self.folder).map_err(Error::io("remove", &self.folder))
+        for part in STAGES.into_iter().chain(["stages"]) {
+            let path = self.folder.join(part);
+            if path.exists() {
+                std::fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        match std::fs::remove_dir(&self.folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(Error::io("remove", &self.folder)(error)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -155,6 +166,12 @@ mod tests {
         // What is no longer as it was written is made again.
         std::fs::write(dir.path().join("out.kept/adapters").join(ADAPTERS), b"nothing").unwrap();
         assert_eq!(run(&config, "long").0, vec![5.0; 10]);
+        // What somebody put there is not ours.
+        let foreign = dir.path().join("out.kept/notes.txt");
+        std::fs::write(&foreign, "mine").unwrap();
+        kept(&config, &monitor).remove().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path().join("out.kept")).unwrap().count(), 1);
+        std::fs::remove_file(foreign).unwrap();
         kept(&config, &monitor).remove().unwrap();
         assert!(!dir.path().join("out.kept").exists());
         assert_eq!(run(&config, "long").0, vec![6.0; 10]);

@@ -19,7 +19,7 @@ use weft_core::families::{Family, Lora, LoraModule};
 use weft_core::{Op, Population, RopePairs, Seed};
 use weft_net::Device;
 use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, initial_adapter};
-use weft_zoo::adapter::{AdapterExport, AdapterProfile, AdapterProvenance, AdapterWeights};
+use weft_zoo::adapter::{AdapterExport, AdapterParent, AdapterProfile, AdapterProvenance, AdapterWeights};
 
 /// The file of figures.
 const REPORT: &str = "report.json";
@@ -100,7 +100,7 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
         AdapterTaskConfig::Intents(task) => intents::prepare(config, task, monitor)?,
     };
     let run = Run { config, adapters: &adapters, tasks: &tasks, monitor };
-    let kept = Kept::new(config, &adapters.device().to_string(), monitor)?;
+    let kept = Kept::new(config, (&adapters.device().to_string(), adapters.fingerprint()), monitor)?;
     let architecture = adapters.layout().architecture();
     let key = kept.stage("multi-task").setting("recipe", &config.multi_task);
     let (multi_task, all) = kept.adapters(key, architecture, || run.multi_task())?;
@@ -118,7 +118,7 @@ pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView
         train_secs,
         tasks: tasks.words.tasks.to_owned(),
         unit: tasks.unit,
-        means: tasks.groups.iter().map(|group| means(&rows, group, tasks.unit)).collect(),
+        means: tasks.groups.iter().map(|group| means(&rows, group, tasks.unit)).filter(|means| means.tasks > 0).collect(),
         generated,
         rows,
         skipped: tasks.skipped.clone(),
@@ -260,8 +260,11 @@ fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder:
     let adapters = folder.join("adapters");
     std::fs::create_dir_all(&adapters).map_err(Error::io("create", &adapters))?;
     let lora = family_of(each.architecture())?;
+    let [weights, _] = config.base.paths();
+    let sha256 = weft_zoo::sha256_of_file(&weights)?.to_string();
+    let base = AdapterParent { name: config.base.name.clone(), sha256, licence: config.base.licence.clone() };
     let provenance = AdapterProvenance {
-        parents: Vec::new(),
+        parents: vec![base],
         configuration: config.to_toml(),
         synthetic: false,
         tags: vec![config.run.name.clone()],

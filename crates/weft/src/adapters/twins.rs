@@ -8,27 +8,32 @@ use weft_zoo::data::Language;
 
 /// The share of a language's passages from which on it counts as the same text.
 const SAME: f64 = 0.5;
+/// Languages that have a passage in common, at most, for it to count.
+const MANY: usize = 16;
 
 /// Gives languages with half of their passages in common, letter by letter, the code of the first of them: they are then variants of one code,
 /// which are held out together. What was joined is told.
 pub(super) fn with_twins(mut languages: Vec<Language>, monitor: &Monitor) -> Vec<Language> {
     let mut holders: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut distinct = Vec::with_capacity(languages.len());
     for (i, language) in languages.iter().enumerate() {
         let mut passages: Vec<&str> = language.passages.iter().map(String::as_str).collect();
         passages.sort_unstable();
         passages.dedup();
+        distinct.push(passages.len());
         for passage in passages {
             holders.entry(passage).or_default().push(i);
         }
     }
     let mut common: BTreeMap<(usize, usize), usize> = BTreeMap::new();
-    for holders in holders.values() {
+    // A passage that many have is a formula, not a text in common.
+    for holders in holders.values().filter(|holders| holders.len() <= MANY) {
         for (at, &first) in holders.iter().enumerate() {
             holders[at + 1..].iter().for_each(|&second| *common.entry((first, second)).or_default() += 1);
         }
     }
     for ((first, second), common) in common {
-        let [a, b] = [first, second].map(|i| languages[i].passages.len());
+        let [a, b] = [first, second].map(|i| distinct[i]);
         let (kept, joined) = (languages[first].code.clone(), languages[second].code.clone());
         if (common as f64) < SAME * a.min(b) as f64 || kept == joined {
             continue;
@@ -57,7 +62,7 @@ mod tests {
             language("b", &["one", "five", "six", "seven"]),
             language("c_x", &["three", "two", "eight", "nine", "ten"]),
             language("c_y", &["eleven", "twelve"]),
-            language("d", &["one", "one", "one", "thirteen"]),
+            language("d", &["fourteen", "one", "one", "one", "thirteen"]),
         ];
         let notes = std::sync::Mutex::new(Vec::new());
         let sink = |event: weft_core::Event| {

@@ -27,7 +27,7 @@ pub struct GenerateConfig {
     pub few_steps: Option<FewStepsConfig>,
 }
 
-/// `[generate.few-steps]`: steps of `AdamW` on the very sample that generators are shown, from the one adapter of all and from the hyper-decoder's.
+/// `[generate.few-steps]`: steps of Adam, without decay, on the very sample that generators are shown, from the one adapter of all and from the hyper-decoder's.
 ///
 /// Which learning rate goes with each number of steps, and how many steps follow the hyper-decoder, is seen on training languages: on text that
 /// is not in their samples.

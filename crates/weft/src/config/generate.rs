@@ -124,6 +124,10 @@ impl GeneratorConfig {
         let distinct = names().collect::<BTreeSet<_>>();
         let ok = distinct.len() == self.conditions().len() && !distinct.contains("");
         require(self.conditions_key(), "fields of different names", ok, format!("`{twice}` again or empty"))?;
+        let shows = |field: &&FieldConfig| !field.kind.shows() && ["examples", "inputs"].contains(&field.name.as_str());
+        let taken = self.conditions().iter().find(shows);
+        let expected = "fields of other names than `examples` and `inputs`, which show a task by data";
+        require(self.conditions_key(), expected, taken.is_none(), taken.map_or("", |field| &field.name))?;
         let shown = self.conditions().iter().find_map(|field| field.kind.examples()).unwrap_or(1);
         require(self.conditions_key(), "1 to 4096 examples of each output", (1..=4_096).contains(&shown), shown)?;
         let inputs = self.conditions().iter().find_map(|field| field.kind.inputs()).unwrap_or(1);

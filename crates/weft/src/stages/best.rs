@@ -207,9 +207,11 @@ impl Measured<'_> {
     }
 }
 
-/// The place of the greatest, the first of several.
+/// The place of the greatest, the first of several; what is no number is never the greatest beside one.
 fn greatest<T: PartialOrd>(values: &[T]) -> u32 {
-    (0..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best }) as u32
+    let is_number = |i: usize| values[i].partial_cmp(&values[i]).is_some();
+    let better = |i: usize, best: usize| values[i] > values[best] || (is_number(i) && !is_number(best));
+    (0..values.len()).fold(0, |best, i| if better(i, best) { i } else { best }) as u32
 }
 
 /// The first of the greatest of each n.

@@ -36,7 +36,7 @@ pub(crate) struct Logits {
     /// The tokenizer of --prompt, a file of llama2.c.
     #[arg(long, value_name = "FILE", requires = "prompt")]
     pub(crate) vocabulary: Option<PathBuf>,
-    /// The safetensors file to write: `logits`, a row a token.
+    /// The safetensors file to write: `logits`, a row a token, or an encoder's `vector`.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 }

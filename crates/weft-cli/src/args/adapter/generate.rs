@@ -16,7 +16,7 @@ pub(crate) struct Generate {
     /// The seed.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Make it near the adapter of this training task (a language, or what an intent is called); its code is mixed with what the hyper-decoder makes of the text, or (flow) brought to noise and back.
+    /// Make it near the adapter of this training task (a language, or a task's title as the run's report has it); its code is mixed with what the hyper-decoder makes of the text, or (flow) brought to noise and back.
     #[arg(long, value_name = "NAME")]
     pub(crate) like: Option<String>,
     /// How far from it: 0 is its adapter as the codec keeps it, 1 a fresh sample (with --like).

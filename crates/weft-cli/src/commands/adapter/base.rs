@@ -26,9 +26,13 @@ pub(super) fn logits(arguments: Logits) -> anyhow::Result<Answer> {
     };
     let view = adapters::logits(&LogitsRequest { base, base_name, adapter, prompt, output })?;
     let tokens = count(view.tokens.len(), "token");
-    let mut human = format!("{}: logits of {tokens}, {} each\n", view.output.display(), view.vocabulary);
-    if let Some(loss) = view.loss {
-        let _ = writeln!(human, "{loss:.4} nats a token; the likeliest behind the last is {}", view.next);
+    let output = view.output.display();
+    let mut human = match view.next {
+        Some(_) => format!("{output}: logits of {tokens}, {} each\n", view.vocabulary),
+        None => format!("{output}: the vector of {tokens}, {} numbers\n", view.vocabulary),
+    };
+    if let (Some(loss), Some(next)) = (view.loss, view.next) {
+        let _ = writeln!(human, "{loss:.4} nats a token; the likeliest behind the last is {next}");
     }
     super::notes(&mut human, &view.notes);
     Ok(Answer { human, json: serde_json::to_value(&view).context("logits")?, done: true })

@@ -193,7 +193,7 @@ pub struct GenerateRequest {
 /// An adapter of training that others are made near.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Like {
-    /// The training task's name: a language's, or what an intent is called.
+    /// The training task's name: a language's, or a task's title as the report has it.
     pub name: String,
     /// How far from it: 0 is its adapter as the codec keeps it, 1 is a sample that knows nothing of it. The hyper-decoder mixes codes in this
     /// proportion; the flow brings the code to the time `1 − strength` with noise and from there back.
@@ -453,16 +453,23 @@ impl Opened {
             of_pipeline: false,
             provenance: &provenance,
         };
-        if let [_, _, ..] = outputs {
-            std::fs::create_dir_all(&request.output).map_err(Error::io("create", &request.output))?;
-        }
-        let mut notes = Vec::new();
-        for (row, output) in made.rows().zip(outputs) {
+        let write = |row: &[f32], output: &Path| -> Result<Vec<String>> {
             let weights = AdapterWeights::from_lora(&lora, row, Some(self.description.base.clone()));
             let rotary = self.description.rotary.as_deref().and_then(weft_zoo::rotary_from_name);
             let weights = AdapterWeights { rotary, ..weights.map_err(|fault| fault.at(output))? };
-            notes.extend(weights.write(&export, output)?);
+            Ok(weights.write(&export, output)?)
+        };
+        if let [output] = outputs {
+            return write(made.row(0), output);
         }
+        // All of them or none.
+        let mut notes = Vec::new();
+        weft_zoo::write_folder(&request.output, |folder| -> Result<()> {
+            for (row, output) in made.rows().zip(outputs) {
+                notes.extend(write(row, &folder.join(output.file_name().unwrap_or_default()))?);
+            }
+            Ok(())
+        })?;
         Ok(notes)
     }
 }

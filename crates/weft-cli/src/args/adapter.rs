@@ -18,6 +18,17 @@ pub(crate) enum Adapter {
     },
     /// Write an adapter in another format, exactly or not at all.
     Convert(Convert),
+    /// Take in adapters that were trained elsewhere: folders of PEFT over one base, of the same modules, each once.
+    Import {
+        /// Adapters (folders of PEFT or diffusers, files of safetensors), or folders of them.
+        #[arg(required = true)]
+        adapters: Vec<PathBuf>,
+        /// The folder to write; it must not be there.
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+        #[command(flatten)]
+        base: Base,
+    },
     /// Write a Llama-like base, such as a binary of llama2.c, as a folder that Transformers and PEFT load.
     Base(base::Export),
     /// Write what a base computes with an adapter: logits of the next token or an encoder's vector, to hold another runtime against.

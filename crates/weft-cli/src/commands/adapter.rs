@@ -12,8 +12,8 @@ use anyhow::Context as _;
 use std::fmt::Write as _;
 use weft::Monitor;
 use weft::adapters::{
-    self, AdapterProfile, AdapterView, BaseChoice, Convert, ConvertView, Deploy, DeployView, Engine, FindingView, Lint, LintView,
-    ModuleView, Runtime,
+    self, AdapterProfile, AdapterView, BaseChoice, Convert, ConvertView, Deploy, DeployView, Engine, FindingView, Import,
+    ImportView, Lint, LintView, ModuleView, Runtime,
 };
 
 /// The variable that holds the key of a server.
@@ -29,6 +29,10 @@ pub(super) fn dispatch(command: args::adapter::Adapter, monitor: &Monitor) -> an
         args::adapter::Adapter::Show { adapter, base } => {
             let view = adapters::show(&adapter, &choice(base))?;
             Ok(Answer { human: shown(&view), json: serde_json::to_value(&view).context("an adapter")?, done: true })
+        }
+        args::adapter::Adapter::Import { adapters, output, base } => {
+            let view = adapters::import(&Import { inputs: adapters, output, base: choice(base) }, monitor)?;
+            Ok(Answer { human: imported(&view), json: serde_json::to_value(&view).context("imported adapters")?, done: true })
         }
         args::adapter::Adapter::Convert(arguments) => {
             let view = adapters::convert(&Convert {
@@ -103,6 +107,15 @@ fn shown(view: &AdapterView) -> String {
     if !view.whole.is_empty() {
         let _ = writeln!(text, "\nwhole tensors: {}", plain(&view.whole.join(", ")));
     }
+    notes(&mut text, &view.notes);
+    text
+}
+
+fn imported(view: &ImportView) -> String {
+    let base = view.base.as_deref().map_or_else(|| "a base that they do not name".to_owned(), |base| format!("`{}`", plain(base)));
+    let (adapters, modules) = (count(view.adapters.len(), "adapter"), count(view.modules, "module"));
+    let mut text =
+        format!("{}: {adapters} of {base}, {modules} each, {}\n", view.output.display(), count(view.num_values, "value"));
     notes(&mut text, &view.notes);
     text
 }

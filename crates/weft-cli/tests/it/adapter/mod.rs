@@ -53,6 +53,45 @@ fn base(folder: &Path, name: &str) {
     std::fs::write(folder.join("config.json"), config.to_string()).expect("the folder can be written");
 }
 
+/// Adapters of one base and of the same modules become folders of PEFT beside each other; copies are left out, what does not fit is refused
+/// with both named, and then nothing is written.
+#[test]
+fn adapters_are_imported_together_or_not_at_all() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| dir.path().join(name);
+    for (name, alpha) in [("one", 4), ("two", 8), ("three", 4)] {
+        adapter(&path("mine").join(name), &json!({ "lora_alpha": alpha }));
+    }
+    std::fs::write(path("mine/notes.txt"), "mine").expect("the folder can be written");
+    let (mine, zoo) = (path("mine"), path("zoo"));
+    let (code, out, error) = outcome(&["adapter", "import", text(&mine), "-o", text(&zoo)]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(out.contains("2 adapters of `org/base`, 2 modules each"), "{out}");
+    assert!(out.contains("`three` has the file of `one`") || out.contains("`two` has the file of"), "{out}");
+    assert!(out.contains("1 of 4 entries"), "{out}");
+    let (code, out, _) = outcome(&["adapter", "gram", text(&zoo)]);
+    assert_eq!(code, Some(0), "{out}");
+    let weft: Value = serde_json::from_slice(&std::fs::read(path("zoo/two/weft.json")).expect("provenance")).expect("JSON");
+    assert!(weft.to_string().contains("two"), "{weft}");
+    let refused = |more: &Value, expected: &[&str]| {
+        let (other, output) = (path("other"), path("refused"));
+        let _ = std::fs::remove_dir_all(&other);
+        adapter(&other, more);
+        let (code, _, error) = outcome(&["adapter", "import", text(&mine), text(&other), "-o", text(&output)]);
+        assert!(code != Some(0) && expected.iter().all(|part| error.contains(part)) && !output.exists(), "{error}");
+    };
+    refused(&json!({ "base_model_name_or_path": "org/another" }), &["org/another", "org/base", "other"]);
+    let (code, _, error) = outcome(&["adapter", "import", text(&mine), "-o", text(&zoo)]);
+    assert!(code != Some(0) && error.contains("zoo"), "{error}");
+    adapter(&path("again/one"), &json!({}));
+    let output = path("refused");
+    let (_, _, error) = outcome(&["adapter", "import", text(&mine), text(&path("again")), "-o", text(&output)]);
+    assert!(error.contains("`one` for"), "{error}");
+    std::fs::create_dir_all(path("empty")).expect("the folder can be made");
+    let (_, _, error) = outcome(&["adapter", "import", text(&path("empty")), "-o", text(&output)]);
+    assert!(error.contains("none"), "{error}");
+}
+
 #[test]
 fn an_adapter_is_shown() {
     let dir = tempfile::tempdir().expect("a temporary folder");

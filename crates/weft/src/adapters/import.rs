@@ -1,0 +1,192 @@
+//! Adapters that were trained elsewhere, as one folder of them over one base.
+
+use super::{BaseChoice, parent, read};
+use crate::{Error, Monitor, Result};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use weft_zoo::adapter::{AdapterExport, AdapterFile, AdapterNaming, AdapterProfile, AdapterProvenance, same_base};
+
+/// Files that make a folder an adapter: PEFT's and diffusers'.
+const MARKS: [&str; 2] = ["adapter_config.json", "pytorch_lora_weights.safetensors"];
+/// The most adapters of one folder.
+const MOST: usize = 100_000;
+
+/// What to import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// Adapters, or folders of adapters.
+    pub inputs: Vec<PathBuf>,
+    /// The folder to write, with one of PEFT for each; it must not be there.
+    pub output: PathBuf,
+    /// The base that all are checked against.
+    pub base: BaseChoice,
+}
+
+/// What was imported.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImportView {
+    /// The folder.
+    pub output: PathBuf,
+    /// The base that they name.
+    pub base: Option<String>,
+    /// Their names, in order.
+    pub adapters: Vec<String>,
+    /// Modules that each updates.
+    pub modules: usize,
+    /// The number of values of all.
+    pub num_values: usize,
+    /// What people should know.
+    pub notes: Vec<String>,
+}
+
+/// Writes adapters of whatever naming as folders of PEFT beside each other: all of one base and of the same modules, each once, or nothing.
+///
+/// # Errors
+/// Nothing to import, two of one name, an adapter that is unsound, of another base, or with other modules or shapes than the first, both named;
+/// something at the output; or a stop.
+pub fn import(import: &Import, monitor: &Monitor) -> Result<ImportView> {
+    weft_zoo::refuse_existing(&import.output)?;
+    let base = import.base.open()?;
+    let (found, mut notes) = find(&import.inputs)?;
+    let mut made = Imported::default();
+    monitor.start("import adapters", found.len() as u64, "adapters");
+    weft_zoo::write_folder(&import.output, |folder| -> Result<()> {
+        for (done, (name, path)) in found.iter().enumerate() {
+            if monitor.should_stop() {
+                return Err(Error::Interrupted { stage: "import adapters" });
+            }
+            let mut file = read(path, base.as_ref())?;
+            file.weights.base = file.weights.base.or_else(|| base.as_ref().map(|base| base.name().to_owned()));
+            let parent = parent(&file)?;
+            if let Some(note) = made.add(name, &file, &parent.sha256)? {
+                notes.push(note);
+                continue;
+            }
+            let configuration = format!("weft adapter import {}", path.display());
+            let provenance = AdapterProvenance { parents: vec![parent], configuration, ..AdapterProvenance::default() };
+            let of_pipeline = file.naming != AdapterNaming::Peft;
+            let profile = AdapterProfile::Peft;
+            let export = AdapterExport { profile, base: base.as_ref(), component: None, of_pipeline, provenance: &provenance };
+            let said = file.notes.into_iter().chain(file.weights.write(&export, &folder.join(name))?);
+            notes.extend(said.map(|note| format!("`{name}`: {note}")));
+            monitor.progress(done as u64 + 1);
+        }
+        Ok(())
+    })?;
+    monitor.finish();
+    let Imported { first, names, num_values, .. } = made;
+    let (base, modules) = first.map_or((None, 0), |first| (first.base, first.modules.len()));
+    Ok(ImportView { output: import.output.clone(), base, adapters: names, modules, num_values, notes })
+}
+
+/// What the first adapter says that all others must agree with.
+struct First {
+    path: PathBuf,
+    base: Option<String>,
+    /// Modules with outputs and inputs.
+    modules: BTreeMap<String, [usize; 2]>,
+}
+
+#[derive(Default)]
+struct Imported {
+    first: Option<First>,
+    names: Vec<String>,
+    num_values: usize,
+    /// Names by the digest of the weights and the scalings.
+    seen: BTreeMap<(String, Vec<u64>), String>,
+}
+
+impl Imported {
+    /// Takes an adapter in, or says why it is left out.
+    fn add(&mut self, name: &str, file: &AdapterFile, sha256: &str) -> Result<Option<String>> {
+        let weights = &file.weights;
+        let modules: BTreeMap<String, [usize; 2]> =
+            weights.updates.iter().map(|update| (update.module.clone(), [update.fan_out, update.fan_in])).collect();
+        match &self.first {
+            None => self.first = Some(First { path: file.path.clone(), base: weights.base.clone(), modules }),
+            Some(first) => {
+                if let Some(reason) = first.differs(weights.base.as_deref(), &modules) {
+                    let [what, other] = [&file.path, &first.path].map(|path| format!("adapter `{}`", path.display()));
+                    return Err(Error::Misfit { what, other, reason });
+                }
+            }
+        }
+        let scalings = weights.updates.iter().map(|update| update.scaling.to_bits()).collect();
+        if let Some(same) = self.seen.get(&(sha256.to_owned(), scalings)) {
+            return Ok(Some(format!("`{name}` has the file of `{same}` and is left out")));
+        }
+        let scalings = weights.updates.iter().map(|update| update.scaling.to_bits()).collect();
+        self.seen.insert((sha256.to_owned(), scalings), name.to_owned());
+        self.names.push(name.to_owned());
+        self.num_values += weights.num_values();
+        Ok(None)
+    }
+}
+
+impl First {
+    /// How another adapter differs.
+    fn differs(&self, base: Option<&str>, modules: &BTreeMap<String, [usize; 2]>) -> Option<String> {
+        if let (Some(own), Some(first)) = (base, &self.base)
+            && !same_base(own, first)
+        {
+            return Some(format!("its base is `{own}`, the other's is `{first}`"));
+        }
+        if let Some(module) = modules.keys().find(|module| !self.modules.contains_key(*module)) {
+            return Some(format!("it updates `{module}`, the other does not"));
+        }
+        if let Some(module) = self.modules.keys().find(|module| !modules.contains_key(*module)) {
+            return Some(format!("it does not update `{module}`, the other does"));
+        }
+        let (module, [own, first]) =
+            modules.iter().map(|(module, shape)| (module, [shape, &self.modules[module]])).find(|(_, [a, b])| a != b)?;
+        let say = |shape: &[usize; 2]| format!("{} × {}", shape[0], shape[1]);
+        Some(format!("`{module}` is {} in it and {} in the other", say(own), say(first)))
+    }
+}
+
+/// Adapters with their names, and what is to be said of what is none.
+fn find(inputs: &[PathBuf]) -> Result<(BTreeMap<String, PathBuf>, Vec<String>)> {
+    let (mut found, mut notes) = (BTreeMap::new(), Vec::new());
+    for input in inputs {
+        if is_adapter(input) || !input.is_dir() {
+            add(&mut found, input.clone())?;
+            continue;
+        }
+        let listed = std::fs::read_dir(input).map_err(Error::io("read", input))?.take(MOST + 1);
+        let mut paths =
+            listed.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().map_err(Error::io("read", input))?;
+        if paths.len() > MOST {
+            let (expected, got) = (format!("at most {MOST} in `{}`", input.display()), "more".to_owned());
+            return Err(Error::Range { what: "the number of adapters", expected, got });
+        }
+        let all = paths.len();
+        paths.retain(|path| is_adapter(path));
+        paths.sort();
+        if paths.len() < all {
+            notes.push(format!("{} of {all} entries of `{}` are no adapters", all - paths.len(), input.display()));
+        }
+        paths.into_iter().try_for_each(|path| add(&mut found, path))?;
+    }
+    if found.is_empty() {
+        let expected = "folders of PEFT or diffusers, or files of safetensors".to_owned();
+        return Err(Error::Range { what: "adapters to import", expected, got: "none".to_owned() });
+    }
+    Ok((found, notes))
+}
+
+fn is_adapter(path: &Path) -> bool {
+    let is_file = path.extension().is_some_and(|extension| extension == "safetensors") && path.is_file();
+    is_file || MARKS.iter().any(|mark| path.join(mark).is_file())
+}
+
+/// Names an adapter by its folder, or by its file without what it ends in.
+fn add(found: &mut BTreeMap<String, PathBuf>, path: PathBuf) -> Result<()> {
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    let name = name.map_or_else(|| "adapter".to_owned(), |name| name.to_string_lossy().into_owned());
+    let Some(other) = found.insert(name.clone(), path.clone()) else { return Ok(()) };
+    let expected = "a name of its own for each";
+    let got = format!("`{name}` for `{}` and `{}`", other.display(), path.display());
+    Err(Error::Range { what: "the adapters' names", expected: expected.to_owned(), got })
+}

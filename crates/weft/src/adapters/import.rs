@@ -151,7 +151,7 @@ fn find(inputs: &[PathBuf]) -> Result<(BTreeMap<String, PathBuf>, Vec<String>)> 
     let (mut found, mut notes) = (BTreeMap::new(), Vec::new());
     for input in inputs {
         if is_adapter(input) || !input.is_dir() {
-            add(&mut found, input.clone())?;
+            add(&mut found, input)?;
             continue;
         }
         let listed = std::fs::read_dir(input).map_err(Error::io("read", input))?.take(MOST + 1);
@@ -167,7 +167,7 @@ fn find(inputs: &[PathBuf]) -> Result<(BTreeMap<String, PathBuf>, Vec<String>)> 
         if paths.len() < all {
             notes.push(format!("{} of {all} entries of `{}` are no adapters", all - paths.len(), input.display()));
         }
-        paths.into_iter().try_for_each(|path| add(&mut found, path))?;
+        paths.iter().try_for_each(|path| add(&mut found, path))?;
     }
     if found.is_empty() {
         let expected = "folders of PEFT or diffusers, or files of safetensors".to_owned();
@@ -182,10 +182,10 @@ fn is_adapter(path: &Path) -> bool {
 }
 
 /// Names an adapter by its folder, or by its file without what it ends in.
-fn add(found: &mut BTreeMap<String, PathBuf>, path: PathBuf) -> Result<()> {
+fn add(found: &mut BTreeMap<String, PathBuf>, path: &Path) -> Result<()> {
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     let name = name.map_or_else(|| "adapter".to_owned(), |name| name.to_string_lossy().into_owned());
-    let Some(other) = found.insert(name.clone(), path.clone()) else { return Ok(()) };
+    let Some(other) = found.insert(name.clone(), path.to_owned()) else { return Ok(()) };
     let expected = "a name of its own for each";
     let got = format!("`{name}` for `{}` and `{}`", other.display(), path.display());
     Err(Error::Range { what: "the adapters' names", expected: expected.to_owned(), got })

@@ -105,5 +105,5 @@ fn what_is_too_large_is_not_read() {
     let file = std::fs::File::create(dir.path().join("data_full.json")).unwrap();
     file.set_len((64 << 20) + 1).unwrap();
     let message = clinc150(dir.path()).unwrap_err().to_string();
-    assert!(message.contains("data_full.json") && message.contains("67108865 bytes"), "{message}");
+    assert!(message.contains("data_full.json") && message.contains("more than 67108864 bytes"), "{message}");
 }

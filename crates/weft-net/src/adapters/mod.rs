@@ -237,21 +237,33 @@ impl Adapters {
         let dim = self.layout.num_parameters();
         let mut all = Vec::with_capacity(tasks.len());
         for (adapter, task) in adapters.chunks_exact(dim).zip(tasks) {
+            if let AdapterTask::Sentences(sentences) = task {
+                all.push(self.measure_sentences(adapter, sentences)?);
+                continue;
+            }
             let at_once = (self.rows_at_once() / task.rows(1)).clamp(1, task.len());
             let examples: Vec<u32> = (0..task.len() as u32).collect();
-            let (mut sum, mut correct, mut counted) = (0.0, 0, 0);
+            let (mut sum, mut counted) = (0.0, 0);
             for examples in examples.chunks(at_once) {
                 let batch = TaskBatch::new(&self.base, &[(*task, examples)])?;
                 let (outcome, _) = self.passes.losses(adapter, &batch, false)?;
                 let count = batch.num_targets();
                 sum += outcome.losses.iter().sum::<f64>() * count as f64;
-                correct += outcome.correct.iter().sum::<usize>();
                 counted += count;
             }
-            let accuracy = (!self.base.is_decoder()).then(|| correct as f64 / counted.max(1) as f64);
-            all.push(Measured { loss: sum / counted.max(1) as f64, count: counted, accuracy });
+            all.push(Measured { loss: sum / counted.max(1) as f64, count: counted, accuracy: None });
         }
         Ok(all)
+    }
+
+    /// The same of one adapter and sentences: each is read once, and so is each class's name.
+    fn measure_sentences(&self, adapter: &[f32], sentences: &Sentences) -> Result<Measured> {
+        let (read, classes) = sentences.all();
+        let (sequences, count) = (read.len(), sentences.len());
+        let pooled = self.encode(adapter, &read)?.concat();
+        let (outcome, _) = head::classify([sequences, self.base.width], &pooled, &[classes]);
+        let accuracy = Some(outcome.correct[0] as f64 / count as f64);
+        Ok(Measured { loss: outcome.losses[0], count, accuracy })
     }
 
     /// What tells these adapters from others: the base with its weights, and where updates sit.

@@ -160,6 +160,14 @@ impl Sentences {
         self.joined.as_ref().map(|(classes, of_sentences)| classes[of_sentences[sentence as usize] as usize].as_slice())
     }
 
+    /// Names and then sentences, as they are read, and what each sentence's class is told among.
+    pub(super) fn all(&self) -> (Vec<Vec<u32>>, Classes) {
+        let read = [self.names.as_slice(), self.texts.as_slice()].concat();
+        let among = |sentence: usize| self.among(sentence as u32).map(<[u32]>::to_vec);
+        let among = (0..self.texts.len()).map(among).collect();
+        (read, Classes { names: self.names.len(), labels: self.labels.clone(), among })
+    }
+
     /// The number of sentences.
     #[must_use]
     pub fn len(&self) -> usize {

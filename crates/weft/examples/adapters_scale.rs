@@ -211,13 +211,7 @@ fn run(options: &Options) -> Result<()> {
     clock.lap("decode");
     let provenance = AdapterProvenance { parents: codec.zoo().parents(), synthetic: true, ..AdapterProvenance::default() };
     for i in 0..DECODED {
-        let export = AdapterExport {
-            profile: AdapterProfile::Portable,
-            base: None,
-            component: None,
-            of_pipeline: false,
-            provenance: &provenance,
-        };
+        let export = AdapterExport::new(AdapterProfile::Portable, &provenance);
         codec.zoo().weights_of(&made.adapters, i).write(&export, &output.join(format!("new-{i}")))?;
     }
     clock.lap("export");

@@ -2,11 +2,10 @@
 //! are shown.
 
 use crate::hostile::{check, tensor, text, without};
-use crate::support::{accuracy_at, binary_tasks, four_classes, task_set, train};
-use weft_core::{Condition, ExampleSet, FieldSpec, FieldType, Part, Seed, Task, Value};
+use crate::support::{binary_tasks, four_classes, solved_when_shown};
+use weft_core::{Condition, ExampleSet, Part, Seed, Task, Value};
+use weft_gen::ExampleEncoder;
 use weft_gen::examples::draw_examples;
-use weft_gen::{ExampleEncoder, Generator as _, HyperConfig, HyperTrainer, RidgeGenerator, TrainingSet};
-use weft_net::{Device, PopulationLoss};
 
 fn encoder() -> ExampleEncoder {
     ExampleEncoder::fit(&four_classes(), 2).expect("four classes are few")
@@ -23,20 +22,6 @@ pub(crate) fn shown(task: &Task, per_output: usize, seed: Seed) -> ExampleSet {
 fn asks_by(encoder: &ExampleEncoder, task: &Task, seed: Seed) -> Condition {
     let vector = encoder.encode(&shown(task, 12, seed)).expect("examples of both outputs");
     Condition::unknown().with(ExampleEncoder::FIELD, Value::Vector(vector))
-}
-
-/// The networks of [`task_set`], each shown by four draws.
-fn shown_set(encoder: &ExampleEncoder) -> TrainingSet {
-    let set = task_set();
-    let tasks: Vec<Task> = set.tasks.as_ref().expect("networks of many tasks").tasks.clone();
-    let seed = Seed::new(31);
-    let draws = (0..4).flat_map(|draw| (0..tasks.len()).map(move |run| (draw, run)));
-    let conditions: Vec<Condition> =
-        draws.map(|(draw, run)| asks_by(encoder, &tasks[run], seed.index(draw).index(run as u64))).collect();
-    let groups: Vec<u32> = (0..tasks.len() as u32).map(|run| run % (tasks.len() as u32 / 3)).collect();
-    let set = TrainingSet { tasks: None, ..set }.with_draws(conditions.clone(), &groups).expect("four draws of each");
-    let fields = [FieldSpec::new(ExampleEncoder::FIELD, FieldType::Vector)];
-    set.with_tasks(&fields, &conditions, vec![tasks; 4].concat()).expect("a field that shows tasks")
 }
 
 #[test]
@@ -79,32 +64,7 @@ fn order_does_not_matter_and_labels_do() {
 #[test]
 fn held_out_tasks_are_solved_from_what_is_shown() {
     let encoder = encoder();
-    let data = shown_set(&encoder);
-    let config = HyperConfig {
-        code_weight: 0.1,
-        task_weight: 1.0,
-        steps: 400,
-        batch_networks: 24,
-        batch_examples: 32,
-        learning_rate: 3e-3,
-        weight_decay: 0.01,
-        ema_decay: 0.9,
-        width: 48,
-        blocks: 1,
-    };
-    let loss = PopulationLoss::of_tasks(data.architecture().clone(), &four_classes(), &Device::cpu()).expect("eight features");
-    let trainer = HyperTrainer::new(config, data.clone(), loss, Seed::new(8), &Device::cpu()).expect("settings in range");
-    let hyper = train(trainer, 400).finish().expect("the CPU gives its state");
-    let [_, held_out] = binary_tasks();
-    let conditions: Vec<Condition> = held_out.iter().map(|task| asks_by(&encoder, task, Seed::new(99))).collect();
-    let networks = hyper.sample_each(&conditions, Seed::new(0)).expect("conditions of the schema");
-    let right = accuracy_at(&networks, &held_out);
-    let exchanged = accuracy_at(&networks, &[held_out[1].clone(), held_out[0].clone()]);
-    assert!(right > 0.85 && exchanged < 0.3, "{right} of what is shown, {exchanged} of its complement");
-    let schema = hyper.schema().clone();
-    let ridge = RidgeGenerator::fit(data, schema, Seed::new(4)).expect("a field of examples");
-    let of_ridge = ridge.sample(1, &conditions[0], Seed::new(0)).expect("a condition of the schema");
-    assert!(accuracy_at(&of_ridge, &held_out[..1]) > 0.6);
+    solved_when_shown(ExampleEncoder::FIELD, &|task, seed| asks_by(&encoder, task, seed), 0.85);
 }
 
 #[test]

@@ -2,11 +2,10 @@
 //! that were never trained are solved when some of their members are shown.
 
 use crate::hostile::{check, tensor, text, without};
-use crate::support::{accuracy_at, binary_tasks, four_classes, task_set, train};
-use weft_core::{Condition, FieldSpec, FieldType, InputSet, Part, Seed, Task, Value};
+use crate::support::{binary_tasks, four_classes, solved_when_shown};
+use weft_core::{Condition, InputSet, Part, Seed, Task, Value};
 use weft_gen::inputs::draw_inputs;
-use weft_gen::{ExampleEncoder, Generator as _, HyperConfig, HyperTrainer, InputEncoder, RidgeGenerator, TrainingSet};
-use weft_net::{Device, PopulationLoss};
+use weft_gen::{ExampleEncoder, InputEncoder};
 
 fn encoder() -> InputEncoder {
     InputEncoder::fit(&four_classes()).expect("four classes are few")
@@ -23,20 +22,6 @@ fn shown(task: &Task, count: usize, seed: Seed) -> InputSet {
 fn asks_by(encoder: &InputEncoder, task: &Task, seed: Seed) -> Condition {
     let vector = encoder.embed(&shown(task, 16, seed)).expect("inputs of the data");
     Condition::unknown().with(InputEncoder::FIELD, Value::Vector(vector))
-}
-
-/// The networks of [`task_set`], each shown by four draws.
-fn shown_set(encoder: &InputEncoder) -> TrainingSet {
-    let set = task_set();
-    let tasks: Vec<Task> = set.tasks.as_ref().expect("networks of many tasks").tasks.clone();
-    let seed = Seed::new(31);
-    let draws = (0..4).flat_map(|draw| (0..tasks.len()).map(move |run| (draw, run)));
-    let conditions: Vec<Condition> =
-        draws.map(|(draw, run)| asks_by(encoder, &tasks[run], seed.index(draw).index(run as u64))).collect();
-    let groups: Vec<u32> = (0..tasks.len() as u32).map(|run| run % (tasks.len() as u32 / 3)).collect();
-    let set = TrainingSet { tasks: None, ..set }.with_draws(conditions.clone(), &groups).expect("four draws of each");
-    let fields = [FieldSpec::new(InputEncoder::FIELD, FieldType::Vector)];
-    set.with_tasks(&fields, &conditions, vec![tasks; 4].concat()).expect("a field that shows tasks")
 }
 
 #[test]
@@ -99,31 +84,7 @@ fn order_does_not_matter_and_what_is_shown_does() {
 #[test]
 fn held_out_sets_are_solved_from_members_that_are_shown() {
     let encoder = encoder();
-    let data = shown_set(&encoder);
-    let config = HyperConfig {
-        code_weight: 0.1,
-        task_weight: 1.0,
-        steps: 400,
-        batch_networks: 24,
-        batch_examples: 32,
-        learning_rate: 3e-3,
-        weight_decay: 0.01,
-        ema_decay: 0.9,
-        width: 48,
-        blocks: 1,
-    };
-    let loss = PopulationLoss::of_tasks(data.architecture().clone(), &four_classes(), &Device::cpu()).expect("eight features");
-    let trainer = HyperTrainer::new(config, data.clone(), loss, Seed::new(8), &Device::cpu()).expect("settings in range");
-    let hyper = train(trainer, 400).finish().expect("the CPU gives its state");
-    let [_, held_out] = binary_tasks();
-    let conditions: Vec<Condition> = held_out.iter().map(|task| asks_by(&encoder, task, Seed::new(99))).collect();
-    let networks = hyper.sample_each(&conditions, Seed::new(0)).expect("conditions of the schema");
-    let right = accuracy_at(&networks, &held_out);
-    let exchanged = accuracy_at(&networks, &[held_out[1].clone(), held_out[0].clone()]);
-    assert!(right > 0.75 && exchanged < 0.3, "{right} of what is shown, {exchanged} of its complement");
-    let ridge = RidgeGenerator::fit(data, hyper.schema().clone(), Seed::new(4)).expect("a field of inputs");
-    let of_ridge = ridge.sample(1, &conditions[0], Seed::new(0)).expect("a condition of the schema");
-    assert!(accuracy_at(&of_ridge, &held_out[..1]) > 0.6);
+    solved_when_shown(InputEncoder::FIELD, &|task, seed| asks_by(&encoder, task, seed), 0.75);
 }
 
 #[test]

@@ -8,7 +8,10 @@ use weft_core::{
     Window,
 };
 use weft_gen::trivial::{Trivial, TrivialGenerator};
-use weft_gen::{Artifact, FlowConfig, FlowTrainer, RefinerConfig, RefinerTrainer, Sampler, SamplerConfig, Trainer, TrainingSet};
+use weft_gen::{
+    Artifact, FlowConfig, FlowTrainer, Generator as _, HyperConfig, HyperTrainer, RefinerConfig, RefinerTrainer, RidgeGenerator,
+    Sampler, SamplerConfig, Trainer, TrainingSet,
+};
 use weft_net::{Device, PopulationLoss};
 
 /// Networks of the random training set.
@@ -248,4 +251,46 @@ pub(crate) fn distance(a: &[f32], b: &[f32]) -> f64 {
 /// The distance of a row to the nearest of a population.
 pub(crate) fn nearest(row: &[f32], among: &Population) -> f64 {
     among.rows().map(|other| distance(row, other)).fold(f64::INFINITY, f64::min)
+}
+
+/// The networks of [`task_set`], each shown by four draws.
+pub(crate) fn shown_set(field: &str, ask: &dyn Fn(&Task, Seed) -> Condition) -> TrainingSet {
+    let set = task_set();
+    let tasks: Vec<Task> = set.tasks.as_ref().expect("networks of many tasks").tasks.clone();
+    let seed = Seed::new(31);
+    let draws = (0..4).flat_map(|draw| (0..tasks.len()).map(move |run| (draw, run)));
+    let conditions: Vec<Condition> = draws.map(|(draw, run)| ask(&tasks[run], seed.index(draw).index(run as u64))).collect();
+    let groups: Vec<u32> = (0..tasks.len() as u32).map(|run| run % (tasks.len() as u32 / 3)).collect();
+    let set = TrainingSet { tasks: None, ..set }.with_draws(conditions.clone(), &groups).expect("four draws of each");
+    let fields = [FieldSpec::new(field, FieldType::Vector)];
+    set.with_tasks(&fields, &conditions, vec![tasks; 4].concat()).expect("a field that shows tasks")
+}
+
+/// Held-out tasks are solved by the hyper-decoder when they are shown, better than `at_least`, and their complements are not; ridge is above chance.
+pub(crate) fn solved_when_shown(field: &str, ask: &dyn Fn(&Task, Seed) -> Condition, at_least: f64) {
+    let data = shown_set(field, ask);
+    let config = HyperConfig {
+        code_weight: 0.1,
+        task_weight: 1.0,
+        steps: 400,
+        batch_networks: 24,
+        batch_examples: 32,
+        learning_rate: 3e-3,
+        weight_decay: 0.01,
+        ema_decay: 0.9,
+        width: 48,
+        blocks: 1,
+    };
+    let loss = PopulationLoss::of_tasks(data.architecture().clone(), &four_classes(), &Device::cpu()).expect("eight features");
+    let trainer = HyperTrainer::new(config, data.clone(), loss, Seed::new(8), &Device::cpu()).expect("settings in range");
+    let hyper = train(trainer, 400).finish().expect("the CPU gives its state");
+    let [_, held_out] = binary_tasks();
+    let conditions: Vec<Condition> = held_out.iter().map(|task| ask(task, Seed::new(99))).collect();
+    let networks = hyper.sample_each(&conditions, Seed::new(0)).expect("conditions of the schema");
+    let right = accuracy_at(&networks, &held_out);
+    let exchanged = accuracy_at(&networks, &[held_out[1].clone(), held_out[0].clone()]);
+    assert!(right > at_least && exchanged < 0.3, "{right} of what is shown, {exchanged} of its complement");
+    let ridge = RidgeGenerator::fit(data, hyper.schema().clone(), Seed::new(4)).expect("a field that shows tasks");
+    let of_ridge = ridge.sample(1, &conditions[0], Seed::new(0)).expect("a condition of the schema");
+    assert!(accuracy_at(&of_ridge, &held_out[..1]) > 0.6);
 }

@@ -178,8 +178,7 @@ fn a_base_is_read_from_its_folder() {
 fn names_of_a_model_stay_as_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let provenance = AdapterProvenance::default();
-    let export =
-        AdapterExport { profile: AdapterProfile::Peft, base: None, component: None, of_pipeline: false, provenance: &provenance };
+    let export = AdapterExport::new(AdapterProfile::Peft, &provenance);
     let own = adapter(vec![linear("transformer.h.0.c_attn", [4, 2, 3], 1.0), linear("lm_head", [5, 2, 3], 1.0)]);
     own.clone().write(&export, &dir.path().join("own")).unwrap();
     assert_eq!(AdapterWeights::read(&dir.path().join("own"), None).unwrap().weights.updates, own.updates);
@@ -193,13 +192,7 @@ fn names_of_a_model_stay_as_they_are() {
 fn scalings_beyond_single_precision_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let provenance = AdapterProvenance::default();
-    let export = AdapterExport {
-        profile: AdapterProfile::Portable,
-        base: None,
-        component: None,
-        of_pipeline: false,
-        provenance: &provenance,
-    };
+    let export = AdapterExport::new(AdapterProfile::Portable, &provenance);
     let message = adapter(vec![linear("q", [4, 2, 3], 1e300)]).write(&export, &dir.path().join("a")).unwrap_err();
     let causes = std::iter::successors(Some(&message as &dyn std::error::Error), |error| error.source());
     assert!(causes.map(ToString::to_string).any(|text| text.contains("the range of f32")));

@@ -8,7 +8,7 @@
 //!
 //! A codec's basis is the adapters that it was fitted on, so decoding reads these again; their digests must be what they were.
 
-use super::merge::{WrittenView, refuse_existing, write};
+use super::merge::{WrittenView, write};
 use super::zoo::AdapterZoo;
 use crate::{Error, Monitor, Result};
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,7 @@ impl AdapterCodec {
     /// # Errors
     /// Something is there already, or it cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        refuse_existing(folder)?;
+        weft_zoo::refuse_existing(folder)?;
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let (n, m) = (self.grams.num_adapters(), self.grams.modules().len());
         let wide = (0..m).flat_map(|at| self.grams.module(at)).copied();
@@ -219,7 +219,7 @@ impl AdapterCodec {
 /// # Errors
 /// As [`AdapterZoo::open`], [`AdapterCodec::fit`] and [`AdapterCodec::save`].
 pub fn encode(folder: &Path, (per, rank): (Per, Rank), output: &Path, monitor: &Monitor) -> Result<CodecView> {
-    refuse_existing(output)?;
+    weft_zoo::refuse_existing(output)?;
     let codec = AdapterCodec::fit(AdapterZoo::open(folder, monitor)?, (per, rank), monitor)?;
     codec.save(output)?;
     Ok(codec.view(output))
@@ -257,7 +257,7 @@ pub struct DecodeRequest {
 /// As [`AdapterCodec::load`] and [`AdapterPca::decode`]; [`Error::NoAdapter`] for a name that the codec does not know; or a folder that
 /// is there already.
 pub fn decode(request: &DecodeRequest, monitor: &Monitor) -> Result<WrittenView> {
-    refuse_existing(&request.output)?;
+    weft_zoo::refuse_existing(&request.output)?;
     let codec = AdapterCodec::load(&request.codec, request.adapters.as_deref(), monitor)?;
     let k = codec.pca.code_len();
     let codes = match &request.codes {

@@ -1,11 +1,13 @@
 //! Adapters that were trained elsewhere, as one folder of them over one base.
 
+use super::zoo::difference;
 use super::{BaseChoice, parent, read};
 use crate::{Error, Monitor, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use weft_zoo::adapter::{AdapterExport, AdapterFile, AdapterNaming, AdapterProfile, AdapterProvenance, same_base};
+use weft_codec::adapter::Module;
+use weft_zoo::adapter::{AdapterExport, AdapterFile, AdapterNaming, AdapterProfile, AdapterProvenance, AdapterUpdate, same_base};
 
 /// Files that make a folder an adapter: PEFT's and diffusers'.
 const MARKS: [&str; 2] = ["adapter_config.json", "pytorch_lora_weights.safetensors"];
@@ -85,8 +87,7 @@ pub fn import(import: &Import, monitor: &Monitor) -> Result<ImportView> {
 struct First {
     path: PathBuf,
     base: Option<String>,
-    /// Modules with outputs and inputs.
-    modules: BTreeMap<String, [usize; 2]>,
+    modules: Vec<Module>,
 }
 
 #[derive(Default)]
@@ -102,8 +103,10 @@ impl Imported {
     /// Takes an adapter in, or says why it is left out.
     fn add(&mut self, name: &str, file: &AdapterFile, sha256: &str) -> Result<Option<String>> {
         let weights = &file.weights;
-        let modules: BTreeMap<String, [usize; 2]> =
-            weights.updates.iter().map(|update| (update.module.clone(), [update.fan_out, update.fan_in])).collect();
+        let module =
+            |update: &AdapterUpdate| Module { name: update.module.clone(), fan_out: update.fan_out, fan_in: update.fan_in };
+        let mut modules: Vec<Module> = weights.updates.iter().map(module).collect();
+        modules.sort_by(|a, b| a.name.cmp(&b.name));
         match &self.first {
             None => self.first = Some(First { path: file.path.clone(), base: weights.base.clone(), modules }),
             Some(first) => {
@@ -114,11 +117,11 @@ impl Imported {
             }
         }
         let scalings = weights.updates.iter().map(|update| update.scaling.to_bits()).collect();
-        if let Some(same) = self.seen.get(&(sha256.to_owned(), scalings)) {
+        let key = (sha256.to_owned(), scalings);
+        if let Some(same) = self.seen.get(&key) {
             return Ok(Some(format!("`{name}` has the file of `{same}` and is left out")));
         }
-        let scalings = weights.updates.iter().map(|update| update.scaling.to_bits()).collect();
-        self.seen.insert((sha256.to_owned(), scalings), name.to_owned());
+        self.seen.insert(key, name.to_owned());
         self.names.push(name.to_owned());
         self.num_values += weights.num_values();
         Ok(None)
@@ -127,22 +130,11 @@ impl Imported {
 
 impl First {
     /// How another adapter differs.
-    fn differs(&self, base: Option<&str>, modules: &BTreeMap<String, [usize; 2]>) -> Option<String> {
-        if let (Some(own), Some(first)) = (base, &self.base)
-            && !same_base(own, first)
-        {
-            return Some(format!("its base is `{own}`, the other's is `{first}`"));
+    fn differs(&self, base: Option<&str>, modules: &[Module]) -> Option<String> {
+        match (base, &self.base) {
+            (Some(own), Some(first)) if !same_base(own, first) => Some(format!("its base is `{own}`, the other's is `{first}`")),
+            _ => difference(modules, &self.modules),
         }
-        if let Some(module) = modules.keys().find(|module| !self.modules.contains_key(*module)) {
-            return Some(format!("it updates `{module}`, the other does not"));
-        }
-        if let Some(module) = self.modules.keys().find(|module| !modules.contains_key(*module)) {
-            return Some(format!("it does not update `{module}`, the other does"));
-        }
-        let (module, [own, first]) =
-            modules.iter().map(|(module, shape)| (module, [shape, &self.modules[module]])).find(|(_, [a, b])| a != b)?;
-        let say = |shape: &[usize; 2]| format!("{} × {}", shape[0], shape[1]);
-        Some(format!("`{module}` is {} in it and {} in the other", say(own), say(first)))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Several adapters into one.
 
 use super::zoo::AdapterZoo;
-use crate::{Error, Monitor, Result};
+use crate::{Monitor, Result};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 pub use weft_codec::adapter::merge::{MergeConfig, Method};
 use weft_codec::adapter::{AdapterSet, Adapters, Lost};
 use weft_zoo::adapter::{AdapterExport, AdapterProfile, AdapterProvenance};
@@ -44,7 +44,7 @@ pub struct WrittenView {
 /// # Errors
 /// As [`AdapterZoo::open`] and [`weft_codec::adapter::merge::merge`], or a folder that is there already.
 pub fn merge(request: &MergeRequest, monitor: &Monitor) -> Result<WrittenView> {
-    refuse_existing(&request.output)?;
+    weft_zoo::refuse_existing(&request.output)?;
     let zoo = match request.adapters.as_slice() {
         [one] if !one.join("adapter_config.json").is_file() => AdapterZoo::open(one, monitor)?,
         paths => AdapterZoo::of(paths, monitor)?,
@@ -106,13 +106,7 @@ pub(super) fn write(
 ) -> Result<WrittenView> {
     let provenance =
         AdapterProvenance { parents: zoo.parents(), configuration: configuration.to_owned(), synthetic, tags: Vec::new() };
-    let export = AdapterExport {
-        profile: AdapterProfile::Portable,
-        base: None,
-        component: None,
-        of_pipeline: false,
-        provenance: &provenance,
-    };
+    let export = AdapterExport::new(AdapterProfile::Portable, &provenance);
     let mut notes = Vec::new();
     for (i, output) in outputs.iter().enumerate() {
         for note in zoo.weights_of(made, i).write(&export, output)? {
@@ -123,13 +117,4 @@ pub(super) fn write(
     }
     let rank = made.modules().first().map_or(0, |_| made.adapter(0)[0].rank);
     Ok(WrittenView { written: outputs.to_vec(), rank, lost: lost.iter().map(|lost| lost.fraction()).collect(), notes })
-}
-
-/// Refuses a place where something is, before work begins.
-pub(super) fn refuse_existing(output: &Path) -> Result<()> {
-    let is_empty = std::fs::read_dir(output).is_ok_and(|mut items| items.next().is_none());
-    if output.symlink_metadata().is_ok() && !is_empty {
-        return Err(Error::Zoo(weft_zoo::Error::Exists { path: output.to_owned() }));
-    }
-    Ok(())
 }

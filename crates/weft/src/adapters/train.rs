@@ -6,7 +6,6 @@
 
 use super::generate::{self, Experiment, GeneratedView, Stored};
 use super::kept::Kept;
-use super::merge::refuse_existing;
 use super::tasks::Tasks;
 pub use super::tasks::Unit;
 use super::{intents, languages};
@@ -94,7 +93,7 @@ pub struct TrainedView {
 /// An output that is there already, files that are missing or damaged, a base that adapters are not trained on, settings that do not fit the
 /// data, a failed device, or a stop.
 pub fn train(config: &AdapterRunConfig, monitor: &Monitor) -> Result<TrainedView> {
-    refuse_existing(&config.run.output)?;
+    weft_zoo::refuse_existing(&config.run.output)?;
     let Prepared { tasks, adapters } = match &config.task {
         AdapterTaskConfig::Languages(task) => languages::prepare(config, task, monitor)?,
         AdapterTaskConfig::Intents(task) => intents::prepare(config, task, monitor)?,
@@ -269,8 +268,7 @@ fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder:
         synthetic: false,
         tags: vec![config.run.name.clone()],
     };
-    let export =
-        AdapterExport { profile: AdapterProfile::Peft, base: None, component: None, of_pipeline: false, provenance: &provenance };
+    let export = AdapterExport::new(AdapterProfile::Peft, &provenance);
     let write_one = |row: &[f32], to: &Path| -> Result<()> {
         let weights = AdapterWeights::from_lora(&lora, row, Some(config.base.name.clone())).map_err(|fault| fault.at(to))?;
         AdapterWeights { rotary, ..weights }.write(&export, to)?;

@@ -369,7 +369,7 @@ impl Member {
 }
 
 /// How lists of modules differ.
-fn difference(own: &[Module], other: &[Module]) -> Option<String> {
+pub(super) fn difference(own: &[Module], other: &[Module]) -> Option<String> {
     let missing =
         |of: &[Module], list: &[Module]| of.iter().find(|m| list.iter().all(|o| o.name != m.name)).map(|m| m.name.clone());
     if own == other {

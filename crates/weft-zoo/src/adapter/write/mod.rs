@@ -71,6 +71,14 @@ pub struct AdapterExport<'a> {
     pub provenance: &'a AdapterProvenance,
 }
 
+impl<'a> AdapterExport<'a> {
+    /// As a profile, without checks against a base, of a model's own names.
+    #[must_use]
+    pub fn new(profile: AdapterProfile, provenance: &'a AdapterProvenance) -> Self {
+        Self { profile, base: None, component: None, of_pipeline: false, provenance }
+    }
+}
+
 impl AdapterWeights {
     /// Writes the adapter; `out` is a folder or a file, by the profile, and must not be there.
     ///

@@ -195,7 +195,7 @@ fn number(value: f64) -> Value {
 
 /// A module's name as a pattern that fits it alone among those of the adapter.
 ///
-/// PEFT takes a pattern for the end of a name behind a dot, or (since 0.15) for all of it; before, a key that is a module's full name is found as it
+/// PEFT takes a pattern for the end of a name behind a dot, or (0.21 does, 0.14 does not) for all of it; before, a key that is a module's full name is found as it
 /// stands, and one with `^` never. So a name is anchored only where it would fit another module as well.
 fn pattern(module: &str, adapter: &AdapterWeights) -> String {
     let is_plain = module.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
@@ -224,7 +224,7 @@ mod tests {
         let check = |module: &str, expected: &str| {
             let text = pattern(module, &adapter);
             assert_eq!(text, expected);
-            // As PEFT has it since 0.15.
+            // As PEFT 0.21 has it.
             let regex = regex::Regex::new(&format!(r"^(?:(.*\.)?({text})$)")).expect("a pattern");
             let fit: Vec<&str> = names.into_iter().filter(|name| regex.is_match(name)).collect();
             assert_eq!(fit, [module]);

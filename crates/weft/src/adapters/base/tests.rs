@@ -140,7 +140,7 @@ fn a_copy_for_transformers_computes_what_the_binary_does_with_adapters_too() {
         let adapter = AdapterWeights::from_lora(&lora(), &factors, Some("tiny".to_owned())).unwrap();
         let provenance = AdapterProvenance::default();
         let profile = AdapterProfile::Peft;
-        let export = AdapterExport { profile, base: None, component: None, of_pipeline: false, provenance: &provenance };
+        let export = AdapterExport::new(profile, &provenance);
         adapter.write(&export, &at("turned")).unwrap();
         let base = BaseChoice { folder: Some(at("base")), name: None };
         let turn = |input: &str, rotary: Option<RopePairs>, output: &str| {

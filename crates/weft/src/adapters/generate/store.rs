@@ -12,7 +12,6 @@
 //! ```
 
 use super::super::base::read as read_base;
-use super::super::merge::refuse_existing;
 use super::super::sentences::SentenceReader;
 use super::super::train::family_of;
 use super::baselines;
@@ -227,7 +226,7 @@ pub struct MadeView {
 /// A folder that is no generator or is damaged, an empty sample or one that is too long, several adapters of a hyper-decoder, which makes one,
 /// a name that is no training task's, a strength that is no part, factors that are not finite, or an output that is there already.
 pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
-    refuse_existing(&request.output)?;
+    weft_zoo::refuse_existing(&request.output)?;
     let within = |what, expected: &str, ok: bool, got: String| {
         if ok { Ok(()) } else { Err(Error::Range { what, expected: expected.to_owned(), got }) }
     };
@@ -446,13 +445,7 @@ impl Opened {
             self.description.configuration
         );
         let provenance = AdapterProvenance { parents, configuration, synthetic: true, tags: Vec::new() };
-        let export = AdapterExport {
-            profile: AdapterProfile::Portable,
-            base: None,
-            component: None,
-            of_pipeline: false,
-            provenance: &provenance,
-        };
+        let export = AdapterExport::new(AdapterProfile::Portable, &provenance);
         let write = |row: &[f32], output: &Path| -> Result<Vec<String>> {
             let weights = AdapterWeights::from_lora(&lora, row, Some(self.description.base.clone()));
             let rotary = self.description.rotary.as_deref().and_then(weft_zoo::rotary_from_name);

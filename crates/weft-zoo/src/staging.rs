@@ -71,14 +71,15 @@ impl Drop for StagedFolder {
     }
 }
 
-/// Lets `fill` write into a folder that takes the name `out` when all of it is there.
+/// Lets `fill` write into a folder that takes the name `out` when all of it is there, and gives what it gives.
 ///
 /// # Errors
 /// Those of [`StagedFolder`], or what `fill` returns; then nothing is left of it.
-pub fn write_folder<E: From<Error>>(out: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+pub fn write_folder<T, E: From<Error>>(out: &Path, fill: impl FnOnce(&Path) -> Result<T, E>) -> Result<T, E> {
     let staged = StagedFolder::begin(out)?;
-    fill(staged.path())?;
-    Ok(staged.commit()?)
+    let filled = fill(staged.path())?;
+    staged.commit()?;
+    Ok(filled)
 }
 
 /// Refuses a path with something at it, but for an empty folder.

@@ -2,6 +2,7 @@
 
 pub(crate) mod base;
 pub(crate) mod generate;
+pub(crate) mod learn;
 pub(crate) mod space;
 
 use clap::{Args, Subcommand};
@@ -46,6 +47,8 @@ pub(crate) enum Adapter {
         #[command(flatten)]
         settings: super::Settings,
     },
+    /// Learn a generator from adapters that are there and a description of each, and say what descriptions tell of adapters that are left out.
+    Learn(learn::Learn),
     /// Make an adapter from some text of what it is to be for.
     Generate(generate::Generate),
 }

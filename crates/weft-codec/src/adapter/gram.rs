@@ -57,6 +57,17 @@ impl Grams {
         }
     }
 
+    /// The products of some of the adapters, in the order given.
+    ///
+    /// # Panics
+    /// If there is no such adapter.
+    #[must_use]
+    pub fn select(&self, adapters: &[usize]) -> Self {
+        let n = self.num_adapters;
+        let of = |products: &Vec<f64>| adapters.iter().flat_map(|&i| adapters.iter().map(move |&j| products[i * n + j])).collect();
+        Self { num_adapters: adapters.len(), modules: self.modules.clone(), products: self.products.iter().map(of).collect() }
+    }
+
     /// The number of adapters, `n`.
     #[must_use]
     pub fn num_adapters(&self) -> usize {

@@ -12,6 +12,7 @@
 //!
 //! - [`Grams`] are these products, a matrix a module.
 //! - [`AdapterPca`] has the principal components of whole adapters, or of each module apart; codes are `[n, k]`.
+//! - [`UpdateRidge`] predicts updates from what is told of adapters.
 //! - [`combine`] makes adapters of linear combinations of adapters, truncated to a rank: decoding is one, a mean is another.
 //! - [`canonical`] has the factors that depend on the update alone, for generators of tokens.
 //! - [`merge`] has the mergers of the literature.
@@ -29,6 +30,7 @@ mod dense;
 mod gram;
 pub mod merge;
 mod pca;
+mod regress;
 mod set;
 mod stack;
 
@@ -36,6 +38,7 @@ pub use angles::principal_cosines;
 pub use combine::{Combined, Lost, combine};
 pub use gram::{CrossGrams, Grams};
 pub use pca::{AdapterPca, Per};
+pub use regress::{UpdateRidge, beyond_combinations};
 pub use set::AdapterSet;
 
 use crate::Error;

@@ -8,7 +8,7 @@
 //!
 //! A codec's basis is the adapters that it was fitted on, so decoding reads these again; their digests must be what they were.
 
-use super::merge::{WrittenView, write};
+use super::merge::{WrittenView, write_each};
 use super::zoo::AdapterZoo;
 use crate::{Error, Monitor, Result};
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,11 @@ impl AdapterCodec {
         let grams = zoo.grams(&Here, monitor)?;
         let pca = AdapterPca::fit(&grams, per, rank)?;
         Ok(Self { zoo, grams, pca })
+    }
+
+    /// A codec whose products and components are known.
+    pub(super) fn from_parts(zoo: AdapterZoo, grams: Grams, pca: AdapterPca) -> Self {
+        Self { zoo, grams, pca }
     }
 
     /// The adapters that it was fitted on.
@@ -288,12 +293,8 @@ pub fn decode(request: &DecodeRequest, monitor: &Monitor) -> Result<WrittenView>
     };
     let rank = request.rank.unwrap_or_else(|| codec.zoo.max_rank().max(1));
     let made = codec.decode(&codes, rank, monitor)?;
-    let outputs: Vec<PathBuf> = match made.lost.len() {
-        1 => vec![request.output.clone()],
-        several => (0..several).map(|i| request.output.join(format!("{i:04}"))).collect(),
-    };
     let configuration = format!("weft adapter decode {} --rank {rank}", request.codec.display());
-    let view = write((&codec.zoo, &made.adapters, &made.lost), (&configuration, true), &outputs)?;
+    let view = write_each((&codec.zoo, &made.adapters, &made.lost), (&configuration, true), &request.output)?;
     let notes = codec.zoo.notes().iter().cloned().chain(view.notes).collect();
     Ok(WrittenView { notes, ..view })
 }

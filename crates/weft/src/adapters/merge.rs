@@ -3,7 +3,7 @@
 use super::zoo::AdapterZoo;
 use crate::{Monitor, Result};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 pub use weft_codec::adapter::merge::{MergeConfig, Method};
 use weft_codec::adapter::{AdapterSet, Adapters, Lost};
 use weft_zoo::adapter::{AdapterExport, AdapterProfile, AdapterProvenance};
@@ -98,8 +98,25 @@ fn settings(request: &MergeRequest) -> String {
     text
 }
 
+/// Writes adapters that were made of others: one as the folder, several as folders in it; all of them or none.
+pub(super) fn write_each(
+    of: (&AdapterZoo, &AdapterSet, &[Lost]),
+    (configuration, synthetic): (&str, bool),
+    output: &Path,
+) -> Result<WrittenView> {
+    if of.2.len() == 1 {
+        return write(of, (configuration, synthetic), &[output.to_owned()]);
+    }
+    let names: Vec<String> = (0..of.2.len()).map(|i| format!("{i:04}")).collect();
+    let view = weft_zoo::write_folder(output, |folder| {
+        let outputs: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+        write(of, (configuration, synthetic), &outputs)
+    })?;
+    Ok(WrittenView { written: names.iter().map(|name| output.join(name)).collect(), ..view })
+}
+
 /// Writes adapters that were made of others, one a folder.
-pub(super) fn write(
+fn write(
     (zoo, made, lost): (&AdapterZoo, &AdapterSet, &[Lost]),
     (configuration, synthetic): (&str, bool),
     outputs: &[PathBuf],

@@ -1,7 +1,8 @@
 //! Low-rank adapters: what is in one, into other formats, before a runtime, and onto a server.
 //!
 //! Folders of them are compared ([`zoo`]), encoded and decoded ([`codec`]) and merged ([`merge`]) by what they do, with the mathematics of
-//! [`weft_codec::adapter`]. They are trained over a frozen base ([`train`]) and generated for what none was trained on ([`generate`]).
+//! [`weft_codec::adapter`]. They are trained over a frozen base ([`train`]) and generated for what none was trained on ([`generate`]), also of adapters that others trained
+//! ([`learn`]).
 
 mod base;
 pub mod codec;
@@ -11,6 +12,7 @@ mod import;
 mod intents;
 mod kept;
 mod languages;
+pub mod learn;
 mod lint;
 pub mod merge;
 mod sentences;

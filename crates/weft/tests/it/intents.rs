@@ -150,14 +150,8 @@ fn judged(view: &TrainedView) {
 
 /// Adapters of names and of utterances, and what is refused.
 fn made(folder: &Path) {
-    let asked = |generator: &str, sample: &str, output: &str| GenerateRequest {
-        generator: folder.join("out").join(generator),
-        sample: sample.as_bytes().to_vec(),
-        model: Model::Hyper,
-        count: 1,
-        seed: 0,
-        like: None,
-        output: folder.join(output),
+    let asked = |generator: &str, sample: &str, output: &str| {
+        GenerateRequest::new(&folder.join("out").join(generator), sample.as_bytes(), &folder.join(output))
     };
     let one = generate(&asked("generator", "n1; n2; n20", "one")).expect("an adapter");
     assert!(folder.join("one/adapter_model.safetensors").is_file() && one.nearest.len() == 3);

@@ -121,14 +121,14 @@ fn loss_in_training(on: &Adapters, seen: &Seen, row: &[f32], seed: Seed) -> Resu
 }
 
 /// Cosines of a sample's vector and those of training tasks.
-pub(super) fn cosines(vectors: &[Vec<f32>], vector: &[f32]) -> Vec<f64> {
+pub(in super::super) fn cosines(vectors: &[Vec<f32>], vector: &[f32]) -> Vec<f64> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
     let length = |v: &[f32]| dot(v, v).sqrt().max(f64::MIN_POSITIVE);
     vectors.iter().map(|other| dot(other, vector) / (length(other) * length(vector))).collect()
 }
 
 /// The training tasks nearest to a sample, by these cosines, the nearest first.
-pub(super) fn nearest(vectors: &[Vec<f32>], vector: &[f32]) -> Vec<usize> {
+pub(in super::super) fn nearest(vectors: &[Vec<f32>], vector: &[f32]) -> Vec<usize> {
     let cosines = cosines(vectors, vector);
     let mut order: Vec<usize> = (0..vectors.len()).collect();
     order.sort_by(|&a, &b| cosines[b].total_cmp(&cosines[a]).then(a.cmp(&b)));

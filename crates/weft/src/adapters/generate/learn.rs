@@ -126,7 +126,7 @@ fn run<T: Trainer>(mut trainer: T, (what, steps): (&str, u64), monitor: &Monitor
 }
 
 /// The first percentile of samples' cosines with the nearest task of another group.
-fn familiar(vectors: &[Vec<f32>], samples: &[Vec<f32>], groups: &[u32]) -> f64 {
+pub(in super::super) fn familiar(vectors: &[Vec<f32>], samples: &[Vec<f32>], groups: &[u32]) -> f64 {
     let to_others = |(i, sample): (usize, &Vec<f32>)| {
         let cosines = cosines(vectors, sample);
         let others = cosines.into_iter().zip(groups).filter(|(_, group)| **group != groups[i]);

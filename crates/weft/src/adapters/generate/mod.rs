@@ -4,18 +4,19 @@
 //! utterances. What is made is judged on what is held out of the task. Generators learn from training tasks alone: from their adapters, and
 //! through the base from what these were trained on.
 
-mod baselines;
+pub(super) mod baselines;
 mod differences;
 mod factors;
 mod few;
 mod learn;
-mod shown;
+pub(super) mod shown;
 mod store;
 
 use super::tasks::{Task, Tasks, Unit};
 use crate::config::GenerateConfig;
 use crate::{Error, Monitor, Result};
 pub use few::{FewStepsRow, FewStepsView};
+pub(super) use learn::familiar;
 use learn::{Learnt, Seen};
 use serde::{Deserialize, Serialize};
 pub(super) use shown::{ReadText, SentenceSets, Shown, Texts};

@@ -15,12 +15,12 @@ use weft_net::adapters::AdapterTask;
 pub(super) const FIELD: &str = ExampleEncoder::FIELD;
 
 /// The field as a generator is told of it.
-pub(super) fn field() -> FieldSpec {
+pub(in super::super) fn field() -> FieldSpec {
     FieldSpec::new(FIELD, FieldType::Vector)
 }
 
 /// The condition that shows a sample, by its vector.
-pub(super) fn shown(vector: Vec<f32>) -> Condition {
+pub(in super::super) fn shown(vector: Vec<f32>) -> Condition {
     Condition::unknown().with(FIELD, Value::Vector(vector))
 }
 

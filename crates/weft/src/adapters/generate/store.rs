@@ -12,6 +12,7 @@
 //! ```
 
 use super::super::base::read as read_base;
+use super::super::learn as learnt;
 use super::super::sentences::SentenceReader;
 use super::super::train::family_of;
 use super::baselines;
@@ -160,12 +161,13 @@ impl Stored {
     }
 }
 
-/// Which of a run's generators makes adapters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Which generator of a folder makes adapters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Model {
-    /// One adapter for a sample, in one pass.
-    #[default]
+    /// One adapter for a sample, in one pass; of a run.
     Hyper,
+    /// One adapter for a text, by the ridge on updates; of what was [learnt](super::super::learn) from adapters alone.
+    Ridge,
     /// The flow, with its refiner if the run had one: any number of them.
     Flow,
 }
@@ -173,20 +175,45 @@ pub enum Model {
 /// What to make.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateRequest {
-    /// The folder `generator` of a run.
+    /// The folder `generator` of a run, or one that [`learn`](super::super::learn::learn) wrote.
     pub generator: PathBuf,
     /// Text that shows what the adapter is for: some of a language, or names of intents or utterances, one a line or between semicolons.
     pub sample: Vec<u8>,
-    /// Which generator.
-    pub model: Model,
+    /// Which generator; the hyper-decoder of a run, and the ridge of what was learnt from adapters alone, where it is not said.
+    pub model: Option<Model>,
     /// How many.
     pub count: usize,
     /// The seed.
     pub seed: u64,
     /// A training task whose adapter it is to be near, if any.
     pub like: Option<Like>,
+    /// The rank, where the generator was learnt from adapters alone; the largest of theirs where it is not said.
+    pub rank: Option<usize>,
+    /// The folder that these adapters have moved to.
+    pub adapters: Option<PathBuf>,
+    /// The folder that their descriptions' encoder has moved to.
+    pub encoder: Option<PathBuf>,
     /// The folder to write: an adapter, or of several one a folder in it.
     pub output: PathBuf,
+}
+
+impl GenerateRequest {
+    /// One adapter of a sample by the generator's own model.
+    #[must_use]
+    pub fn new(generator: &Path, sample: &[u8], output: &Path) -> Self {
+        Self {
+            generator: generator.to_owned(),
+            sample: sample.to_vec(),
+            model: None,
+            count: 1,
+            seed: 0,
+            like: None,
+            rank: None,
+            adapters: None,
+            encoder: None,
+            output: output.to_owned(),
+        }
+    }
 }
 
 /// An adapter of training that others are made near.
@@ -235,17 +262,30 @@ pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
     within("the sample that shows what to make", "some text", !blank, "nothing but white space".to_owned())?;
     within("the sample that shows what to make", "at most 1 MiB", bytes <= MAX_SAMPLE, format!("{bytes} bytes"))?;
     within("the number of adapters", "between 1 and 10000", (1..=MAX_COUNT).contains(&count), count.to_string())?;
-    let one = request.model == Model::Flow || count == 1;
-    within("the number of adapters of a hyper-decoder", "1: it makes the same for the same sample", one, count.to_string())?;
+    let one = request.model == Some(Model::Flow) || count == 1;
+    within("the number of adapters of any model but the flow", "1: it makes the same for the same sample", one, count.to_string())?;
     let strength = request.like.as_ref().map_or(0.0, |like| like.strength);
     let part = (0.0..=1.0).contains(&strength);
     within("`--strength`", "between 0 (the training adapter) and 1 (a fresh sample)", part, strength.to_string())?;
+    if learnt::is_one(&request.generator) {
+        return learnt::generate(request);
+    }
+    for (what, given) in [
+        ("`--rank`", request.rank.is_some()),
+        ("`--adapters`", request.adapters.is_some()),
+        ("`--encoder`", request.encoder.is_some()),
+    ] {
+        let expected = "left out: the generator is of a run of `weft adapter train`, not of `weft adapter learn`";
+        within(what, expected, !given, "given".to_owned())?;
+    }
+    let model = request.model.unwrap_or(Model::Hyper);
+    within("the model of this generator", "`hyper` or `flow`", model != Model::Ridge, "`ridge`".to_owned())?;
     let opened = Opened::open(&request.generator)?;
     let near = match &request.like {
         Some(like) => Some((opened.code(&like.name)?, like.strength)),
         None => None,
     };
-    let generator = opened.generator(request.model)?;
+    let generator = opened.generator(model)?;
     let started = std::time::Instant::now();
     let (vector, count_of) = opened.vector(&request.sample)?;
     let condition = shown::shown(vector.clone());
@@ -256,7 +296,7 @@ pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
         1 => vec![request.output.clone()],
         _ => (0..count).map(|i| request.output.join(format!("{i:04}"))).collect(),
     };
-    for note in opened.write(&made, request, &outputs)? {
+    for note in opened.write(&made, (request, model), &outputs)? {
         if !notes.contains(&note) {
             notes.push(note);
         }
@@ -415,15 +455,15 @@ impl Opened {
         Ok(notes)
     }
 
-    fn write(&self, made: &Population, request: &GenerateRequest, outputs: &[PathBuf]) -> Result<Vec<String>> {
+    fn write(&self, made: &Population, (request, model): (&GenerateRequest, Model), outputs: &[PathBuf]) -> Result<Vec<String>> {
         if made.data().iter().any(|w| !w.is_finite()) {
             let expected = "finite numbers; nothing was written".to_owned();
             return Err(Error::Range { what: "the generated factors", expected, got: "some that are not".to_owned() });
         }
         let lora = family_of(&self.architecture)?;
         let sha256 = |file: &str| weft_zoo::sha256_of_file(&self.folder.join(file)).map(|sha| sha.to_string());
-        let files: &[&str] = match request.model {
-            Model::Hyper => &[HYPER],
+        let files: &[&str] = match model {
+            Model::Hyper | Model::Ridge => &[HYPER],
             Model::Flow if self.folder.join(REFINER).is_file() => &[FLOW, REFINER],
             Model::Flow => &[FLOW],
         };

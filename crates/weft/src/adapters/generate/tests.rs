@@ -91,7 +91,7 @@ fn recipe() -> Recipe {
 
 fn asked(folder: &Path, sample: &str, output: &str) -> GenerateRequest {
     let (generator, output) = (folder.join("generator"), folder.join(output));
-    GenerateRequest { generator, sample: sample.as_bytes().to_vec(), model: Model::Hyper, count: 1, seed: 1, like: None, output }
+    GenerateRequest { seed: 1, ..GenerateRequest::new(&generator, sample.as_bytes(), &output) }
 }
 
 /// On languages that it never saw, what the hyper-decoder makes of a sample beats the base, and itself shown another language; and what the run
@@ -207,7 +207,7 @@ fn near_a_training_adapter(folder: &Path) {
     let text = "abababbabaabbabaababbabababbaababab";
     let factors = |model: Model, like: Option<(&str, f64)>, seed: u64, output: &str| -> Vec<f32> {
         let like = like.map(|(name, strength)| Like { name: name.to_owned(), strength });
-        generate(&GenerateRequest { model, seed, like, ..asked(folder, text, output) }).expect("an adapter");
+        generate(&GenerateRequest { model: Some(model), seed, like, ..asked(folder, text, output) }).expect("an adapter");
         let file = weft_zoo::adapter::AdapterWeights::read(&folder.join(output), None).expect("an adapter");
         assert_eq!(file.weights.rotary, Some(weft_core::RopePairs::Halves));
         file.weights.to_lora().expect("factors").1
@@ -245,7 +245,7 @@ fn made_from_text(folder: &Path) {
     for file in ["adapter_config.json", "adapter_model.safetensors", "README.md"] {
         assert!(folder.join("one").join(file).is_file(), "{file}");
     }
-    let flow = GenerateRequest { model: Model::Flow, count: 3, ..asked(folder, "abcabcabcaabcbacbabcbaccbabc", "three") };
+    let flow = GenerateRequest { model: Some(Model::Flow), count: 3, ..asked(folder, "abcabcabcaabcbacbabcbaccbabc", "three") };
     assert_eq!(generate(&flow).expect("three adapters").written.len(), 3);
     assert!(folder.join("three/0002/adapter_model.safetensors").is_file());
     let short = generate(&asked(folder, "ZZ", "short")).expect("an adapter");
@@ -259,7 +259,7 @@ fn made_from_text(folder: &Path) {
     };
     refused(&asked(folder, " \n", "none"), "white space");
     refused(&asked(folder, "abc", "one"), "is there already");
-    refused(&GenerateRequest { count: 2, ..asked(folder, "abc", "two") }, "hyper-decoder");
+    refused(&GenerateRequest { count: 2, ..asked(folder, "abc", "two") }, "any model but the flow");
     refused(&GenerateRequest { generator: folder.join("nowhere"), ..asked(folder, "abc", "x") }, "nowhere");
     assert!(["none", "two", "x"].iter().all(|name| !folder.join(name).exists()), "nothing is left of what was refused");
 }

@@ -42,6 +42,13 @@ pub struct RunTasks {
 }
 
 impl RunTasks {
+    /// Encodes conditions, of which only the schema's fields are kept.
+    pub(crate) fn new(schema: Schema, conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
+        let conditions: Vec<_> = conditions.iter().map(|condition| condition.restricted_to(&schema)).collect();
+        let encoded = conditions.iter().map(|condition| schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?.concat();
+        Ok(Self { schema, conditions, tasks, encoded })
+    }
+
     /// A condition, encoded.
     ///
     /// # Panics
@@ -158,9 +165,7 @@ impl TrainingSet {
 
     fn told(mut self, fields: &[FieldSpec], conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
         let schema = Schema::fit(fields, &self.conditions)?;
-        let conditions: Vec<_> = conditions.iter().map(|condition| condition.restricted_to(&schema)).collect();
-        let encoded = conditions.iter().map(|condition| schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?.concat();
-        self.tasks = Some(Arc::new(RunTasks { schema, conditions, tasks, encoded }));
+        self.tasks = Some(Arc::new(RunTasks::new(schema, conditions, tasks)?));
         Ok(self)
     }
 

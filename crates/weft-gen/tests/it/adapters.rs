@@ -104,6 +104,7 @@ fn it_writes_adapters_for_languages_that_it_never_saw() {
         ema_decay: 0.9,
         width: 32,
         blocks: 1,
+        mix: 0.0,
     };
     let trainer = |loss: TaskLoss| HyperTrainer::new(config.clone(), zoo.data.clone(), loss, Seed::new(4), &Device::cpu());
     let trained = trainer(zoo.through_base()).unwrap();

@@ -8,7 +8,7 @@ use weft_core::{Condition, Seed, Task};
 use weft_gen::{Artifact, Error, Generator, HyperConfig, HyperDecoder, HyperTrainer, Trainer as _, TrainingSet};
 use weft_net::{Device, PopulationLoss};
 
-fn config() -> HyperConfig {
+pub(crate) fn config() -> HyperConfig {
     HyperConfig {
         code_weight: 0.1,
         task_weight: 1.0,
@@ -20,10 +20,11 @@ fn config() -> HyperConfig {
         ema_decay: 0.9,
         width: 48,
         blocks: 1,
+        mix: 0.0,
     }
 }
 
-fn trainer(config: HyperConfig, data: &TrainingSet) -> weft_gen::Result<HyperTrainer> {
+pub(crate) fn trainer(config: HyperConfig, data: &TrainingSet) -> weft_gen::Result<HyperTrainer> {
     let loss = PopulationLoss::of_tasks(data.architecture().clone(), &four_classes(), &Device::cpu())?;
     HyperTrainer::new(config, data.clone(), loss, Seed::new(8), &Device::cpu())
 }
@@ -52,6 +53,15 @@ fn tasks_that_were_never_trained_are_solved_from_either_loss() {
         let exchanged = accuracy(&hyper, &held_out, &other);
         assert!(exchanged < 0.3, "the complement's condition reaches {exchanged}");
     }
+}
+
+#[test]
+fn tasks_that_were_never_trained_are_solved_from_mixed_runs() {
+    let data = task_set();
+    let [tasks, held_out] = binary_tasks();
+    let hyper = trained(HyperConfig { mix: 0.5, steps: 400, ..config() }, &data);
+    let (seen, unseen) = (accuracy(&hyper, &tasks, &tasks), accuracy(&hyper, &held_out, &held_out));
+    assert!(seen > 0.9 && unseen > 0.85, "{seen} of seen tasks, {unseen} of unseen");
 }
 
 #[test]
@@ -95,12 +105,15 @@ fn every_part_of_the_loss_and_every_setting_counts() {
         ("task weight", HyperConfig { task_weight: 0.0, ..config() }),
         ("weight decay", HyperConfig { weight_decay: 0.1, ..config() }),
         ("examples", HyperConfig { batch_examples: 8, ..config() }),
+        ("mixing", HyperConfig { mix: 0.5, ..config() }),
     ] {
         assert!(theta(config) != plain, "{what} changes nothing");
     }
     let flops = |config: HyperConfig| trainer(config, &data).unwrap().flops();
     let networks = 6.0 * data.finals.dim() as f64 * (32 * 24 * 20) as f64;
     let alone = flops(HyperConfig { task_weight: 0.0, ..config() });
+    let more = flops(HyperConfig { mix: 0.5, ..config() }) - flops(config());
+    assert!((more / networks - 0.5).abs() < 0.01, "half of the networks are run once more, {more}");
     assert!(flops(config()) > networks + alone && alone > 0.0);
 }
 
@@ -174,6 +187,8 @@ fn settings_out_of_range_are_named() {
         ("ema-decay", HyperConfig { ema_decay: 1.0, ..config() }),
         ("width", HyperConfig { width: 0, ..config() }),
         ("blocks", HyperConfig { blocks: 257, ..config() }),
+        ("mix", HyperConfig { mix: 1.5, ..config() }),
+        ("mix", HyperConfig { mix: f64::NAN, ..config() }),
     ] {
         let error = trainer(config, &data).expect_err(setting);
         assert!(matches!(error, Error::Setting { setting: named, .. } if named == setting), "{error}");

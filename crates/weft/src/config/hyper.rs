@@ -30,6 +30,9 @@ pub struct HyperConfig {
     pub width: usize,
     /// Its residual blocks.
     pub blocks: usize,
+    /// The chance of each network of a step to be of two training runs, mixed by a random share: their conditions, their codes, their losses.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mix: f64,
 }
 
 impl Default for HyperConfig {
@@ -45,6 +48,7 @@ impl Default for HyperConfig {
             ema_decay: 0.99,
             width: 512,
             blocks: 4,
+            mix: 0.0,
         }
     }
 }
@@ -63,6 +67,7 @@ impl HyperConfig {
             ema_decay: self.ema_decay,
             width: self.width,
             blocks: self.blocks,
+            mix: self.mix,
         }
     }
 
@@ -79,6 +84,13 @@ impl HyperConfig {
         let rate = self.learning_rate;
         require("hyper.learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
         require("hyper.weight-decay", "0 or more", is_weight(self.weight_decay), self.weight_decay)?;
-        require("hyper.ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay)
+        require("hyper.ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay)?;
+        require("hyper.mix", "between 0 and 1", (0.0..=1.0).contains(&self.mix), self.mix)
     }
+}
+
+/// Keys that do nothing are left out, so that stages stay those of runs from before there were these keys.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }

@@ -19,12 +19,17 @@
 //!
 //! The networks may be adapters: then `run` goes through their frozen base ([`TaskLoss`]).
 //!
+//! With few training runs it may learn these by heart. [`HyperConfig::mix`] shows it conditions between those of two runs.
+//!
 //! Held-out tasks reach it in sampling alone: it learns from [`RunTasks`] of training runs and from the training part of the data.
+
+mod batch;
 
 use crate::decoder::{decode_shift, decode_tensor};
 use crate::error::require;
 use crate::flow::Spread;
 use crate::{Artifact, Course, Error, Generator, Result, RunTasks, TaskLoss, Trainer, TrainingSet, course, schema};
+use batch::Batch;
 use candle_core::Tensor;
 use std::sync::Arc;
 use weft_codec::Codec;
@@ -58,6 +63,9 @@ pub struct HyperConfig {
     pub width: usize,
     /// Its residual blocks.
     pub blocks: usize,
+    /// The chance of each network of a step to be of two runs, `λ` of the one and `1 − λ` of the other with `λ ~ U(0, 1)`: the condition that is shown, the code
+    /// that it is to have, and the losses at both tasks. 0 is never.
+    pub mix: f64,
 }
 
 impl HyperConfig {
@@ -82,13 +90,19 @@ impl HyperConfig {
         require("weight-decay", "0 or more", is_weight(self.weight_decay), self.weight_decay)?;
         require("ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay)?;
         require("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width)?;
-        require("blocks", "at most 256", self.blocks <= 256, self.blocks)
+        require("blocks", "at most 256", self.blocks <= 256, self.blocks)?;
+        require("mix", "between 0 and 1", (0.0..=1.0).contains(&self.mix), self.mix)
     }
 }
 
 fn without_tasks() -> Error {
     let expected = "those of training runs that have their own, for a hyper-decoder";
     Error::Setting { setting: "tasks", expected, got: "none".to_owned() }
+}
+
+/// Settings as a saved state of training has them: as they were before there was `mix`, if they are what was done then.
+fn as_saved(config: &HyperConfig) -> String {
+    format!("{config:?}").replacen(", mix: 0.0", "", 1)
 }
 
 /// The network from encoded conditions to codes of length `k`; the condition enters at the bottom and at every block.
@@ -133,7 +147,7 @@ impl HyperTrainer {
         let settings = FlatOptimizerConfig { weight_decay: config.weight_decay, clip_norm: 1.0, ema_decay: config.ema_decay };
         let spread = Spread::of(&data.final_codes, k);
         let targets = spread.normalize(&data.final_codes);
-        let settings_of_state = format!("{config:?} {seed:?} {} {}", of_runs.fingerprint(), loss.fingerprint());
+        let settings_of_state = format!("{} {seed:?} {} {}", as_saved(&config), of_runs.fingerprint(), loss.fingerprint());
         let fingerprint = course::fingerprint(settings_of_state.trim_end(), &[&targets]);
         let plan = (config.steps, config.learning_rate, fingerprint);
         let course = Course::new(&network.initial(seed.fork("network")), settings, plan, std::slice::from_ref(device.candle()))?;
@@ -148,7 +162,7 @@ impl HyperTrainer {
     #[must_use]
     pub fn flops(&self) -> f64 {
         let own = 3.0 * self.network.flops_per_row();
-        let run = self.loss.flops(self.data.architecture()) * self.config.batch_examples as f64;
+        let run = (1.0 + self.config.mix) * self.loss.flops(self.data.architecture()) * self.config.batch_examples as f64;
         let through = if self.config.task_weight > 0.0 { run + 4.0 * self.decode.elem_count() as f64 } else { 0.0 };
         self.config.steps as f64 * self.config.batch_networks as f64 * (own + through)
     }
@@ -173,26 +187,21 @@ impl HyperTrainer {
         let config = &self.config;
         let seed = self.seed.fork("step").index(self.step());
         let (n, k) = (config.batch_networks, self.data.code_len());
-        let runs: Vec<usize> =
-            seed.fork("runs").indices(n, self.of_runs.conditions.len()).into_iter().map(|run| run as usize).collect();
-        let encoded: Vec<f32> = runs.iter().flat_map(|&run| self.of_runs.encoded(run)).copied().collect();
-        let encoded = Tensor::from_vec(encoded, (n, self.of_runs.schema.encoded_len()), self.device.candle())?;
+        let batch = Batch::draw(&self.of_runs, n, config.mix, seed);
+        let encoded = Tensor::from_slice(&batch.encoded, (n, self.of_runs.schema.encoded_len()), self.device.candle())?;
         let codes = self.network.forward(&encoded, &encoded, self.course.optimizer.parameters())?;
         let mut loss = Tensor::zeros((), codes.dtype(), codes.device())?;
         if config.code_weight > 0.0 {
-            // Several conditions may be of one run.
-            let of_runs = runs.iter().map(|&run| run % self.data.finals.len());
-            let targets: Vec<f32> = of_runs.flat_map(|run| &self.targets[run * k..(run + 1) * k]).copied().collect();
-            let apart = (&codes - Tensor::from_vec(targets, (n, k), codes.device())?)?.sqr()?.mean_all()?;
-            loss = (loss + (apart * config.code_weight)?)?;
+            let targets = Tensor::from_vec(batch.targets(&self.targets, k), (n, k), codes.device())?;
+            loss = (loss + ((&codes - targets)?.sqr()?.mean_all()? * config.code_weight)?)?;
         }
         if config.task_weight > 0.0 {
             let [mean, std] = &self.moments;
             let z = codes.broadcast_mul(std)?.broadcast_add(mean)?;
-            let rows = decode_shift(&z, &self.decode)?.broadcast_add(&self.base)?;
+            let (rows, runs) = batch.to_run(decode_shift(&z, &self.decode)?.broadcast_add(&self.base)?)?;
             let (of_runs, seed) = ((&*self.of_runs, &runs[..]), seed.fork("examples"));
-            let task = self.loss.of_runs(&rows, of_runs, config.batch_examples, seed)?.mean_all()?;
-            loss = (loss + (task * config.task_weight)?)?;
+            let losses = self.loss.of_runs(&rows, of_runs, config.batch_examples, seed)?;
+            loss = (loss + (batch.mean(&losses)? * config.task_weight)?)?;
         }
         self.course.descend(&loss)
     }

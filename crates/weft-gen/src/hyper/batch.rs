@@ -55,6 +55,14 @@ impl Batch {
         Self { encoded, runs, mixed }
     }
 
+    /// Puts another batch behind this.
+    pub(super) fn extend(&mut self, other: Self) {
+        let first = self.runs.len();
+        self.encoded.extend(other.encoded);
+        self.runs.extend(other.runs);
+        self.mixed.extend(other.mixed.into_iter().map(|mixed| Mixed { place: first + mixed.place, ..mixed }));
+    }
+
     /// The codes that networks are to have, of those of all runs, `[N, k]` → `[n, k]`. Several conditions may be of one run.
     pub(super) fn targets(&self, of_runs: &[f32], k: usize) -> Vec<f32> {
         let count = of_runs.len() / k;

@@ -33,6 +33,9 @@ pub struct HyperConfig {
     /// The chance of each network of a step to be of two training runs, mixed by a random share: their conditions, their codes, their losses.
     #[serde(skip_serializing_if = "is_zero")]
     pub mix: f64,
+    /// Networks that are trained from different seeds, and whose codes are averaged.
+    #[serde(skip_serializing_if = "is_one")]
+    pub members: usize,
 }
 
 impl Default for HyperConfig {
@@ -49,6 +52,7 @@ impl Default for HyperConfig {
             width: 512,
             blocks: 4,
             mix: 0.0,
+            members: 1,
         }
     }
 }
@@ -68,6 +72,7 @@ impl HyperConfig {
             width: self.width,
             blocks: self.blocks,
             mix: self.mix,
+            members: self.members,
         }
     }
 
@@ -85,7 +90,8 @@ impl HyperConfig {
         require("hyper.learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
         require("hyper.weight-decay", "0 or more", is_weight(self.weight_decay), self.weight_decay)?;
         require("hyper.ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay)?;
-        require("hyper.mix", "between 0 and 1", (0.0..=1.0).contains(&self.mix), self.mix)
+        require("hyper.mix", "between 0 and 1", (0.0..=1.0).contains(&self.mix), self.mix)?;
+        require("hyper.members", "between 1 and 64", (1..=64).contains(&self.members), self.members)
     }
 }
 
@@ -93,4 +99,9 @@ impl HyperConfig {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }

@@ -59,6 +59,27 @@ impl RunTasks {
         &self.encoded[condition * len..(condition + 1) * len]
     }
 
+    /// The standard deviation of each encoded value over all conditions, `[e]`; 0 of the flags that say whether a field is known.
+    pub(crate) fn deviations(&self) -> Vec<f64> {
+        let len = self.schema.encoded_len();
+        let count = self.conditions.len().max(1) as f64;
+        let (mut sums, mut squares) = (vec![0.0; len], vec![0.0; len]);
+        let over = |sums: &mut [f64], of: &dyn Fn(usize, f64) -> f64| {
+            for row in self.encoded.chunks_exact(len.max(1)) {
+                sums.iter_mut().zip(row).enumerate().for_each(|(i, (sum, &v))| *sum += of(i, f64::from(v)));
+            }
+        };
+        over(&mut sums, &|_, v| v / count);
+        over(&mut squares, &|i, v| (v - sums[i]).powi(2) / count);
+        let mut deviations: Vec<f64> = squares.into_iter().map(f64::sqrt).collect();
+        let mut end = 0;
+        for width in self.schema.widths() {
+            end += width;
+            deviations[end - 1] = 0.0;
+        }
+        deviations
+    }
+
     /// What a saved state of training must agree with.
     pub(crate) fn fingerprint(&self) -> String {
         course::fingerprint(&format!("{:?} {:?}", self.schema, self.tasks), &[&self.encoded])

@@ -1,16 +1,20 @@
-//! What a step of the hyper-decoder's training is shown, and what it is to make of it: conditions of training runs, mixed where that is asked for.
+//! What a step of the hyper-decoder's training is shown, and what it is to make of it: conditions of training runs, mixed and blurred where
+//! that is asked for.
 //!
 //! A mixed network is shown `λ·c_a + (1 − λ)·c_b` of two random runs, with `λ ~ U(0, 1)`. Its code is to be mixed alike, and its loss is
 //! `λ·loss at a's task + (1 − λ)·loss at b's`: exactly so and not by a draw, since its weights stand twice among those that are run. A step then
 //! runs `mix` more networks, as a share of a batch; the hyper-decoder itself makes no more of them.
 //!
+//! Noise is added to what is shown, and to nothing else: independent and normal, in units of each encoded value's deviation over the training
+//! conditions, where the value's field is known.
+//!
 //! # References
-//! Zhang, Cissé, Dauphin & Lopez-Paz, *mixup: Beyond Empirical Risk Minimization* (2018), section 2, with `α = 1`; Yao, Zhang & Finn,
+//! Bishop, *Training with Noise is Equivalent to Tikhonov Regularization* (1995); Zhang, Cissé, Dauphin & Lopez-Paz, *mixup: Beyond Empirical Risk Minimization* (2018), section 2, with `α = 1`; Yao, Zhang & Finn,
 //! *Meta-Learning with Fewer Tasks through Task Interpolation* (2022).
 
 use crate::{Result, RunTasks};
 use candle_core::Tensor;
-use weft_core::Seed;
+use weft_core::{Schema, Seed};
 
 /// A network of two runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,6 +79,24 @@ impl Batch {
         targets
     }
 
+    /// Adds noise of these deviations, one a value of an encoded condition, to the values of fields that are known.
+    pub(super) fn blur(&mut self, schema: &Schema, deviations: &[f32], seed: Seed) {
+        let noise = seed.normals(self.encoded.len());
+        let of_rows = self.encoded.chunks_exact_mut(deviations.len()).zip(noise.chunks_exact(deviations.len()));
+        for (row, noise) in of_rows {
+            let mut first = 0;
+            for width in schema.widths() {
+                let values = first..first + width - 1;
+                // A field's flag, its last number, says whether it is known.
+                if row[values.end] > 0.0 {
+                    let noise = noise[values.clone()].iter().zip(&deviations[values.clone()]);
+                    row[values].iter_mut().zip(noise).for_each(|(v, (noise, deviation))| *v += deviation * noise);
+                }
+                first += width;
+            }
+        }
+    }
+
     /// The networks that are run, with the run whose task each is run on: all of the batch, and behind them once more those that are mixed.
     ///
     /// # Shapes
@@ -109,11 +131,11 @@ impl Batch {
 mod tests {
     use super::*;
     use candle_core::Device;
-    use weft_core::{FieldSpec, FieldType, Schema, Value};
+    use weft_core::{Condition, FieldSpec, FieldType, Scale, Value};
 
     /// Five runs, each shown twice.
     fn runs() -> RunTasks {
-        let shown = |i: u64| weft_core::Condition::unknown().with("shown", Value::Vector(Seed::new(i).normals(3)));
+        let shown = |i: u64| Condition::unknown().with("shown", Value::Vector(Seed::new(i).normals(3)));
         let conditions: Vec<_> = (0..10).map(shown).collect();
         let schema = Schema::fit(&[FieldSpec::new("shown", FieldType::Vector)], &conditions).unwrap();
         RunTasks::new(schema, &conditions, Vec::new()).unwrap()
@@ -174,5 +196,38 @@ mod tests {
         // What is drawn beside does not depend on how many are mixed.
         let plain = Batch::draw(&of_runs, 4000, 0.0, Seed::new(6));
         assert_eq!((plain.runs, plain.mixed), (batch.runs, Vec::new()));
+    }
+
+    #[test]
+    fn noise_is_in_units_of_what_varies_and_of_known_fields_alone() {
+        // A number of which each third condition knows nothing, and a vector of which one value never varies.
+        let condition = |i: u64| {
+            let known = Condition::unknown().with("shown", Value::Vector(vec![Seed::new(i).normals(1)[0], 5.0]));
+            if i.is_multiple_of(3) { known } else { known.with("age", Value::Scalar(Seed::new(100 + i).normals(1)[0].into())) }
+        };
+        let conditions: Vec<_> = (0..30).map(condition).collect();
+        let fields = [FieldSpec::new("age", FieldType::Scalar(Scale::Linear)), FieldSpec::new("shown", FieldType::Vector)];
+        let of_runs = RunTasks::new(Schema::fit(&fields, &conditions).unwrap(), &conditions, Vec::new()).unwrap();
+        let deviations = of_runs.deviations();
+        // Of the number, its unknown values count as the zeros that they are encoded by.
+        let ages: Vec<f64> = (0..30).map(|run| f64::from(of_runs.encoded(run)[0])).collect();
+        let mean = ages.iter().sum::<f64>() / 30.0;
+        let by_hand = (ages.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 30.0).sqrt();
+        assert!((deviations[0] - by_hand).abs() < 1e-6 && (deviations[2] - 1.0).abs() < 1e-5, "{deviations:?}");
+        assert_eq!([deviations[1], deviations[3], deviations[4]], [0.0; 3]);
+        let plain = Batch::draw(&of_runs, 3000, 0.0, Seed::new(8));
+        let mut blurred = plain.clone();
+        let half: Vec<f32> = deviations.iter().map(|deviation| 0.5 * *deviation as f32).collect();
+        blurred.blur(&of_runs.schema, &half, Seed::new(9));
+        let (mut squares, mut known) = ([0.0; 2], 0.0);
+        for (before, after) in plain.encoded.chunks_exact(5).zip(blurred.encoded.chunks_exact(5)) {
+            assert_eq!([before[1], before[3], before[4]], [after[1], after[3], after[4]]);
+            assert!(before[1] > 0.0 || after[0] == 0.0, "an unknown field stays 0");
+            squares[0] += f64::from(after[0] - before[0]).powi(2);
+            squares[1] += f64::from(after[2] - before[2]).powi(2);
+            known += f64::from(before[1]);
+        }
+        let noise = [(squares[0] / known).sqrt() / deviations[0], (squares[1] / 3000.0).sqrt() / deviations[2]];
+        assert!(noise.iter().all(|noise| (noise - 0.5).abs() < 0.03), "{noise:?}");
     }
 }

@@ -19,7 +19,8 @@
 //!
 //! The networks may be adapters: then `run` goes through their frozen base ([`TaskLoss`]).
 //!
-//! With few training runs it may learn these by heart. [`HyperConfig::mix`] shows it conditions between those of two runs. With [`HyperConfig::members`]
+//! With few training runs it may learn these by heart. [`HyperConfig::mix`] shows it conditions between those of two runs, [`HyperConfig::condition_noise`]
+//! conditions beside those of one. With [`HyperConfig::members`]
 //! it is several networks, each from its own seed and on its own batches, whose codes are averaged: one network comes out, and what single ones make of
 //! noise is averaged away (deep ensembles, Lakshminarayanan, Pritzel & Blundell 2017; of codes here, not of predictions).
 //!
@@ -72,6 +73,9 @@ pub struct HyperConfig {
     /// The chance of each network of a step to be of two runs, `λ` of the one and `1 − λ` of the other with `λ ~ U(0, 1)`: the condition that is shown, the code
     /// that it is to have, and the losses at both tasks. 0 is never.
     pub mix: f64,
+    /// The standard deviation of the noise that is added to each encoded value of a condition in training, in units of that value's own over training
+    /// conditions; 0 is none.
+    pub condition_noise: f64,
     /// Networks whose codes are averaged.
     pub members: usize,
 }
@@ -103,6 +107,7 @@ impl HyperConfig {
         require("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width)?;
         require("blocks", "at most 256", self.blocks <= 256, self.blocks)?;
         require("mix", "between 0 and 1", (0.0..=1.0).contains(&self.mix), self.mix)?;
+        require("condition-noise", "0 or more", is_weight(self.condition_noise), self.condition_noise)?;
         require("members", "between 1 and 64", (1..=MAX_MEMBERS).contains(&self.members), self.members)
     }
 }
@@ -114,7 +119,11 @@ fn without_tasks() -> Error {
 
 /// Settings as a saved state of training has them; without those that were not there at first, where they do nothing.
 fn as_saved(config: &HyperConfig) -> String {
-    let idle = [(config.mix == 0.0, ", mix: 0.0"), (config.members == 1, ", members: 1")];
+    let idle = [
+        (config.mix == 0.0, ", mix: 0.0"),
+        (config.condition_noise == 0.0, ", condition_noise: 0.0"),
+        (config.members == 1, ", members: 1"),
+    ];
     let idle = idle.into_iter().filter(|(is_idle, _)| *is_idle);
     idle.fold(format!("{config:?}"), |told, (_, setting)| told.replacen(setting, "", 1))
 }
@@ -139,6 +148,8 @@ pub struct HyperTrainer {
     spread: Spread,
     /// Normalized codes of the training runs' last networks, `[n, k]`.
     targets: Vec<f32>,
+    /// The deviation of the noise on each encoded value, `[e]`; none without noise.
+    noise: Option<Vec<f32>>,
     /// Weights as a map of codes: the matrix, and what a code of zeros is decoded to, `[D]`.
     decode: Tensor,
     base: Tensor,
@@ -163,6 +174,8 @@ impl HyperTrainer {
         let settings = FlatOptimizerConfig { weight_decay: config.weight_decay, clip_norm: 1.0, ema_decay: config.ema_decay };
         let spread = Spread::of(&data.final_codes, k);
         let targets = spread.normalize(&data.final_codes);
+        let noisy = |deviations: Vec<f64>| deviations.into_iter().map(|v| (config.condition_noise * v) as f32).collect();
+        let noise = (config.condition_noise > 0.0).then(|| noisy(of_runs.deviations()));
         let settings_of_state = format!("{} {seed:?} {} {}", as_saved(&config), of_runs.fingerprint(), loss.fingerprint());
         let fingerprint = course::fingerprint(settings_of_state.trim_end(), &[&targets]);
         let course = |member: usize| {
@@ -175,7 +188,23 @@ impl HyperTrainer {
         let base = Tensor::from_vec(data.codec.decode(&vec![0.0; k])?, data.finals.dim(), device.candle())?;
         let moments = [Tensor::from_slice(&spread.mean, k, device.candle())?, Tensor::from_slice(&spread.std, k, device.candle())?];
         let device = device.clone();
-        Ok(Self { config, network, course, others, loss, data, of_runs, spread, targets, decode, base, moments, seed, device })
+        Ok(Self {
+            config,
+            network,
+            course,
+            others,
+            loss,
+            data,
+            of_runs,
+            spread,
+            targets,
+            noise,
+            decode,
+            base,
+            moments,
+            seed,
+            device,
+        })
     }
 
     /// Floating-point operations of the whole training: the hyper-decoder's own, and with a task loss those of its networks.
@@ -216,7 +245,10 @@ impl HyperTrainer {
         let step = |member: usize| seed_of(self.seed, member).fork("step").index(self.step());
         let (mut batch, mut codes) = (Batch::default(), Vec::with_capacity(config.members));
         for (member, course) in self.members().enumerate() {
-            let drawn = Batch::draw(&self.of_runs, n, config.mix, step(member));
+            let mut drawn = Batch::draw(&self.of_runs, n, config.mix, step(member));
+            if let Some(noise) = &self.noise {
+                drawn.blur(&self.of_runs.schema, noise, step(member).fork("noise"));
+            }
             let encoded = Tensor::from_slice(&drawn.encoded, (n, len), device)?;
             codes.push(self.network.forward(&encoded, &encoded, course.optimizer.parameters())?);
             batch.extend(drawn);
@@ -414,6 +446,7 @@ mod tests {
             width: 48,
             blocks: 1,
             mix: 0.0,
+            condition_noise: 0.0,
             members: 1,
         };
         let before = "HyperConfig { code_weight: 0.1, task_weight: 1.0, steps: 20, batch_networks: 24, batch_examples: 32, \
@@ -421,6 +454,7 @@ mod tests {
         assert_eq!(as_saved(&config), before);
         for (config, told) in [
             (HyperConfig { mix: 0.01, ..config.clone() }, "mix: 0.01"),
+            (HyperConfig { condition_noise: 0.05, ..config.clone() }, "condition_noise: 0.05"),
             (HyperConfig { members: 12, ..config.clone() }, "members: 12"),
         ] {
             assert!(as_saved(&config).contains(told), "{}", as_saved(&config));

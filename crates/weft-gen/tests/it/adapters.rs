@@ -105,6 +105,7 @@ fn it_writes_adapters_for_languages_that_it_never_saw() {
         width: 32,
         blocks: 1,
         mix: 0.0,
+        condition_noise: 0.0,
         members: 1,
     };
     let trainer = |loss: TaskLoss| HyperTrainer::new(config.clone(), zoo.data.clone(), loss, Seed::new(4), &Device::cpu());

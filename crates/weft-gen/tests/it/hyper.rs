@@ -21,6 +21,7 @@ pub(crate) fn config() -> HyperConfig {
         width: 48,
         blocks: 1,
         mix: 0.0,
+        condition_noise: 0.0,
         members: 1,
     }
 }
@@ -107,6 +108,7 @@ fn every_part_of_the_loss_and_every_setting_counts() {
         ("weight decay", HyperConfig { weight_decay: 0.1, ..config() }),
         ("examples", HyperConfig { batch_examples: 8, ..config() }),
         ("mixing", HyperConfig { mix: 0.5, ..config() }),
+        ("noise", HyperConfig { condition_noise: 0.1, ..config() }),
     ] {
         assert!(theta(config) != plain, "{what} changes nothing");
     }
@@ -221,7 +223,7 @@ fn members_learn_apart_and_their_codes_are_averaged() {
 #[test]
 fn restored_members_go_on_as_if_they_had_not_stopped() {
     let data = task_set();
-    let make = || trainer(HyperConfig { members: 2, mix: 0.5, ..config() }, &data).unwrap();
+    let make = || trainer(HyperConfig { members: 2, mix: 0.5, condition_noise: 0.2, ..config() }, &data).unwrap();
     let whole = train(make(), 9);
     let first = train(make(), 4).save().unwrap();
     let mut second = make();
@@ -237,7 +239,7 @@ fn restored_members_go_on_as_if_they_had_not_stopped() {
     lacking.tensors.remove("second-moment-1");
     untouched.restore(&lacking).unwrap_err();
     assert_eq!(untouched.save().unwrap(), before);
-    let single = trainer(HyperConfig { mix: 0.5, ..config() }, &data).unwrap().restore(&first);
+    let single = trainer(HyperConfig { mix: 0.5, condition_noise: 0.2, ..config() }, &data).unwrap().restore(&first);
     assert!(matches!(single, Err(Error::Artifact { entry, .. }) if entry == "fingerprint"));
 }
 
@@ -256,6 +258,8 @@ fn settings_out_of_range_are_named() {
         ("ema-decay", HyperConfig { ema_decay: 1.0, ..config() }),
         ("width", HyperConfig { width: 0, ..config() }),
         ("blocks", HyperConfig { blocks: 257, ..config() }),
+        ("condition-noise", HyperConfig { condition_noise: -0.1, ..config() }),
+        ("condition-noise", HyperConfig { condition_noise: f64::INFINITY, ..config() }),
         ("members", HyperConfig { members: 0, ..config() }),
         ("members", HyperConfig { members: 65, ..config() }),
         ("mix", HyperConfig { mix: 1.5, ..config() }),

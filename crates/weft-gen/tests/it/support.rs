@@ -281,6 +281,7 @@ pub(crate) fn solved_when_shown(field: &str, ask: &dyn Fn(&Task, Seed) -> Condit
         width: 48,
         blocks: 1,
         mix: 0.0,
+        condition_noise: 0.0,
         members: 1,
     };
     let loss = PopulationLoss::of_tasks(data.architecture().clone(), &four_classes(), &Device::cpu()).expect("eight features");

@@ -33,6 +33,9 @@ pub struct HyperConfig {
     /// The chance of each network of a step to be of two training runs, mixed by a random share: their conditions, their codes, their losses.
     #[serde(skip_serializing_if = "is_zero")]
     pub mix: f64,
+    /// The standard deviation of the noise on a condition in training, in units of each of its numbers' own over training conditions.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub condition_noise: f64,
     /// Networks that are trained from different seeds, and whose codes are averaged.
     #[serde(skip_serializing_if = "is_one")]
     pub members: usize,
@@ -52,6 +55,7 @@ impl Default for HyperConfig {
             width: 512,
             blocks: 4,
             mix: 0.0,
+            condition_noise: 0.0,
             members: 1,
         }
     }
@@ -72,6 +76,7 @@ impl HyperConfig {
             width: self.width,
             blocks: self.blocks,
             mix: self.mix,
+            condition_noise: self.condition_noise,
             members: self.members,
         }
     }
@@ -91,6 +96,7 @@ impl HyperConfig {
         require("hyper.weight-decay", "0 or more", is_weight(self.weight_decay), self.weight_decay)?;
         require("hyper.ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay)?;
         require("hyper.mix", "between 0 and 1", (0.0..=1.0).contains(&self.mix), self.mix)?;
+        require("hyper.condition-noise", "0 or more", is_weight(self.condition_noise), self.condition_noise)?;
         require("hyper.members", "between 1 and 64", (1..=64).contains(&self.members), self.members)
     }
 }

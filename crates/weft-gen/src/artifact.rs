@@ -10,6 +10,11 @@ use weft_ops::tensor::FlatOptimizer;
 const OPTIMIZER: [(&str, Slot); 4] =
     [("theta", Slot::Theta), ("average", Slot::Average), ("first-moment", Slot::First), ("second-moment", Slot::Second)];
 
+/// The name of a vector of which networks that are trained beside each other have one each; the first's is what it is where there is one alone.
+pub(crate) fn of_member(name: &str, place: usize) -> String {
+    if place == 0 { name.to_owned() } else { format!("{name}-{place}") }
+}
+
 /// Named tensors with metadata; the façade writes it as one safetensors file.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Artifact {
@@ -34,24 +39,31 @@ impl Artifact {
         self
     }
 
-    /// Adds the whole state of an optimizer.
-    pub(crate) fn with_optimizer(mut self, optimizer: &FlatOptimizer) -> Result<Self> {
-        for (name, slot) in OPTIMIZER {
-            self = self.with_vector(name, &optimizer.parameters().read(slot)?);
+    /// Adds the whole state of optimizers that are as far as each other.
+    pub(crate) fn with_optimizers<'a>(mut self, optimizers: impl Iterator<Item = &'a FlatOptimizer>) -> Result<Self> {
+        for (place, optimizer) in optimizers.enumerate() {
+            for (name, slot) in OPTIMIZER {
+                self = self.with_vector(&of_member(name, place), &optimizer.parameters().read(slot)?);
+            }
+            self = self.with_text("step", optimizer.step);
         }
-        Ok(self.with_text("step", optimizer.step))
+        Ok(self)
     }
 
-    /// Restores an optimizer of as many parameters; what the state lacks is found before anything changes.
-    pub(crate) fn restore_optimizer(&self, optimizer: &mut FlatOptimizer) -> Result<()> {
-        let len = optimizer.parameters().len();
-        let vectors = OPTIMIZER.map(|(name, slot)| Ok((slot, self.vector(name, len)?)));
-        let vectors = vectors.into_iter().collect::<Result<Vec<_>>>()?;
+    /// Restores optimizers of as many parameters; what the state lacks is found before anything changes.
+    pub(crate) fn restore_optimizers<'a>(&self, optimizers: impl Iterator<Item = &'a mut FlatOptimizer>) -> Result<()> {
         let step = self.text("step")?;
-        for (slot, values) in vectors {
-            optimizer.parameters().write(slot, &values)?;
+        let state = |(place, optimizer): (usize, &'a mut FlatOptimizer)| {
+            let len = optimizer.parameters().len();
+            let vectors = OPTIMIZER.map(|(name, slot)| Ok((slot, self.vector(&of_member(name, place), len)?)));
+            Ok((optimizer, vectors.into_iter().collect::<Result<Vec<_>>>()?))
+        };
+        for (optimizer, vectors) in optimizers.enumerate().map(state).collect::<Result<Vec<_>>>()? {
+            for (slot, values) in vectors {
+                optimizer.parameters().write(slot, &values)?;
+            }
+            optimizer.step = step;
         }
-        optimizer.step = step;
         Ok(())
     }
 

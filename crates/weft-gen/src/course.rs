@@ -38,12 +38,31 @@ impl Course {
 
     /// Takes a step down the gradient of a loss, and returns that loss.
     pub(crate) fn descend(&mut self, loss: &Tensor) -> Result<f64> {
+        self.descend_beside(&mut [], loss)
+    }
+
+    /// The same, with others on their way whose parameters the loss depends on too; each steps by its own gradient.
+    pub(crate) fn descend_beside(&mut self, others: &mut [Self], loss: &Tensor) -> Result<f64> {
         let step = self.optimizer.step;
         loss.backward()?;
-        self.update(100.min(self.steps / 10))?;
+        for course in std::iter::once(&mut *self).chain(others) {
+            course.update(100.min(course.steps / 10))?;
+        }
         // Read last: a GPU then works on the whole step while this waits.
         let value = f64::from(loss.to_scalar::<f32>()?);
         if value.is_finite() { Ok(value) } else { Err(Error::Diverged { step }) }
+    }
+
+    /// The state of this and others that are as far.
+    pub(crate) fn save_beside(&self, others: &[Self]) -> Result<Artifact> {
+        let optimizers = std::iter::once(self).chain(others).map(|course| &course.optimizer);
+        Ok(Artifact::default().with_optimizers(optimizers)?.with_text("fingerprint", &self.fingerprint))
+    }
+
+    /// Goes on from it, all or none.
+    pub(crate) fn restore_beside(&mut self, others: &mut [Self], saved: &Artifact) -> Result<()> {
+        saved.check_fingerprint(&self.fingerprint)?;
+        saved.restore_optimizers(std::iter::once(self).chain(others).map(|course| &mut course.optimizer))
     }
 }
 
@@ -73,8 +92,7 @@ pub trait Trainer {
     /// # Errors
     /// If it cannot be read from the device.
     fn save(&self) -> Result<Artifact> {
-        let course = self.course();
-        Ok(Artifact::default().with_optimizer(&course.optimizer)?.with_text("fingerprint", &course.fingerprint))
+        self.course().save_beside(&[])
     }
 
     /// Continues from a saved state.
@@ -82,9 +100,7 @@ pub trait Trainer {
     /// # Errors
     /// [`Error::Artifact`] for a state that lacks something, or is not of these settings, this training set and this seed.
     fn restore(&mut self, saved: &Artifact) -> Result<()> {
-        let course = self.course_mut();
-        saved.check_fingerprint(&course.fingerprint)?;
-        saved.restore_optimizer(&mut course.optimizer)
+        self.course_mut().restore_beside(&mut [], saved)
     }
 }
 

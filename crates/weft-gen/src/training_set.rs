@@ -42,6 +42,13 @@ pub struct RunTasks {
 }
 
 impl RunTasks {
+    /// Encodes conditions, of which only the schema's fields are kept.
+    pub(crate) fn new(schema: Schema, conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
+        let conditions: Vec<_> = conditions.iter().map(|condition| condition.restricted_to(&schema)).collect();
+        let encoded = conditions.iter().map(|condition| schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?.concat();
+        Ok(Self { schema, conditions, tasks, encoded })
+    }
+
     /// A condition, encoded.
     ///
     /// # Panics
@@ -50,6 +57,27 @@ impl RunTasks {
     pub fn encoded(&self, condition: usize) -> &[f32] {
         let len = self.schema.encoded_len();
         &self.encoded[condition * len..(condition + 1) * len]
+    }
+
+    /// The standard deviation of each encoded value over all conditions, `[e]`; 0 of the flags that say whether a field is known.
+    pub(crate) fn deviations(&self) -> Vec<f64> {
+        let len = self.schema.encoded_len();
+        let count = self.conditions.len().max(1) as f64;
+        let (mut sums, mut squares) = (vec![0.0; len], vec![0.0; len]);
+        let over = |sums: &mut [f64], of: &dyn Fn(usize, f64) -> f64| {
+            for row in self.encoded.chunks_exact(len.max(1)) {
+                sums.iter_mut().zip(row).enumerate().for_each(|(i, (sum, &v))| *sum += of(i, f64::from(v)));
+            }
+        };
+        over(&mut sums, &|_, v| v / count);
+        over(&mut squares, &|i, v| (v - sums[i]).powi(2) / count);
+        let mut deviations: Vec<f64> = squares.into_iter().map(f64::sqrt).collect();
+        let mut end = 0;
+        for width in self.schema.widths() {
+            end += width;
+            deviations[end - 1] = 0.0;
+        }
+        deviations
     }
 
     /// What a saved state of training must agree with.
@@ -158,9 +186,7 @@ impl TrainingSet {
 
     fn told(mut self, fields: &[FieldSpec], conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
         let schema = Schema::fit(fields, &self.conditions)?;
-        let conditions: Vec<_> = conditions.iter().map(|condition| condition.restricted_to(&schema)).collect();
-        let encoded = conditions.iter().map(|condition| schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?.concat();
-        self.tasks = Some(Arc::new(RunTasks { schema, conditions, tasks, encoded }));
+        self.tasks = Some(Arc::new(RunTasks::new(schema, conditions, tasks)?));
         Ok(self)
     }
 

@@ -104,6 +104,9 @@ fn it_writes_adapters_for_languages_that_it_never_saw() {
         ema_decay: 0.9,
         width: 32,
         blocks: 1,
+        mix: 0.0,
+        condition_noise: 0.0,
+        members: 1,
     };
     let trainer = |loss: TaskLoss| HyperTrainer::new(config.clone(), zoo.data.clone(), loss, Seed::new(4), &Device::cpu());
     let trained = trainer(zoo.through_base()).unwrap();
@@ -128,6 +131,12 @@ fn it_writes_adapters_for_languages_that_it_never_saw() {
     let exchanged: Vec<Task> = zoo.held_out.iter().rev().cloned().collect();
     let of_others = zoo.made(&hyper, &exchanged, &zoo.unseen);
     assert!(of_others > of_unseen + 0.3, "told another's condition it loses {of_others}, and {of_unseen} told its own");
+    // Two members on mixtures of languages do as well.
+    let mixed = HyperConfig { mix: 0.5, members: 2, ..config.clone() };
+    let mixed = HyperTrainer::new(mixed, zoo.data.clone(), zoo.through_base(), Seed::new(4), &Device::cpu()).unwrap();
+    let mixed = train(mixed, config.steps).finish().unwrap();
+    let of_unseen = zoo.made(&mixed, &zoo.held_out, &zoo.unseen);
+    assert!(of_unseen < base_of_unseen - 0.2, "{of_unseen} of {base_of_unseen}");
     let fewer = AdapterLoss::new(zoo.adapters.clone(), zoo.texts[1..].to_vec()).unwrap();
     assert!(trainer(fewer.into()).unwrap_err().to_string().contains("tasks"), "a task for each run");
 }

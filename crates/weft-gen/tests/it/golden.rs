@@ -2,7 +2,8 @@
 //!
 //! After a change that is meant to change them, the new lines are those that the failing test prints.
 
-use crate::support::{flow_trainer, refiner_config, refiner_trainer, trained_set};
+use crate::hyper::{config, trainer};
+use crate::support::{flow_trainer, refiner_config, refiner_trainer, task_set, trained_set};
 use std::path::Path;
 use weft_core::Monitor;
 use weft_gen::{RefinerConfig, Trainer as _};
@@ -32,4 +33,11 @@ fn refiner() {
     let mut trainer = refiner_trainer(config, &trained_set(Some(22)));
     let losses: Vec<f64> = (1..=20).map(|step| trainer.advance(step, &Monitor::silent()).expect("a plain run")).collect();
     check("refiner.txt", &losses);
+}
+
+#[test]
+fn hyper_decoder() {
+    let mut trainer = trainer(config(), &task_set()).expect("settings in range");
+    let losses: Vec<f64> = (1..=20).map(|step| trainer.advance(step, &Monitor::silent()).expect("a plain run")).collect();
+    check("hyper.txt", &losses);
 }

@@ -8,7 +8,7 @@ use weft_core::{Condition, Seed, Task};
 use weft_gen::{Artifact, Error, Generator, HyperConfig, HyperDecoder, HyperTrainer, Trainer as _, TrainingSet};
 use weft_net::{Device, PopulationLoss};
 
-fn config() -> HyperConfig {
+pub(crate) fn config() -> HyperConfig {
     HyperConfig {
         code_weight: 0.1,
         task_weight: 1.0,
@@ -20,10 +20,13 @@ fn config() -> HyperConfig {
         ema_decay: 0.9,
         width: 48,
         blocks: 1,
+        mix: 0.0,
+        condition_noise: 0.0,
+        members: 1,
     }
 }
 
-fn trainer(config: HyperConfig, data: &TrainingSet) -> weft_gen::Result<HyperTrainer> {
+pub(crate) fn trainer(config: HyperConfig, data: &TrainingSet) -> weft_gen::Result<HyperTrainer> {
     let loss = PopulationLoss::of_tasks(data.architecture().clone(), &four_classes(), &Device::cpu())?;
     HyperTrainer::new(config, data.clone(), loss, Seed::new(8), &Device::cpu())
 }
@@ -52,6 +55,15 @@ fn tasks_that_were_never_trained_are_solved_from_either_loss() {
         let exchanged = accuracy(&hyper, &held_out, &other);
         assert!(exchanged < 0.3, "the complement's condition reaches {exchanged}");
     }
+}
+
+#[test]
+fn tasks_that_were_never_trained_are_solved_from_mixed_runs() {
+    let data = task_set();
+    let [tasks, held_out] = binary_tasks();
+    let hyper = trained(HyperConfig { mix: 0.5, steps: 400, ..config() }, &data);
+    let (seen, unseen) = (accuracy(&hyper, &tasks, &tasks), accuracy(&hyper, &held_out, &held_out));
+    assert!(seen > 0.9 && unseen > 0.85, "{seen} of seen tasks, {unseen} of unseen");
 }
 
 #[test]
@@ -95,12 +107,16 @@ fn every_part_of_the_loss_and_every_setting_counts() {
         ("task weight", HyperConfig { task_weight: 0.0, ..config() }),
         ("weight decay", HyperConfig { weight_decay: 0.1, ..config() }),
         ("examples", HyperConfig { batch_examples: 8, ..config() }),
+        ("mixing", HyperConfig { mix: 0.5, ..config() }),
+        ("noise", HyperConfig { condition_noise: 0.1, ..config() }),
     ] {
         assert!(theta(config) != plain, "{what} changes nothing");
     }
     let flops = |config: HyperConfig| trainer(config, &data).unwrap().flops();
     let networks = 6.0 * data.finals.dim() as f64 * (32 * 24 * 20) as f64;
     let alone = flops(HyperConfig { task_weight: 0.0, ..config() });
+    let more = flops(HyperConfig { mix: 0.5, ..config() }) - flops(config());
+    assert!((more / networks - 0.5).abs() < 0.01, "half of the networks are run once more, {more}");
     assert!(flops(config()) > networks + alone && alone > 0.0);
 }
 
@@ -160,6 +176,74 @@ fn a_saved_hyper_decoder_decodes_the_same() {
 }
 
 #[test]
+fn members_learn_apart_and_their_codes_are_averaged() {
+    let data = task_set();
+    let three = HyperConfig { members: 3, ..config() };
+    let alone = trained(HyperConfig { members: 1, ..three.clone() }, &data).save();
+    let hyper = trained(three.clone(), &data);
+    assert_eq!(hyper.num_members(), 3);
+    let saved = hyper.save();
+    // The first is what it is without the others, but for rounding; none is another.
+    weft_testkit::assert_close(&vector(&saved, "theta"), &vector(&alone, "theta"), 1e-4);
+    let thetas = ["theta", "theta-1", "theta-2"].map(|name| vector(&saved, name));
+    let apart = |a: usize, b: usize| crate::support::distance(&thetas[a], &thetas[b]);
+    assert!(apart(0, 1) > 1.0 && apart(0, 2) > 1.0 && apart(1, 2) > 1.0);
+    let load = |saved: &Artifact| HyperDecoder::load(saved, data.codec.clone(), data.architecture().clone(), &Device::cpu());
+    let [_, held_out] = binary_tasks();
+    let asked: Vec<Condition> = held_out.iter().map(asks_for).collect();
+    let codes = hyper.codes(&asked).unwrap();
+    assert_eq!(load(&saved).unwrap().codes(&asked).unwrap(), codes);
+    // Without the number of members it is the file of a single one.
+    let single = |theta: &Vec<f32>| {
+        let mut single = saved.clone().with_vector("theta", theta);
+        single.metadata.remove("members");
+        let single = load(&single).unwrap();
+        assert_eq!(single.num_members(), 1);
+        single.codes(&asked).unwrap()
+    };
+    let each = thetas.each_ref().map(single);
+    let mean: Vec<f32> = (0..codes.len()).map(|i| each.iter().map(|codes| codes[i]).sum::<f32>() / 3.0).collect();
+    weft_testkit::assert_close(&codes, &mean, 1e-5);
+    let flops = |config: &HyperConfig| trainer(config.clone(), &data).unwrap().flops();
+    assert!((flops(&three) / flops(&HyperConfig { members: 1, ..three.clone() }) - 3.0).abs() < 1e-9);
+    assert!(hyper.flops_per_sample() > load(&alone).unwrap().flops_per_sample());
+    let damages = vec![
+        without("theta-2"),
+        tensor("theta-1", |v| v.truncate(3)),
+        tensor("theta-2", |v| v[5] = f32::NAN),
+        text("members", "0"),
+        text("members", "65"),
+        text("members", "some"),
+    ];
+    check(&saved, damages, |saved| load(saved).map(drop));
+    let fourth = load(&saved.with_text("members", 4)).unwrap_err();
+    assert!(matches!(&fourth, Error::Artifact { entry, .. } if entry == "theta-3"), "{fourth}");
+}
+
+#[test]
+fn restored_members_go_on_as_if_they_had_not_stopped() {
+    let data = task_set();
+    let make = || trainer(HyperConfig { members: 2, mix: 0.5, condition_noise: 0.2, ..config() }, &data).unwrap();
+    let whole = train(make(), 9);
+    let first = train(make(), 4).save().unwrap();
+    let mut second = make();
+    second.restore(&first).unwrap();
+    assert_eq!(second.step(), 4);
+    assert_eq!(train(second, 9).save().unwrap(), whole.save().unwrap());
+    let damages = vec![tensor("theta-1", |v| v.truncate(2)), without("first-moment-1"), tensor("average-1", |v| v[0] = f32::NAN)];
+    check(&first, damages, |saved| make().restore(saved));
+    // What one member lacks leaves the others as they were.
+    let mut untouched = make();
+    let before = untouched.save().unwrap();
+    let mut lacking = first.clone();
+    lacking.tensors.remove("second-moment-1");
+    untouched.restore(&lacking).unwrap_err();
+    assert_eq!(untouched.save().unwrap(), before);
+    let single = trainer(HyperConfig { mix: 0.5, condition_noise: 0.2, ..config() }, &data).unwrap().restore(&first);
+    assert!(matches!(single, Err(Error::Artifact { entry, .. }) if entry == "fingerprint"));
+}
+
+#[test]
 fn settings_out_of_range_are_named() {
     let data = task_set();
     for (setting, config) in [
@@ -174,6 +258,12 @@ fn settings_out_of_range_are_named() {
         ("ema-decay", HyperConfig { ema_decay: 1.0, ..config() }),
         ("width", HyperConfig { width: 0, ..config() }),
         ("blocks", HyperConfig { blocks: 257, ..config() }),
+        ("condition-noise", HyperConfig { condition_noise: -0.1, ..config() }),
+        ("condition-noise", HyperConfig { condition_noise: f64::INFINITY, ..config() }),
+        ("members", HyperConfig { members: 0, ..config() }),
+        ("members", HyperConfig { members: 65, ..config() }),
+        ("mix", HyperConfig { mix: 1.5, ..config() }),
+        ("mix", HyperConfig { mix: f64::NAN, ..config() }),
     ] {
         let error = trainer(config, &data).expect_err(setting);
         assert!(matches!(error, Error::Setting { setting: named, .. } if named == setting), "{error}");

@@ -280,6 +280,9 @@ pub(crate) fn solved_when_shown(field: &str, ask: &dyn Fn(&Task, Seed) -> Condit
         ema_decay: 0.9,
         width: 48,
         blocks: 1,
+        mix: 0.0,
+        condition_noise: 0.0,
+        members: 1,
     };
     let loss = PopulationLoss::of_tasks(data.architecture().clone(), &four_classes(), &Device::cpu()).expect("eight features");
     let trainer = HyperTrainer::new(config, data.clone(), loss, Seed::new(8), &Device::cpu()).expect("settings in range");

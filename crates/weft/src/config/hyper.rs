@@ -30,6 +30,15 @@ pub struct HyperConfig {
     pub width: usize,
     /// Its residual blocks.
     pub blocks: usize,
+    /// The chance of each network of a step to be of two training runs, mixed by a random share: their conditions, their codes, their losses.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mix: f64,
+    /// The standard deviation of the noise on a condition in training, in units of each of its numbers' own over training conditions.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub condition_noise: f64,
+    /// Networks that are trained from different seeds, and whose codes are averaged.
+    #[serde(skip_serializing_if = "is_one")]
+    pub members: usize,
 }
 
 impl Default for HyperConfig {
@@ -45,6 +54,9 @@ impl Default for HyperConfig {
             ema_decay: 0.99,
             width: 512,
             blocks: 4,
+            mix: 0.0,
+            condition_noise: 0.0,
+            members: 1,
         }
     }
 }
@@ -63,6 +75,9 @@ impl HyperConfig {
             ema_decay: self.ema_decay,
             width: self.width,
             blocks: self.blocks,
+            mix: self.mix,
+            condition_noise: self.condition_noise,
+            members: self.members,
         }
     }
 
@@ -79,6 +94,20 @@ impl HyperConfig {
         let rate = self.learning_rate;
         require("hyper.learning-rate", "a positive number", rate > 0.0 && rate.is_finite(), rate)?;
         require("hyper.weight-decay", "0 or more", is_weight(self.weight_decay), self.weight_decay)?;
-        require("hyper.ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay)
+        require("hyper.ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay)?;
+        require("hyper.mix", "between 0 and 1", (0.0..=1.0).contains(&self.mix), self.mix)?;
+        require("hyper.condition-noise", "0 or more", is_weight(self.condition_noise), self.condition_noise)?;
+        require("hyper.members", "between 1 and 64", (1..=64).contains(&self.members), self.members)
     }
+}
+
+/// Keys that do nothing are left out, so that stages stay those of runs from before there were these keys.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }

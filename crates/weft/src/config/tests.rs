@@ -210,6 +210,9 @@ fn what_tasks_leave_undefined_has_a_place() {
     check("[refiner]\nhinge = false\n[evaluate]\nablation = true", "evaluate.ablation", "`false` with");
     check("[hyper]\ntask-weight = 0", "hyper.task-weight", "0 or more, and above 0 if `code-weight` is 0, got 0");
     check("[hyper]\nema-decay = 1", "hyper.ema-decay", "in [0, 1), got 1");
+    check("[hyper]\ncondition-noise = -1", "hyper.condition-noise", "0 or more, got -1");
+    check("[hyper]\nmembers = 0", "hyper.members", "between 1 and 64, got 0");
+    check("[hyper]\nmix = 1.5", "hyper.mix", "between 0 and 1, got 1.5");
     for table in ["[hyper]", "[refiner]\nhinge = false"] {
         let refusal = refusal(parse(&(text.replace("{ classes = \"task\" }", "\"step\"") + table)));
         assert!(refusal.contains("`generator.flow.conditions` must have `{ classes = \"task\" }`"), "{refusal}");

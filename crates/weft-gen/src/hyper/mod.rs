@@ -19,12 +19,21 @@
 //!
 //! The networks may be adapters: then `run` goes through their frozen base ([`TaskLoss`]).
 //!
+//! With few training runs it may learn these by heart. [`HyperConfig::mix`] shows it conditions between those of two runs, [`HyperConfig::condition_noise`]
+//! conditions beside those of one. With [`HyperConfig::members`]
+//! it is several networks, each from its own seed and on its own batches, whose codes are averaged: one network comes out, and what single ones make of
+//! noise is averaged away (deep ensembles, Lakshminarayanan, Pritzel & Blundell 2017; of codes here, not of predictions).
+//!
 //! Held-out tasks reach it in sampling alone: it learns from [`RunTasks`] of training runs and from the training part of the data.
 
+mod batch;
+
+use crate::artifact::of_member;
 use crate::decoder::{decode_shift, decode_tensor};
 use crate::error::require;
 use crate::flow::Spread;
 use crate::{Artifact, Course, Error, Generator, Result, RunTasks, TaskLoss, Trainer, TrainingSet, course, schema};
+use batch::Batch;
 use candle_core::Tensor;
 use std::sync::Arc;
 use weft_codec::Codec;
@@ -34,6 +43,9 @@ use weft_ops::tensor::{FlatOptimizerConfig, Parameters, Precision, ResidualMlp, 
 
 /// The generator's name in reports.
 const NAME: &str = "hyper-decoder";
+
+/// The key of how many members a saved one has, if it has more than one.
+const MEMBERS: &str = "members";
 
 /// Settings of the hyper-decoder and its training.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +70,18 @@ pub struct HyperConfig {
     pub width: usize,
     /// Its residual blocks.
     pub blocks: usize,
+    /// The chance of each network of a step to be of two runs, `λ` of the one and `1 − λ` of the other with `λ ~ U(0, 1)`: the condition that is shown, the code
+    /// that it is to have, and the losses at both tasks. 0 is never.
+    pub mix: f64,
+    /// The standard deviation of the noise that is added to each encoded value of a condition in training, in units of that value's own over training
+    /// conditions; 0 is none.
+    pub condition_noise: f64,
+    /// Networks whose codes are averaged.
+    pub members: usize,
 }
+
+/// The most members.
+const MAX_MEMBERS: usize = 64;
 
 impl HyperConfig {
     /// Checks ranges, and that there are tasks to follow.
@@ -82,13 +105,27 @@ impl HyperConfig {
         require("weight-decay", "0 or more", is_weight(self.weight_decay), self.weight_decay)?;
         require("ema-decay", "in [0, 1)", (0.0..1.0).contains(&self.ema_decay), self.ema_decay)?;
         require("width", "between 1 and 16384", (1..=16_384).contains(&self.width), self.width)?;
-        require("blocks", "at most 256", self.blocks <= 256, self.blocks)
+        require("blocks", "at most 256", self.blocks <= 256, self.blocks)?;
+        require("mix", "between 0 and 1", (0.0..=1.0).contains(&self.mix), self.mix)?;
+        require("condition-noise", "0 or more", is_weight(self.condition_noise), self.condition_noise)?;
+        require("members", "between 1 and 64", (1..=MAX_MEMBERS).contains(&self.members), self.members)
     }
 }
 
 fn without_tasks() -> Error {
     let expected = "those of training runs that have their own, for a hyper-decoder";
     Error::Setting { setting: "tasks", expected, got: "none".to_owned() }
+}
+
+/// Settings as a saved state of training has them; without those that were not there at first, where they do nothing.
+fn as_saved(config: &HyperConfig) -> String {
+    let idle = [
+        (config.mix == 0.0, ", mix: 0.0"),
+        (config.condition_noise == 0.0, ", condition_noise: 0.0"),
+        (config.members == 1, ", members: 1"),
+    ];
+    let idle = idle.into_iter().filter(|(is_idle, _)| *is_idle);
+    idle.fold(format!("{config:?}"), |told, (_, setting)| told.replacen(setting, "", 1))
 }
 
 /// The network from encoded conditions to codes of length `k`; the condition enters at the bottom and at every block.
@@ -103,12 +140,16 @@ pub struct HyperTrainer {
     config: HyperConfig,
     network: ResidualMlp,
     course: Course,
+    /// The members but for the first.
+    others: Vec<Course>,
     loss: TaskLoss,
     data: TrainingSet,
     of_runs: Arc<RunTasks>,
     spread: Spread,
     /// Normalized codes of the training runs' last networks, `[n, k]`.
     targets: Vec<f32>,
+    /// The deviation of the noise on each encoded value, `[e]`; none without noise.
+    noise: Option<Vec<f32>>,
     /// Weights as a map of codes: the matrix, and what a code of zeros is decoded to, `[D]`.
     decode: Tensor,
     base: Tensor,
@@ -133,24 +174,47 @@ impl HyperTrainer {
         let settings = FlatOptimizerConfig { weight_decay: config.weight_decay, clip_norm: 1.0, ema_decay: config.ema_decay };
         let spread = Spread::of(&data.final_codes, k);
         let targets = spread.normalize(&data.final_codes);
-        let settings_of_state = format!("{config:?} {seed:?} {} {}", of_runs.fingerprint(), loss.fingerprint());
+        let noisy = |deviations: Vec<f64>| deviations.into_iter().map(|v| (config.condition_noise * v) as f32).collect();
+        let noise = (config.condition_noise > 0.0).then(|| noisy(of_runs.deviations()));
+        let settings_of_state = format!("{} {seed:?} {} {}", as_saved(&config), of_runs.fingerprint(), loss.fingerprint());
         let fingerprint = course::fingerprint(settings_of_state.trim_end(), &[&targets]);
-        let plan = (config.steps, config.learning_rate, fingerprint);
-        let course = Course::new(&network.initial(seed.fork("network")), settings, plan, std::slice::from_ref(device.candle()))?;
+        let course = |member: usize| {
+            let (initial, plan) =
+                (seed_of(seed, member).fork("network"), (config.steps, config.learning_rate, fingerprint.clone()));
+            Course::new(&network.initial(initial), settings, plan, std::slice::from_ref(device.candle()))
+        };
+        let (course, others) = (course(0)?, (1..config.members).map(course).collect::<Result<_>>()?);
         let decode = decode_tensor(&data.codec, &[], device)?;
         let base = Tensor::from_vec(data.codec.decode(&vec![0.0; k])?, data.finals.dim(), device.candle())?;
         let moments = [Tensor::from_slice(&spread.mean, k, device.candle())?, Tensor::from_slice(&spread.std, k, device.candle())?];
         let device = device.clone();
-        Ok(Self { config, network, course, loss, data, of_runs, spread, targets, decode, base, moments, seed, device })
+        Ok(Self {
+            config,
+            network,
+            course,
+            others,
+            loss,
+            data,
+            of_runs,
+            spread,
+            targets,
+            noise,
+            decode,
+            base,
+            moments,
+            seed,
+            device,
+        })
     }
 
     /// Floating-point operations of the whole training: the hyper-decoder's own, and with a task loss those of its networks.
     #[must_use]
     pub fn flops(&self) -> f64 {
         let own = 3.0 * self.network.flops_per_row();
-        let run = self.loss.flops(self.data.architecture()) * self.config.batch_examples as f64;
+        let run = (1.0 + self.config.mix) * self.loss.flops(self.data.architecture()) * self.config.batch_examples as f64;
         let through = if self.config.task_weight > 0.0 { run + 4.0 * self.decode.elem_count() as f64 } else { 0.0 };
-        self.config.steps as f64 * self.config.batch_networks as f64 * (own + through)
+        let networks = (self.config.batch_networks * self.config.members) as f64;
+        self.config.steps as f64 * networks * (own + through)
     }
 
     /// Ends training; the hyper-decoder uses the moving average of the parameters.
@@ -158,9 +222,10 @@ impl HyperTrainer {
     /// # Errors
     /// If the parameters cannot be read from the device.
     pub fn finish(self) -> Result<HyperDecoder> {
+        let members = self.members().map(|course| Ok(course.optimizer.average()?)).collect::<Result<_>>()?;
         Ok(HyperDecoder {
             network: self.network,
-            theta: self.course.optimizer.average()?,
+            members,
             schema: self.of_runs.schema.clone(),
             spread: self.spread,
             codec: self.data.codec.clone(),
@@ -169,33 +234,51 @@ impl HyperTrainer {
         })
     }
 
+    fn members(&self) -> impl Iterator<Item = &Course> {
+        std::iter::once(&self.course).chain(&self.others)
+    }
+
+    /// All members' steps, in one pass over all that they make: the loss is the sum of each one's own, which depends on no other.
     fn train_step(&mut self) -> Result<f64> {
-        let config = &self.config;
-        let seed = self.seed.fork("step").index(self.step());
-        let (n, k) = (config.batch_networks, self.data.code_len());
-        let runs: Vec<usize> =
-            seed.fork("runs").indices(n, self.of_runs.conditions.len()).into_iter().map(|run| run as usize).collect();
-        let encoded: Vec<f32> = runs.iter().flat_map(|&run| self.of_runs.encoded(run)).copied().collect();
-        let encoded = Tensor::from_vec(encoded, (n, self.of_runs.schema.encoded_len()), self.device.candle())?;
-        let codes = self.network.forward(&encoded, &encoded, self.course.optimizer.parameters())?;
+        let (config, device) = (&self.config, self.device.candle());
+        let (n, k, len) = (config.batch_networks, self.data.code_len(), self.of_runs.schema.encoded_len());
+        let step = |member: usize| seed_of(self.seed, member).fork("step").index(self.step());
+        let (mut batch, mut codes) = (Batch::default(), Vec::with_capacity(config.members));
+        for (member, course) in self.members().enumerate() {
+            let mut drawn = Batch::draw(&self.of_runs, n, config.mix, step(member));
+            if let Some(noise) = &self.noise {
+                drawn.blur(&self.of_runs.schema, noise, step(member).fork("noise"));
+            }
+            let encoded = Tensor::from_slice(&drawn.encoded, (n, len), device)?;
+            codes.push(self.network.forward(&encoded, &encoded, course.optimizer.parameters())?);
+            batch.extend(drawn);
+        }
+        let codes = if let [codes] = &codes[..] { codes.clone() } else { Tensor::cat(&codes, 0)? };
         let mut loss = Tensor::zeros((), codes.dtype(), codes.device())?;
         if config.code_weight > 0.0 {
-            // Several conditions may be of one run.
-            let of_runs = runs.iter().map(|&run| run % self.data.finals.len());
-            let targets: Vec<f32> = of_runs.flat_map(|run| &self.targets[run * k..(run + 1) * k]).copied().collect();
-            let apart = (&codes - Tensor::from_vec(targets, (n, k), codes.device())?)?.sqr()?.mean_all()?;
-            loss = (loss + (apart * config.code_weight)?)?;
+            let targets = Tensor::from_vec(batch.targets(&self.targets, k), codes.shape(), codes.device())?;
+            loss = (loss + ((&codes - targets)?.sqr()?.mean_all()? * config.code_weight)?)?;
         }
         if config.task_weight > 0.0 {
             let [mean, std] = &self.moments;
             let z = codes.broadcast_mul(std)?.broadcast_add(mean)?;
-            let rows = decode_shift(&z, &self.decode)?.broadcast_add(&self.base)?;
-            let (of_runs, seed) = ((&*self.of_runs, &runs[..]), seed.fork("examples"));
-            let task = self.loss.of_runs(&rows, of_runs, config.batch_examples, seed)?.mean_all()?;
-            loss = (loss + (task * config.task_weight)?)?;
+            let (rows, runs) = batch.to_run(decode_shift(&z, &self.decode)?.broadcast_add(&self.base)?)?;
+            let (of_runs, seed) = ((&*self.of_runs, &runs[..]), step(0).fork("examples"));
+            let losses = self.loss.of_runs(&rows, of_runs, config.batch_examples, seed)?;
+            loss = (loss + (batch.mean(&losses)? * config.task_weight)?)?;
         }
-        self.course.descend(&loss)
+        if self.others.is_empty() {
+            return self.course.descend(&loss);
+        }
+        // Means over all members' networks become the sum of each one's mean.
+        let members = config.members as f64;
+        Ok(self.course.descend_beside(&mut self.others, &(loss * members)?)? / members)
     }
+}
+
+/// The seed of a member: of the first, that of the training.
+fn seed_of(seed: Seed, member: usize) -> Seed {
+    if member == 0 { seed } else { seed.fork("members").index(member as u64) }
 }
 
 impl Trainer for HyperTrainer {
@@ -207,7 +290,15 @@ impl Trainer for HyperTrainer {
         &mut self.course
     }
 
-    /// The loss is the weighted sum of the module's first lines: nats from networks at their tasks, squared deviations from codes.
+    fn save(&self) -> Result<Artifact> {
+        self.course.save_beside(&self.others)
+    }
+
+    fn restore(&mut self, saved: &Artifact) -> Result<()> {
+        self.course.restore_beside(&mut self.others, saved)
+    }
+
+    /// The loss is the mean over members of the weighted sum of the module's first lines: nats from networks at their tasks, squared deviations from codes.
     fn advance(&mut self, until: u64, monitor: &Monitor<'_>) -> Result<f64> {
         course::advance(self, until, monitor, Self::train_step)
     }
@@ -217,7 +308,8 @@ impl Trainer for HyperTrainer {
 #[derive(Debug, Clone)]
 pub struct HyperDecoder {
     network: ResidualMlp,
-    theta: Vec<f32>,
+    /// The parameters of each member.
+    members: Vec<Vec<f32>>,
     schema: Schema,
     spread: Spread,
     codec: Arc<Codec>,
@@ -232,7 +324,13 @@ impl HyperDecoder {
         &self.schema
     }
 
-    /// The codes of conditions, `[n, k]`.
+    /// How many networks' codes are averaged.
+    #[must_use]
+    pub fn num_members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The codes of conditions, `[n, k]`: the mean of what its members make.
     ///
     /// # Errors
     /// A condition that is not of the schema, or a failed tensor operation; [`Error::Setting`] names `conditions` if there is none.
@@ -240,8 +338,14 @@ impl HyperDecoder {
         let (n, device) = (conditions.len(), self.device.candle());
         let encoded = schema::encode_each(&self.schema, conditions)?;
         let encoded = Tensor::from_vec(encoded.concat(), (n, self.schema.encoded_len()), device)?;
-        let theta = Parameters::frozen(&self.theta, device, Precision::Single)?;
-        let codes = self.network.forward(&encoded, &encoded, &theta)?;
+        let of_member = |theta: &Vec<f32>| -> Result<Tensor> {
+            let theta = Parameters::frozen(theta, device, Precision::Single)?;
+            Ok(self.network.forward(&encoded, &encoded, &theta)?)
+        };
+        let codes = match &self.members[..] {
+            [theta] => of_member(theta)?,
+            members => Tensor::stack(&members.iter().map(of_member).collect::<Result<Vec<_>>>()?, 0)?.mean(0)?,
+        };
         Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
     }
 
@@ -265,8 +369,14 @@ impl HyperDecoder {
     #[must_use]
     pub fn save(&self) -> Artifact {
         let config = self.network.config();
-        let artifact = Artifact::default()
-            .with_vector("theta", &self.theta)
+        let mut artifact = Artifact::default();
+        for (place, theta) in self.members.iter().enumerate() {
+            artifact = artifact.with_vector(&of_member("theta", place), theta);
+        }
+        if self.members.len() > 1 {
+            artifact = artifact.with_text(MEMBERS, self.members.len());
+        }
+        let artifact = artifact
             .with_vector("code-mean", &self.spread.mean)
             .with_vector("code-std", &self.spread.std)
             .with_text("kind", "hyper")
@@ -283,9 +393,16 @@ impl HyperDecoder {
         let [width, blocks] = saved.network_size()?;
         let (k, schema) = (codec.code_len(), schema::load(saved)?);
         let network = network(&schema, k, width, blocks);
-        let theta = saved.vector("theta", network.num_parameters())?;
+        // Those that were saved before there were members have one.
+        let count = if saved.metadata.contains_key(MEMBERS) { saved.text(MEMBERS)? } else { 1 };
+        if !(1..=MAX_MEMBERS).contains(&count) {
+            let reason = format!("{count} is not between 1 and {MAX_MEMBERS}");
+            return Err(Error::Artifact { entry: MEMBERS.to_owned(), reason });
+        }
+        let member = |place: usize| saved.vector(&of_member("theta", place), network.num_parameters());
+        let members = (0..count).map(member).collect::<Result<_>>()?;
         let spread = Spread { mean: saved.vector("code-mean", k)?, std: saved.vector("code-std", k)? };
-        Ok(Self { network, theta, schema, spread, codec, architecture, device: device.clone() })
+        Ok(Self { network, members, schema, spread, codec, architecture, device: device.clone() })
     }
 }
 
@@ -306,6 +423,41 @@ impl Generator for HyperDecoder {
     }
 
     fn flops_per_sample(&self) -> f64 {
-        self.network.flops_per_row() + self.codec.decode_flops()
+        self.members.len() as f64 * self.network.flops_per_row() + self.codec.decode_flops()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// States of training that were saved before there were mixing and members go on where these do nothing.
+    #[test]
+    fn settings_that_do_nothing_are_not_told() {
+        let config = HyperConfig {
+            code_weight: 0.1,
+            task_weight: 1.0,
+            steps: 20,
+            batch_networks: 24,
+            batch_examples: 32,
+            learning_rate: 3e-3,
+            weight_decay: 0.01,
+            ema_decay: 0.9,
+            width: 48,
+            blocks: 1,
+            mix: 0.0,
+            condition_noise: 0.0,
+            members: 1,
+        };
+        let before = "HyperConfig { code_weight: 0.1, task_weight: 1.0, steps: 20, batch_networks: 24, batch_examples: 32, \
+            learning_rate: 0.003, weight_decay: 0.01, ema_decay: 0.9, width: 48, blocks: 1 }";
+        assert_eq!(as_saved(&config), before);
+        for (config, told) in [
+            (HyperConfig { mix: 0.01, ..config.clone() }, "mix: 0.01"),
+            (HyperConfig { condition_noise: 0.05, ..config.clone() }, "condition_noise: 0.05"),
+            (HyperConfig { members: 12, ..config.clone() }, "members: 12"),
+        ] {
+            assert!(as_saved(&config).contains(told), "{}", as_saved(&config));
+        }
     }
 }

@@ -15,6 +15,12 @@ pub struct GenerateConfig {
     pub utterances: usize,
     /// Samples of each training language or task that generators learn from.
     pub draws: usize,
+    /// Variants of each training language that the hyper-decoder learns from as well, the same text with pairs of letters changed; none where tasks are of intents.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub variants: usize,
+    /// Pairs of letters that change places in each.
+    #[serde(skip_serializing_if = "is_three")]
+    pub swaps: usize,
     /// Samples of each held-out language or task that they are judged by.
     pub sets: usize,
     /// Principal components of the adapters' factors, at most: the length of a code.
@@ -91,8 +97,22 @@ impl Default for GenerateConfig {
     fn default() -> Self {
         let (sample_bytes, shown, utterances, draws, sets, components) = (200, Vec::new(), 32, 16, 3, 128);
         let (hyper, flow, few_steps) = (HyperConfig::default(), None, None);
-        Self { sample_bytes, shown, utterances, draws, sets, components, hyper, flow, few_steps }
+        let (variants, swaps) = (0, SWAPS);
+        Self { sample_bytes, shown, utterances, draws, variants, swaps, sets, components, hyper, flow, few_steps }
     }
+}
+
+/// Pairs of letters that change places where it is not said.
+const SWAPS: usize = 3;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_three(value: &usize) -> bool {
+    *value == SWAPS
 }
 
 impl Default for FewStepsConfig {
@@ -164,6 +184,8 @@ impl GenerateConfig {
         let shown = self.utterances;
         require("generate.utterances", "between 1 and 4096", (1..=4_096).contains(&shown), shown)?;
         require("generate.draws", "between 1 and 1024", (1..=1_024).contains(&self.draws), self.draws)?;
+        require("generate.variants", "at most 64", self.variants <= 64, self.variants)?;
+        require("generate.swaps", "between 1 and 12", (1..=12).contains(&self.swaps), self.swaps)?;
         require("generate.sets", "between 1 and 64", (1..=64).contains(&self.sets), self.sets)?;
         require("generate.components", "1 or more", self.components >= 1, self.components)?;
         self.hyper.check()?;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use weft::Monitor;
-use weft::adapters::generate::{GenerateRequest, Model, generate};
+use weft::adapters::generate::{GenerateRequest, generate};
 use weft::adapters::train::{TrainedView, Unit, train};
 use weft::config::AdapterRunConfig;
 use weft_core::Seed;

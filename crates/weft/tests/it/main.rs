@@ -5,6 +5,7 @@ mod examples;
 mod inputs;
 mod intents;
 mod interrupted;
+mod learn;
 mod refused;
 mod run;
 mod streamed;

@@ -2,6 +2,7 @@
 
 use super::baselines::cosines;
 use super::shown::{self, Shown};
+use super::variants;
 use crate::config::{CodeFlowConfig, GenerateConfig};
 use crate::{Error, Monitor, Result};
 use std::sync::Arc;
@@ -79,7 +80,18 @@ pub(super) fn learn(
     let device = on.device();
     let started = Instant::now();
     let loss = AdapterLoss::new(on.clone(), seen.parts.clone())?;
-    let hyper = HyperTrainer::new(config.hyper.to_hyper(), set.clone(), loss.clone(), seed.fork("hyper"), device)?;
+    let of_hyper = match variants::varied(config, (seen, shown), &samples, seed.fork("variants"))? {
+        None => (set.clone(), loss.clone()),
+        Some(varied) => {
+            let n = varied.adapters.len();
+            let conditions: Vec<Condition> = varied.samples.into_iter().map(shown::shown).collect();
+            let rows = varied.adapters;
+            let set = TrainingSet::new(codec.clone(), &rows, rows.clone(), rows.clone(), conditions[..n].to_vec())?;
+            let set = set.with_draws(conditions.clone(), &varied.groups)?.with_told_runs(&fields, &conditions)?;
+            (set, AdapterLoss::new(on.clone(), varied.parts)?)
+        }
+    };
+    let hyper = HyperTrainer::new(config.hyper.to_hyper(), of_hyper.0, of_hyper.1, seed.fork("hyper"), device)?;
     let hyper = run(hyper, ("train hyper-decoder", config.hyper.steps), monitor)?.finish()?;
     let hyper_secs = started.elapsed().as_secs_f64();
     let started = Instant::now();

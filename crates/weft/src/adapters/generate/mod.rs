@@ -11,6 +11,7 @@ mod few;
 mod learn;
 pub(super) mod shown;
 mod store;
+mod variants;
 
 use super::tasks::{Task, Tasks, Unit};
 use crate::config::GenerateConfig;

@@ -8,6 +8,7 @@ use super::super::generate::{baselines, shown};
 use super::codes::{CodeConfig, CodeModels, Told};
 use crate::{Monitor, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use weft_codec::adapter::{Grams, Per, beyond_combinations};
 use weft_core::Seed;
 use weft_eval::Estimate;
@@ -212,9 +213,19 @@ impl<'a> Table<'a> {
         (error.max(0.0), to_each.into_iter().fold(f64::INFINITY, f64::min).max(0.0).sqrt())
     }
 
+    /// The mean over descriptions of the means over the adapters of each.
+    fn by_description(&self, values: &[f64]) -> f64 {
+        let mut sums: BTreeMap<u32, (f64, f64)> = BTreeMap::new();
+        for (&group, value) in self.subjects.told.groups.iter().zip(values) {
+            let (sum, count) = sums.entry(group).or_default();
+            (*sum, *count) = (*sum + value, *count + 1.0);
+        }
+        sums.values().map(|(sum, count)| sum / count).sum::<f64>() / sums.len().max(1) as f64
+    }
+
     fn view(self, folds: usize) -> Result<CheckView> {
         let n = self.subjects.names.len();
-        let variance = self.rows[0].errors[0].iter().sum::<f64>() / n as f64;
+        let variance = self.by_description(&self.rows[0].errors[0]);
         let foretold = |errors: &Vec<f64>| errors.iter().map(|error| vec![1.0 - error / variance.max(f64::MIN_POSITIVE)]).collect();
         let own = TaskMeasurements {
             name: OWN.to_owned(),

@@ -1,0 +1,119 @@
+//! Languages that nobody writes: a text in which pairs of letters have changed places.
+//!
+//! The hyper-decoder is trained through the base, for which a text is enough: no adapter of it has to be trained. So each training language may stand
+//! for several, each with the same words in other letters, and what is learnt is how letters, pairs and triples of them ask for an adapter rather than
+//! which of some hundred languages a text is in (data augmentation in the space of tasks; for meta-learning, Rajendran, Irpan & Jang 2020).
+
+use super::learn::Seen;
+use super::shown::{Shown, draw};
+use crate::Result;
+use crate::config::GenerateConfig;
+use std::collections::BTreeMap;
+use weft_core::{Population, Seed, embed_bytes};
+use weft_net::adapters::AdapterTask;
+
+/// The most frequent letters, of which pairs are drawn.
+const LETTERS: usize = 24;
+
+/// What the hyper-decoder learns from: the training tasks, and then so many variants of each.
+pub(super) struct Varied {
+    /// The adapters, those of variants being their languages'.
+    pub(super) adapters: Population,
+    pub(super) parts: Vec<AdapterTask>,
+    pub(super) groups: Vec<u32>,
+    /// Vectors of samples: those of a draw of all, and then of the next.
+    pub(super) samples: Vec<Vec<f32>>,
+}
+
+/// The training tasks with their variants; `samples` are vectors of the tasks' own draws. Nothing if there are to be none.
+pub(super) fn varied(
+    config: &GenerateConfig,
+    (seen, shown): (&Seen, &Shown),
+    samples: &[Vec<f32>],
+    seed: Seed,
+) -> Result<Option<Varied>> {
+    let Shown::Text(texts) = shown else { return Ok(None) };
+    if config.variants == 0 {
+        return Ok(None);
+    }
+    let n = seen.adapters.len();
+    let mut all = Vec::with_capacity(n * config.variants);
+    for variant in 0..config.variants as u64 {
+        for (&task, i) in seen.numbers.iter().zip(0_u64..) {
+            all.push(swapped(&texts.of_tasks[task], config.swaps, seed.fork("letters").index(variant).index(i)));
+        }
+    }
+    let mut parts = seen.parts.clone();
+    for text in &all {
+        parts.push((texts.read)(text)?);
+    }
+    let mut every = Vec::with_capacity(samples.len() * (1 + config.variants));
+    for (own, at) in samples.chunks(n).zip(0_u64..) {
+        every.extend_from_slice(own);
+        let seed = seed.fork("samples").index(at);
+        every.extend(all.iter().zip(0_u64..).map(|(text, i)| embed_bytes(draw(text, texts.bytes, seed.index(i)).as_bytes())));
+    }
+    let rows = seen.adapters.data().repeat(1 + config.variants);
+    let adapters = Population::new(seen.adapters.architecture().clone(), rows)?;
+    Ok(Some(Varied { adapters, parts, groups: seen.groups.repeat(1 + config.variants), samples: every }))
+}
+
+/// A text in which so many pairs of its most frequent letters have changed places, large ones as their small ones.
+fn swapped(text: &str, pairs: usize, seed: Seed) -> String {
+    let mut counts: BTreeMap<char, usize> = BTreeMap::new();
+    for letter in text.chars().filter(|c| c.is_alphabetic()).filter_map(|c| one(c.to_lowercase())) {
+        *counts.entry(letter).or_default() += 1;
+    }
+    let mut letters: Vec<(char, usize)> = counts.into_iter().collect();
+    letters.sort_by_key(|&(letter, count)| (std::cmp::Reverse(count), letter));
+    letters.truncate(LETTERS);
+    let order = seed.permutation(letters.len());
+    let chosen: Vec<char> = order.iter().map(|&at| letters[at as usize].0).collect();
+    let mut other = BTreeMap::new();
+    for pair in chosen.chunks_exact(2).take(pairs) {
+        other.extend([(pair[0], pair[1]), (pair[1], pair[0])]);
+    }
+    let change = |c: char| -> char {
+        let Some(small) = one(c.to_lowercase()) else { return c };
+        match other.get(&small) {
+            None => c,
+            Some(&small_other) if small == c => small_other,
+            Some(&small_other) => one(small_other.to_uppercase()).unwrap_or(small_other),
+        }
+    };
+    text.chars().map(change).collect()
+}
+
+/// The only character of some.
+fn one(mut of: impl Iterator<Item = char>) -> Option<char> {
+    let first = of.next()?;
+    of.next().is_none().then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_letters_change_places_and_nothing_else() {
+        let text = "Alle Menschen sind frei und gleich an Würde und Rechten geboren. ЧЕЛОВЕК 12";
+        let other = swapped(text, 3, Seed::new(1));
+        assert_eq!(text.chars().count(), other.chars().count());
+        let changed: std::collections::BTreeSet<(String, String)> = text
+            .chars()
+            .zip(other.chars())
+            .filter(|(a, b)| a != b)
+            .map(|(a, b)| (a.to_lowercase().collect(), b.to_lowercase().collect()))
+            .collect();
+        let letters: std::collections::BTreeSet<&String> = changed.iter().map(|(a, _)| a).collect();
+        assert!(letters.len() == changed.len() && (1..=6).contains(&letters.len()), "a letter has one other: {changed:?}");
+        assert!(
+            text.chars()
+                .zip(other.chars())
+                .all(|(a, b)| a.is_uppercase() == b.is_uppercase() && a.is_alphabetic() == b.is_alphabetic())
+        );
+        assert_eq!(swapped(&other, 0, Seed::new(1)), other);
+        assert_ne!(swapped(text, 3, Seed::new(2)), other);
+        assert_eq!(swapped("12 34", 3, Seed::new(1)), "12 34");
+    }
+}

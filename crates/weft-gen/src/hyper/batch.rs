@@ -214,14 +214,14 @@ mod tests {
         let mean = ages.iter().sum::<f64>() / 30.0;
         let by_hand = (ages.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 30.0).sqrt();
         assert!((deviations[0] - by_hand).abs() < 1e-6 && (deviations[2] - 1.0).abs() < 1e-5, "{deviations:?}");
-        assert_eq!([deviations[1], deviations[3], deviations[4]], [0.0; 3]);
+        assert!([1, 3, 4].iter().all(|&i| deviations[i] < 1e-12), "{deviations:?}");
         let plain = Batch::draw(&of_runs, 3000, 0.0, Seed::new(8));
         let mut blurred = plain.clone();
         let half: Vec<f32> = deviations.iter().map(|deviation| 0.5 * *deviation as f32).collect();
         blurred.blur(&of_runs.schema, &half, Seed::new(9));
         let (mut squares, mut known) = ([0.0; 2], 0.0);
         for (before, after) in plain.encoded.chunks_exact(5).zip(blurred.encoded.chunks_exact(5)) {
-            assert_eq!([before[1], before[3], before[4]], [after[1], after[3], after[4]]);
+            assert!([1, 3, 4].iter().all(|&i| before[i].to_bits() == after[i].to_bits()), "{before:?} {after:?}");
             assert!(before[1] > 0.0 || after[0] == 0.0, "an unknown field stays 0");
             squares[0] += f64::from(after[0] - before[0]).powi(2);
             squares[1] += f64::from(after[2] - before[2]).powi(2);

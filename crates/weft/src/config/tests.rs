@@ -201,6 +201,11 @@ fn what_tasks_leave_undefined_has_a_place() {
     let config = with("[refiner]\nhinge = false\nrepulsion = 0.1\n[hyper]\ncode-weight = 0.5\ntask-weight = 0.0").unwrap();
     assert_eq!(config.hyper.as_ref().map(|hyper| (hyper.code_weight, hyper.width)), Some((0.5, 512)));
     assert_eq!(parse(&config.to_toml()).unwrap(), config);
+    // What does nothing is not written: stages of earlier runs stay theirs.
+    assert!(!config.to_toml().contains("members") && !config.to_toml().contains("mix"));
+    let config = with("[hyper]\nmix = 0.25\ncondition-noise = 0.1\nmembers = 4").unwrap();
+    assert_eq!(config.hyper.as_ref().map(|hyper| (hyper.mix, hyper.condition_noise, hyper.members)), Some((0.25, 0.1, 4)));
+    assert_eq!(parse(&config.to_toml()).unwrap(), config);
     let check = |more: &str, key: &str, expected: &str| {
         let refusal = refusal(with(more));
         assert!(refusal.contains(&format!("`{key}` must be {expected}")), "{refusal}");

@@ -56,6 +56,9 @@ fn config() -> GenerateConfig {
         width: 32,
         blocks: 1,
         ema_decay: 0.9,
+        mix: 0.25,
+        condition_noise: 0.05,
+        members: 2,
         ..HyperConfig::default()
     };
     let refiner = CodeRefinerConfig {

@@ -34,6 +34,8 @@ pub(super) struct Learnt {
     /// What mends the flow's samples.
     pub(super) refiner: Option<Refiner>,
     pub(super) ridge: RidgeGenerator,
+    /// Vectors of the training tasks' samples: those of a draw of all, and then of the next.
+    pub(super) samples: Vec<Vec<f32>>,
     /// The sum of the vectors of each training task's samples, `[n, e]`.
     pub(super) vectors: Vec<Vec<f32>>,
     /// What a sample of a task has in common with the nearest of the others, but for the least hundredth: their cosine.
@@ -103,7 +105,7 @@ pub(super) fn learn(
     let ridge = RidgeGenerator::fit(set, hyper.schema().clone(), seed.fork("ridge"))?;
     let vectors: Vec<Vec<f32>> = (0..n).map(|i| sum_of_vectors(samples[i..].iter().step_by(n))).collect();
     let familiar = familiar(&vectors, &samples[..n], seen.groups);
-    Ok(Learnt { codec, hyper, flow, refiner, ridge, vectors, familiar, train_secs: [hyper_secs, flow_secs] })
+    Ok(Learnt { codec, hyper, flow, refiner, ridge, samples, vectors, familiar, train_secs: [hyper_secs, flow_secs] })
 }
 
 /// A flow on codes, and what mends its samples through the base.

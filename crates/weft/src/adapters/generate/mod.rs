@@ -11,6 +11,7 @@ mod few;
 mod learn;
 pub(super) mod shown;
 mod store;
+mod updates;
 mod variants;
 
 use super::tasks::{Task, Tasks, Unit};
@@ -140,6 +141,7 @@ pub(super) fn experiment(experiment: &Experiment) -> Result<(GeneratedView, Vec<
         let way = Way { shown, learnt: &learnt, name: (tasks.shown.len() > 1).then(|| shown.name()) };
         rows.extend(judge.neighbors(&way, &seen)?);
         rows.extend(judge.told(&way)?);
+        rows.extend(updates::rows(&judge, &way, &seen)?);
         if let (Some(few), Shown::Text(texts)) = (&config.few_steps, shown) {
             let (more, view) = few::few_steps(&judge, (few, texts), (&learnt, &seen))?;
             rows.extend(more);

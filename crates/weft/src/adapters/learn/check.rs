@@ -176,10 +176,11 @@ impl<'a> Table<'a> {
             made.push((4, 0, i, alike(models.ridge.weights(&told(other)))));
         }
         for set in 0..SETS {
+            let Some(flow) = &models.flow else { break };
             let seed = fold.seed.index(set as u64);
             for (row, of) in [(5, fold.out), (6, &others[..])] {
                 let conditions: Vec<_> = of.iter().map(|&i| shown::shown(told(i))).collect();
-                let codes = models.flow.sample_codes_each(&conditions, seed)?;
+                let codes = flow.sample_codes_each(&conditions, seed)?;
                 let codes = codes.chunks_exact(models.pca.code_len());
                 for (&i, code) in fold.out.iter().zip(codes) {
                     made.push((row, set, i, (0..self.parts.len()).map(|part| models.pca.weights(code, part)).collect()));

@@ -51,8 +51,8 @@ pub(in super::super) struct CodeConfig {
     pub(in super::super) per: Per,
     /// Components, at most.
     pub(in super::super) components: usize,
-    /// The flow on codes.
-    pub(in super::super) flow: CodeFlowConfig,
+    /// The flow on codes, if there is to be one.
+    pub(in super::super) flow: Option<CodeFlowConfig>,
 }
 
 /// What makes updates of what is told.
@@ -60,7 +60,7 @@ pub(in super::super) struct CodeConfig {
 pub(in super::super) struct CodeModels {
     pub(in super::super) ridge: UpdateRidge,
     pub(in super::super) pca: AdapterPca,
-    pub(in super::super) flow: CodeFlow,
+    pub(in super::super) flow: Option<CodeFlow>,
 }
 
 impl CodeModels {
@@ -75,24 +75,32 @@ impl CodeModels {
         let n = grams.num_adapters();
         let ridge = UpdateRidge::fit((&told.means().concat(), told.len()), grams, &told.groups)?;
         let pca = AdapterPca::fit(grams, config.per, Rank::Fixed(config.components.min(n.saturating_sub(1))))?;
-        // Each draw has one of each adapter's vectors, so that all adapters count alike.
-        let k = pca.code_len();
-        let draws = told.vectors.iter().map(Vec::len).max().unwrap_or(0);
-        let of_draw = |draw: usize| told.vectors.iter().map(move |own| shown::shown(own[draw % own.len()].clone()));
-        let conditions: Vec<Condition> = (0..draws).flat_map(of_draw).collect();
-        let (codes, final_codes) = (Arc::new(pca.codes().repeat(draws)), Arc::new(pca.codes().to_vec()));
-        let set = CodeSet { code_len: k, codes, final_codes, conditions: Arc::new(conditions) };
-        let flow = config.flow.to_flow(vec![shown::field()]);
-        let mut trainer = FlowTrainer::new(flow, set, seed.fork("flow"), device)?;
-        monitor.start("train flow", config.flow.steps, "steps");
-        match trainer.advance(config.flow.steps, monitor) {
-            Err(weft_gen::Error::Interrupted) => return Err(Error::Interrupted { stage: "adapter learn" }),
-            advanced => advanced?,
-        };
-        monitor.finish();
-        let sampler = sampler(config.flow.sampler_steps);
-        Ok(Self { ridge, pca, flow: trainer.finish(sampler)? })
+        let flow = config.flow.as_ref().map(|flow| train_flow((&pca, told), flow, (seed, device), monitor)).transpose()?;
+        Ok(Self { ridge, pca, flow })
     }
+}
+
+/// Trains a flow on the adapters' codes.
+fn train_flow(
+    (pca, told): (&AdapterPca, &Told),
+    config: &CodeFlowConfig,
+    (seed, device): (Seed, &Device),
+    monitor: &Monitor,
+) -> Result<CodeFlow> {
+    // Each draw has one of each adapter's vectors, so that all adapters count alike.
+    let draws = told.vectors.iter().map(Vec::len).max().unwrap_or(0);
+    let of_draw = |draw: usize| told.vectors.iter().map(move |own| shown::shown(own[draw % own.len()].clone()));
+    let conditions: Vec<Condition> = (0..draws).flat_map(of_draw).collect();
+    let (codes, final_codes) = (Arc::new(pca.codes().repeat(draws)), Arc::new(pca.codes().to_vec()));
+    let set = CodeSet { code_len: pca.code_len(), codes, final_codes, conditions: Arc::new(conditions) };
+    let mut trainer = FlowTrainer::new(config.to_flow(vec![shown::field()]), set, seed.fork("flow"), device)?;
+    monitor.start("train flow", config.steps, "steps");
+    match trainer.advance(config.steps, monitor) {
+        Err(weft_gen::Error::Interrupted) => return Err(Error::Interrupted { stage: "adapter learn" }),
+        advanced => advanced?,
+    };
+    monitor.finish();
+    Ok(trainer.finish(sampler(config.sampler_steps))?)
 }
 
 /// How codes are sampled.

@@ -109,7 +109,7 @@ pub fn learn(request: &Learn, monitor: &Monitor) -> Result<LearntView> {
     let grams = zoo.grams(&Here, monitor)?;
     let gram_secs = started.elapsed().as_secs_f64();
     let flow = CodeFlowConfig { steps: request.steps, width: request.width, ..CodeFlowConfig::default() };
-    let config = CodeConfig { per: request.per, components: request.components, flow };
+    let config = CodeConfig { per: request.per, components: request.components, flow: Some(flow.clone()) };
     let seed = Seed::new(request.seed).fork("adapter learn");
     let started = std::time::Instant::now();
     let models = CodeModels::fit(&grams, &told, &config, (seed, &device), monitor)?;
@@ -124,7 +124,7 @@ pub fn learn(request: &Learn, monitor: &Monitor) -> Result<LearntView> {
     let codec = AdapterCodec::from_parts(zoo, grams, models.pca.clone());
     let description = store::Description {
         familiar: familiar(&means, &means, &told.groups),
-        sampler_steps: config.flow.sampler_steps,
+        sampler_steps: flow.sampler_steps,
         check: check.clone(),
         ..store::Description::new(words.stored(), texts, request.command())
     };

@@ -76,7 +76,9 @@ pub(super) fn write(
     let tensors = models.ridge.to_tensors();
     let tensors: Vec<_> = tensors.iter().map(|(name, shape, values)| ((*name).to_owned(), shape.clone(), &values[..])).collect();
     weft_zoo::write_tensors(&folder.join(RIDGE), &tensors, &weft_zoo::Metadata::new())?;
-    write_artifact(&folder.join(FLOW), &models.flow.save())?;
+    if let Some(flow) = &models.flow {
+        write_artifact(&folder.join(FLOW), &flow.save())?;
+    }
     write_artifact(&folder.join(SEEN), &Artifact::default().with_vector(VECTORS, &means.concat()))?;
     crate::stages::write_json(&folder.join(DESCRIPTION), description)
 }

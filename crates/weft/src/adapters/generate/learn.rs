@@ -70,8 +70,8 @@ pub(super) fn learn(
         let tasks = seen.numbers.iter().zip(0_u64..);
         tasks.map(move |(&task, i)| shown.vector(task, draws.index(i).index(draw)))
     };
-    let samples: Vec<Vec<f32>> = (0..shown.draws(config.draws) as u64).flat_map(of_draw).collect();
-    let conditions: Vec<Condition> = samples.iter().map(|sample| shown::shown(sample.clone())).collect();
+    // Of all draws there is one copy beside the encoded one: conditions share what they hold.
+    let conditions: Vec<Condition> = (0..shown.draws(config.draws) as u64).flat_map(of_draw).map(shown::shown).collect();
     let rows = seen.adapters;
     let set = TrainingSet::new(codec.clone(), rows, rows.clone(), rows.clone(), conditions[..n].to_vec())?;
     let fields = [shown::field()];
@@ -89,8 +89,8 @@ pub(super) fn learn(
     };
     let flow_secs = started.elapsed().as_secs_f64();
     let ridge = RidgeGenerator::fit(set, hyper.schema().clone(), seed.fork("ridge"))?;
-    let vectors: Vec<Vec<f32>> = (0..n).map(|i| sum_of_vectors(samples[i..].iter().step_by(n))).collect();
-    let familiar = familiar(&vectors, &samples[..n], seen.groups);
+    let vectors: Vec<Vec<f32>> = (0..n).map(|i| sum_of_vectors(conditions[i..].iter().step_by(n).map(shown::vector_of))).collect();
+    let familiar = familiar(&vectors, &conditions[..n], seen.groups);
     Ok(Learnt { codec, hyper, flow, refiner, ridge, vectors, familiar, train_secs: [hyper_secs, flow_secs] })
 }
 
@@ -126,9 +126,9 @@ fn run<T: Trainer>(mut trainer: T, (what, steps): (&str, u64), monitor: &Monitor
 }
 
 /// The first percentile of samples' cosines with the nearest task of another group.
-fn familiar(vectors: &[Vec<f32>], samples: &[Vec<f32>], groups: &[u32]) -> f64 {
-    let to_others = |(i, sample): (usize, &Vec<f32>)| {
-        let cosines = cosines(vectors, sample);
+fn familiar(vectors: &[Vec<f32>], samples: &[Condition], groups: &[u32]) -> f64 {
+    let to_others = |(i, sample): (usize, &Condition)| {
+        let cosines = cosines(vectors, shown::vector_of(sample));
         let others = cosines.into_iter().zip(groups).filter(|(_, group)| **group != groups[i]);
         others.map(|(cosine, _)| cosine).fold(-1.0, f64::max)
     };
@@ -138,7 +138,7 @@ fn familiar(vectors: &[Vec<f32>], samples: &[Vec<f32>], groups: &[u32]) -> f64 {
 }
 
 /// The sum of samples' vectors.
-fn sum_of_vectors<'a>(samples: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
+fn sum_of_vectors<'a>(samples: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
     let mut all = Vec::new();
     for sample in samples {
         all.resize(sample.len(), 0.0);

@@ -63,10 +63,9 @@ impl Ridge {
 
 /// Rows less their mean.
 fn centered(rows: &[f32], n: usize, width: usize) -> (Mat<f64>, Vec<f64>) {
-    let wide: Vec<f64> = rows.iter().map(|&v| f64::from(v)).collect();
-    let view = MatRef::from_row_major_slice(&wide, n, width);
-    let mean: Vec<f64> = (0..width).map(|j| (0..n).map(|i| view[(i, j)]).sum::<f64>() / n as f64).collect();
-    (Mat::from_fn(n, width, |i, j| view[(i, j)] - mean[j]), mean)
+    let view = MatRef::from_row_major_slice(rows, n, width);
+    let mean: Vec<f64> = (0..width).map(|j| (0..n).map(|i| f64::from(view[(i, j)])).sum::<f64>() / n as f64).collect();
+    (Mat::from_fn(n, width, |i, j| f64::from(view[(i, j)]) - mean[j]), mean)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Ridge regression from conditions to codes: the least that a conditional generator has to beat.
 
-use crate::{Error, Generator, Result, TrainingSet};
+use crate::{Error, Generator, Result, TrainingSet, schema};
 use std::collections::BTreeMap;
 use weft_codec::{Codec, Ridge};
 use weft_core::{Condition, Population, Schema, Seed, Value};
@@ -32,15 +32,15 @@ impl RidgeGenerator {
     pub fn fit(set: TrainingSet, schema: Schema, seed: Seed) -> Result<Self> {
         let (f, k) = (schema.encoded_len(), set.code_len());
         let conditions: Vec<Condition> = set.conditions.iter().map(|c| c.restricted_to(&schema)).collect();
-        let encoded = conditions.iter().map(|c| schema.encode(c)).collect::<weft_core::Result<Vec<_>>>()?;
-        let n = encoded.len();
+        let encoded = schema::encode_all(&schema, &conditions)?;
+        let n = conditions.len();
         if f == 0 || n < 2 {
             let got = format!("{f} numbers of {n} checkpoints");
             return Err(Error::Setting { setting: "conditions", expected: "a field or more, of two checkpoints or more", got });
         }
         let [left_out, kept] = leave_out(&conditions, set.groups.as_deref().map(Vec::as_slice), seed);
         let rows = |chosen: &[u32]| -> (Vec<f32>, Vec<f32>) {
-            let features = chosen.iter().flat_map(|&i| encoded[i as usize].iter().copied()).collect();
+            let features = chosen.iter().flat_map(|&i| encoded[i as usize * f..(i as usize + 1) * f].iter().copied()).collect();
             (features, chosen.iter().flat_map(|&i| set.codes[i as usize * k..(i as usize + 1) * k].iter().copied()).collect())
         };
         let ((x, y), (unseen_x, unseen_y)) = (rows(&kept), rows(&left_out));
@@ -57,7 +57,9 @@ impl RidgeGenerator {
                 best = (error, penalty);
             }
         }
-        let ridge = Ridge::fit((&encoded.concat(), f), (&set.codes, k), best.1)?;
+        // There is no need of a part beside the whole.
+        drop((x, y));
+        let ridge = Ridge::fit((&encoded, f), (&set.codes, k), best.1)?;
         Ok(Self { set, schema, ridge })
     }
 }

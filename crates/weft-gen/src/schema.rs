@@ -14,9 +14,17 @@ pub(crate) fn fit(fields: &[FieldSpec], conditions: &[Condition]) -> Result<(Sch
         let expected = "fields that training checkpoints have";
         return Err(Error::Setting { setting: "conditions", expected, got: absent.name.clone() });
     }
-    let encode = |condition: &Condition| schema.encode(&condition.restricted_to(&schema));
-    let encoded = conditions.iter().map(encode).collect::<weft_core::Result<Vec<_>>>()?.concat();
+    let encoded = encode_all(&schema, conditions)?;
     Ok((schema, encoded))
+}
+
+/// Encodes what the schema's fields say of conditions, `[n · encoded_len]`.
+pub(crate) fn encode_all(schema: &Schema, conditions: &[Condition]) -> Result<Vec<f32>> {
+    let mut encoded = Vec::with_capacity(conditions.len() * schema.encoded_len());
+    for condition in conditions {
+        encoded.extend(schema.encode(&condition.restricted_to(schema))?);
+    }
+    Ok(encoded)
 }
 
 /// Encodes what samples are asked for, one condition or more.

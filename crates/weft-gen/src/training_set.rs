@@ -1,6 +1,6 @@
 //! What generators are fitted on: training runs alone.
 
-use crate::{Error, ExampleEncoder, InputEncoder, Result, course};
+use crate::{Error, ExampleEncoder, InputEncoder, Result, course, schema};
 use std::sync::Arc;
 use weft_codec::Codec;
 use weft_core::{Architecture, Condition, FieldSpec, Population, Schema, Task};
@@ -45,7 +45,7 @@ impl RunTasks {
     /// Encodes conditions, of which only the schema's fields are kept.
     pub(crate) fn new(schema: Schema, conditions: &[Condition], tasks: Vec<Task>) -> Result<Self> {
         let conditions: Vec<_> = conditions.iter().map(|condition| condition.restricted_to(&schema)).collect();
-        let encoded = conditions.iter().map(|condition| schema.encode(condition)).collect::<weft_core::Result<Vec<_>>>()?.concat();
+        let encoded = schema::encode_all(&schema, &conditions)?;
         Ok(Self { schema, conditions, tasks, encoded })
     }
 

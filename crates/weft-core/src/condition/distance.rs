@@ -19,13 +19,16 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The distinct ones of encoded values, evenly thinned if they are many.
-    pub(super) fn of(mut encoded: Vec<Vec<f32>>) -> Self {
-        let order = |a: &Vec<f32>, b: &Vec<f32>| a.iter().zip(b).map(|(a, b)| a.total_cmp(b)).find(|o| o.is_ne());
-        encoded.sort_by(|a, b| order(a, b).unwrap_or(std::cmp::Ordering::Equal));
-        encoded.dedup();
-        let count = encoded.len().min(KEPT);
-        let kept: Vec<&Vec<f32>> = (0..count).map(|i| &encoded[i * encoded.len() / count]).collect();
+    /// The distinct ones of so many encoded values, one behind the other, evenly thinned if they are many.
+    pub(super) fn of(encoded: &[f32], count: usize) -> Self {
+        let len = encoded.len() / count.max(1);
+        let value = |i: usize| &encoded[i * len..(i + 1) * len];
+        let order = |a: usize, b: usize| value(a).iter().zip(value(b)).map(|(a, b)| a.total_cmp(b)).find(|o| o.is_ne());
+        let mut distinct: Vec<usize> = (0..count).collect();
+        distinct.sort_by(|&a, &b| order(a, b).unwrap_or(std::cmp::Ordering::Equal));
+        distinct.dedup_by(|a, b| value(*a) == value(*b));
+        let count = distinct.len().min(KEPT);
+        let kept: Vec<&[f32]> = (0..count).map(|i| value(distinct[i * distinct.len() / count])).collect();
         let nearest = |i: usize| {
             let others = kept.iter().enumerate().filter(|(j, _)| *j != i);
             others.map(|(_, other)| squared(kept[i], other)).reduce(f64::min).map(f64::sqrt)
@@ -33,7 +36,7 @@ impl Seen {
         let mut nearest: Vec<f64> = (0..count).filter_map(nearest).collect();
         nearest.sort_by(f64::total_cmp);
         let spacing = nearest.get((nearest.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0.0);
-        Self { values: kept.into_iter().flatten().copied().collect(), spacing }
+        Self { values: kept.concat(), spacing }
     }
 
     /// Distance of an encoded value to the nearest.

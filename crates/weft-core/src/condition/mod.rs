@@ -17,6 +17,7 @@ pub use text::{TEXT_LEN, embed_text};
 use crate::{ClassSet, Error, Result};
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
+use std::sync::Arc;
 
 /// The value of a condition's field.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,8 +76,10 @@ impl Display for Value {
 }
 
 /// A partly known description of a network: a field that is absent is unknown, not zero.
+///
+/// Copies share their values.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Condition(BTreeMap<String, Value>);
+pub struct Condition(Arc<BTreeMap<String, Value>>);
 
 impl Condition {
     /// A condition that says nothing.
@@ -88,7 +91,7 @@ impl Condition {
     /// Sets a field; a number is a scalar.
     #[must_use]
     pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
-        self.0.insert(field.to_owned(), value.into());
+        Arc::make_mut(&mut self.0).insert(field.to_owned(), value.into());
         self
     }
 
@@ -102,7 +105,11 @@ impl Condition {
     #[must_use]
     pub fn restricted_to(&self, schema: &Schema) -> Self {
         let known = |name: &String| schema.fields.iter().any(|f| &f.name == name);
-        Self(self.0.iter().filter(|(name, _)| known(name)).map(|(name, value)| (name.clone(), value.clone())).collect())
+        if self.0.keys().all(known) {
+            return self.clone();
+        }
+        let fields = self.0.iter().filter(|(name, _)| known(name)).map(|(name, value)| (name.clone(), value.clone()));
+        Self(Arc::new(fields.collect()))
     }
 
     /// The known fields, in the order of their names.

@@ -117,8 +117,11 @@ impl Schema {
             }
             let mut field = Field { name: spec.name.clone(), kind, seen: None };
             if matches!(field.kind, FieldKind::Classes { .. } | FieldKind::Vector { .. } | FieldKind::Text) {
-                let encoded = values.iter().map(|value| field.encode(value)).collect::<Result<Vec<_>>>()?;
-                field.seen = Some(Seen::of(encoded));
+                let mut encoded = Vec::with_capacity(values.len() * field.kind.num_values());
+                for value in &values {
+                    encoded.extend(field.encode(value)?);
+                }
+                field.seen = Some(Seen::of(&encoded, values.len()));
             }
             fields.push(field);
         }

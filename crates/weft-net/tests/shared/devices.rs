@@ -1,6 +1,7 @@
 //! The same adapters trained in two ways that differ by rounding alone, such as on two devices, step by step.
 //!
-//! How far rounding may take weights apart is measured beside it: a start that is moved by one part in a million, in the first way.
+//! How far rounding may take weights apart is measured beside it: a start that is moved by one part in a million, in the first way. Training
+//! amplifies it: weights are comparable for some steps, and then losses alone are.
 
 use std::io::Write as _;
 use weft_core::{Duration, Monitor, Optimizer, Precision, Recipe, Schedule, Seed};
@@ -11,8 +12,12 @@ use weft_net::adapters::{AdapterTask, Adapters};
 const STEPS: [u64; 5] = [1, 2, 4, 16, 64];
 /// How much farther apart two ways may be than a moved start is from itself.
 const TIMES: f64 = 100.0;
-/// What is no distance, as a share of the way that training went.
+/// What is no distance, and what two unrelated trainings of one task would hardly be, as a share of the way that training went.
 const NOTHING: f64 = 1e-5;
+const UNRELATED: f64 = 1.2;
+/// How much losses may differ, and how much more than those from a moved start do.
+const OF_LOSSES: f64 = 0.01;
+const TIMES_OF_LOSSES: f64 = 3.0;
 
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
@@ -47,7 +52,8 @@ fn rms(a: &[f32], b: &[f32]) -> f64 {
 /// Adapters of tasks, trained from one start in two ways; in the second, in the company of others.
 ///
 /// After 1, 2, 4, 16 and 64 steps, the root mean square distance of weights between the two ways, over that which training took them, is at most
-/// a hundred times what a moved start makes of it, and losses agree to 1 %.
+/// a hundred times what a moved start makes of it, and less than that of unrelated trainings. The mean losses of all adapters agree to 1 %, or to
+/// three times what a moved start makes of them where that is more, as it may be of a single adapter.
 pub(crate) fn trainings_agree(
     name: &str,
     [one, other]: [&Adapters; 2],
@@ -72,14 +78,14 @@ pub(crate) fn trainings_agree(
             let measured = on.measure(rows, &tasks.iter().collect::<Vec<_>>()).expect("rows of the layout");
             measured.iter().map(|m| m.loss).sum::<f64>() / tasks.len() as f64
         };
-        let losses = [loss(one, &first), loss(other, second)];
+        let losses = [loss(one, &first), loss(other, second), loss(one, &from_moved)];
+        let [of_other, of_moved] = [losses[1], losses[2]].map(|loss| (loss / losses[0] - 1.0).abs());
         let figures = format!(
-            "{name}: {steps} steps: {apart:.2e} apart of the way {way:.2e} a weight, a moved start {by_moving:.2e}; losses {:.5} and {:.5}",
-            losses[0], losses[1]
+            "{name}: {steps} steps: {apart:.2e} apart of the way {way:.2e} a weight, a moved start {by_moving:.2e}; losses {losses:.5?}"
         );
         say(&figures);
-        assert!(way > 1e-4 && apart <= TIMES * by_moving + NOTHING, "{figures}");
-        assert!((losses[1] / losses[0] - 1.0).abs() < 0.01, "{figures}");
+        assert!(way > 1e-4 && apart <= (TIMES * by_moving + NOTHING).min(UNRELATED), "{figures}");
+        assert!(of_other < OF_LOSSES.max(TIMES_OF_LOSSES * of_moved), "{figures}");
     }
 }
 

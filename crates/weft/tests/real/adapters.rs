@@ -8,7 +8,7 @@ use weft_net::Device;
 use weft_net::adapters::{AdapterLayout, AdapterTask, Adapters, Base, LoraConfig, Sentences, TEMPERATURE, Windows};
 use weft_zoo::{Hints, Vocabulary};
 
-fn base(path: &Path) -> (Arc<Base>, Vec<f32>) {
+pub(crate) fn base(path: &Path) -> (Arc<Base>, Vec<f32>) {
     let source = weft_zoo::open_sources(path).expect("a sound base").remove(0);
     let inferred = weft_zoo::infer(&source, &Hints::default()).expect("a sound base");
     let row = inferred.binding.bind(&source, &inferred.architecture).expect("a sound base");

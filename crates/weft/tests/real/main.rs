@@ -3,8 +3,13 @@
 
 mod adapters;
 mod data;
+mod devices;
 mod run;
 mod text;
+
+/// Trainings on two devices, as those of small networks are compared.
+#[path = "../../../weft-net/tests/shared/devices.rs"]
+mod on_devices;
 
 use std::path::PathBuf;
 

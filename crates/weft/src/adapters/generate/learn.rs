@@ -34,8 +34,8 @@ pub(super) struct Learnt {
     /// What mends the flow's samples.
     pub(super) refiner: Option<Refiner>,
     pub(super) ridge: RidgeGenerator,
-    /// Vectors of the training tasks' samples: those of a draw of all, and then of the next.
-    pub(super) samples: Vec<Vec<f32>>,
+    /// What shows the training tasks: a draw of all, and then the next.
+    pub(super) samples: Vec<Condition>,
     /// The sum of the vectors of each training task's samples, `[n, e]`.
     pub(super) vectors: Vec<Vec<f32>>,
     /// What a sample of a task has in common with the nearest of the others, but for the least hundredth: their cosine.
@@ -73,8 +73,8 @@ pub(super) fn learn(
         let tasks = seen.numbers.iter().zip(0_u64..);
         tasks.map(move |(&task, i)| shown.vector(task, draws.index(i).index(draw)))
     };
-    let samples: Vec<Vec<f32>> = (0..shown.draws(config.draws) as u64).flat_map(of_draw).collect();
-    let conditions: Vec<Condition> = samples.iter().map(|sample| shown::shown(sample.clone())).collect();
+    // Of all draws there is one copy beside the encoded one: conditions share what they hold.
+    let conditions: Vec<Condition> = (0..shown.draws(config.draws) as u64).flat_map(of_draw).map(shown::shown).collect();
     let rows = seen.adapters;
     let set = TrainingSet::new(codec.clone(), rows, rows.clone(), rows.clone(), conditions[..n].to_vec())?;
     let fields = [shown::field()];
@@ -82,18 +82,11 @@ pub(super) fn learn(
     let device = on.device();
     let started = Instant::now();
     let loss = AdapterLoss::new(on.clone(), seen.parts.clone())?;
-    let of_hyper = match variants::varied(config, (seen, shown), &samples, seed.fork("variants"))? {
+    let (told, of_told) = match variants::varied(config, (seen, shown), &conditions, seed.fork("variants"))? {
         None => (set.clone(), loss.clone()),
-        Some(varied) => {
-            let n = varied.adapters.len();
-            let conditions: Vec<Condition> = varied.samples.into_iter().map(shown::shown).collect();
-            let rows = varied.adapters;
-            let set = TrainingSet::new(codec.clone(), &rows, rows.clone(), rows.clone(), conditions[..n].to_vec())?;
-            let set = set.with_draws(conditions.clone(), &varied.groups)?.with_told_runs(&fields, &conditions)?;
-            (set, AdapterLoss::new(on.clone(), varied.parts)?)
-        }
+        Some(varied) => (varied.set(&codec)?, AdapterLoss::new(on.clone(), varied.parts)?),
     };
-    let hyper = HyperTrainer::new(config.hyper.to_hyper(), of_hyper.0, of_hyper.1, seed.fork("hyper"), device)?;
+    let hyper = HyperTrainer::new(config.hyper.to_hyper(), told, of_told, seed.fork("hyper"), device)?;
     let hyper = run(hyper, ("train hyper-decoder", config.hyper.steps), monitor)?.finish()?;
     let hyper_secs = started.elapsed().as_secs_f64();
     let started = Instant::now();
@@ -103,9 +96,9 @@ pub(super) fn learn(
     };
     let flow_secs = started.elapsed().as_secs_f64();
     let ridge = RidgeGenerator::fit(set, hyper.schema().clone(), seed.fork("ridge"))?;
-    let vectors: Vec<Vec<f32>> = (0..n).map(|i| sum_of_vectors(samples[i..].iter().step_by(n))).collect();
-    let familiar = familiar(&vectors, &samples[..n], seen.groups);
-    Ok(Learnt { codec, hyper, flow, refiner, ridge, samples, vectors, familiar, train_secs: [hyper_secs, flow_secs] })
+    let vectors: Vec<Vec<f32>> = (0..n).map(|i| sum_of_vectors(conditions[i..].iter().step_by(n).map(shown::vector_of))).collect();
+    let familiar = familiar(&vectors, &conditions[..n].iter().map(shown::vector_of).collect::<Vec<_>>(), seen.groups);
+    Ok(Learnt { codec, hyper, flow, refiner, ridge, samples: conditions, vectors, familiar, train_secs: [hyper_secs, flow_secs] })
 }
 
 /// A flow on codes, and what mends its samples through the base.
@@ -140,8 +133,8 @@ fn run<T: Trainer>(mut trainer: T, (what, steps): (&str, u64), monitor: &Monitor
 }
 
 /// The first percentile of samples' cosines with the nearest task of another group.
-pub(in super::super) fn familiar(vectors: &[Vec<f32>], samples: &[Vec<f32>], groups: &[u32]) -> f64 {
-    let to_others = |(i, sample): (usize, &Vec<f32>)| {
+pub(in super::super) fn familiar(vectors: &[Vec<f32>], samples: &[&[f32]], groups: &[u32]) -> f64 {
+    let to_others = |(i, sample): (usize, &&[f32])| {
         let cosines = cosines(vectors, sample);
         let others = cosines.into_iter().zip(groups).filter(|(_, group)| **group != groups[i]);
         others.map(|(cosine, _)| cosine).fold(-1.0, f64::max)
@@ -152,7 +145,7 @@ pub(in super::super) fn familiar(vectors: &[Vec<f32>], samples: &[Vec<f32>], gro
 }
 
 /// The sum of samples' vectors.
-fn sum_of_vectors<'a>(samples: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
+fn sum_of_vectors<'a>(samples: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
     let mut all = Vec::new();
     for sample in samples {
         all.resize(sample.len(), 0.0);

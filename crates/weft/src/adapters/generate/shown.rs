@@ -20,8 +20,15 @@ pub(in super::super) fn field() -> FieldSpec {
 }
 
 /// The condition that shows a sample, by its vector.
-pub(in super::super) fn shown(vector: Vec<f32>) -> Condition {
+pub(in super::super) fn shown(mut vector: Vec<f32>) -> Condition {
+    // There may be very many.
+    vector.shrink_to_fit();
     Condition::unknown().with(FIELD, Value::Vector(vector))
+}
+
+/// The vector that such a condition shows; nothing of another.
+pub(super) fn vector_of(condition: &Condition) -> &[f32] {
+    if let Some(Value::Vector(vector)) = condition.get(FIELD) { vector } else { &[] }
 }
 
 /// What shows the tasks of a run.

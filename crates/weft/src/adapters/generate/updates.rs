@@ -18,7 +18,7 @@ pub(super) fn rows(judge: &Judge, way: &Way, seen: &Seen) -> Result<Vec<TaskMeas
     let set = set_of(lora, seen.adapters)?;
     let grams = Grams::of(&set, &Here)?;
     let vectors = (0..way.shown.draws(config.draws)).map(|draw| draw * seen.adapters.len());
-    let of_task = |i: usize| vectors.clone().map(|first| way.learnt.samples[first + i].clone()).collect();
+    let of_task = |i: usize| vectors.clone().map(|first| shown::vector_of(&way.learnt.samples[first + i]).to_vec()).collect();
     let told = Told { vectors: (0..seen.adapters.len()).map(of_task).collect(), groups: seen.groups.to_vec() };
     let codes = CodeConfig { per: Per::Adapter, components: config.components, flow: config.flow.clone() };
     let seed = judge.experiment.seed.fork("updates");

@@ -5,11 +5,14 @@
 //! which of some hundred languages a text is in (data augmentation in the space of tasks; for meta-learning, Rajendran, Irpan & Jang 2020).
 
 use super::learn::Seen;
-use super::shown::{Shown, draw};
+use super::shown::{self, Shown, draw};
 use crate::Result;
 use crate::config::GenerateConfig;
 use std::collections::BTreeMap;
-use weft_core::{Population, Seed, embed_bytes};
+use std::sync::Arc;
+use weft_codec::Codec;
+use weft_core::{Condition, Population, Seed, embed_bytes};
+use weft_gen::TrainingSet;
 use weft_net::adapters::AdapterTask;
 
 /// The most frequent letters, of which pairs are drawn.
@@ -18,18 +21,27 @@ const LETTERS: usize = 24;
 /// What the hyper-decoder learns from: the training tasks, and then so many variants of each.
 pub(super) struct Varied {
     /// The adapters, those of variants being their languages'.
-    pub(super) adapters: Population,
+    adapters: Population,
     pub(super) parts: Vec<AdapterTask>,
-    pub(super) groups: Vec<u32>,
-    /// Vectors of samples: those of a draw of all, and then of the next.
-    pub(super) samples: Vec<Vec<f32>>,
+    groups: Vec<u32>,
+    /// What shows them: a draw of all, and then the next.
+    samples: Vec<Condition>,
 }
 
-/// The training tasks with their variants; `samples` are vectors of the tasks' own draws. Nothing if there are to be none.
+impl Varied {
+    /// What a trainer learns from.
+    pub(super) fn set(&self, codec: &Arc<Codec>) -> Result<TrainingSet> {
+        let (rows, samples) = (&self.adapters, &self.samples);
+        let set = TrainingSet::new(codec.clone(), rows, rows.clone(), rows.clone(), samples[..rows.len()].to_vec())?;
+        Ok(set.with_draws(samples.clone(), &self.groups)?.with_told_runs(&[shown::field()], samples)?)
+    }
+}
+
+/// The training tasks with their variants; `samples` are the tasks' own draws. Nothing if there are to be none.
 pub(super) fn varied(
     config: &GenerateConfig,
     (seen, shown): (&Seen, &Shown),
-    samples: &[Vec<f32>],
+    samples: &[Condition],
     seed: Seed,
 ) -> Result<Option<Varied>> {
     let Shown::Text(texts) = shown else { return Ok(None) };
@@ -51,7 +63,8 @@ pub(super) fn varied(
     for (own, at) in samples.chunks(n).zip(0_u64..) {
         every.extend_from_slice(own);
         let seed = seed.fork("samples").index(at);
-        every.extend(all.iter().zip(0_u64..).map(|(text, i)| embed_bytes(draw(text, texts.bytes, seed.index(i)).as_bytes())));
+        let show = |(text, i): (&String, u64)| shown::shown(embed_bytes(draw(text, texts.bytes, seed.index(i)).as_bytes()));
+        every.extend(all.iter().zip(0_u64..).map(show));
     }
     let rows = seen.adapters.data().repeat(1 + config.variants);
     let adapters = Population::new(seen.adapters.architecture().clone(), rows)?;

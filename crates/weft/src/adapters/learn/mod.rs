@@ -123,7 +123,7 @@ pub fn learn(request: &Learn, monitor: &Monitor) -> Result<LearntView> {
     let (code_len, kept_variance) = (models.pca.code_len(), models.pca.kept_variance());
     let codec = AdapterCodec::from_parts(zoo, grams, models.pca.clone());
     let description = store::Description {
-        familiar: familiar(&means, &means, &told.groups),
+        familiar: familiar(&means, &means.iter().map(Vec::as_slice).collect::<Vec<_>>(), &told.groups),
         sampler_steps: flow.sampler_steps,
         check: check.clone(),
         ..store::Description::new(words.stored(), texts, request.command())

@@ -273,6 +273,21 @@ sampler-steps = 4
 """
 
 
+def adapters_of_stories(folder):
+    """Adapters of stories260K: a language's and all languages' that were trained, and two that were generated."""
+    run, output, languages = folder / "run.toml", folder / "run", folder / "few.zip"
+    with zipfile.ZipFile(DATA / "udhr2.zip") as all_of_them, zipfile.ZipFile(languages, "w") as few:
+        for name in ["dan", "deu", "eng", "fra", "ita", "nld", "spa", "swe"]:
+            few.writestr(f"udhr2/{name}.txt", all_of_them.read(f"udhr2/{name}.txt"))
+    run.write_text(RUN.format(output=output, data=DATA.resolve(), languages=languages))
+    weft("train", run)
+    adapters = [next((output / "adapters").iterdir()), output / "multi-task"]
+    for model in ["hyper", "flow"]:
+        adapters.append(folder / model)
+        weft("generate", "--generator", output / "generator", "--prompt", "Alle Menschen sind frei", "--model", model, "-o", adapters[-1])
+    return adapters
+
+
 @unittest.skipIf(torch is None, "needs tests/python/requirements-adapters.txt")
 class Bases(unittest.TestCase):
     """Logits of Weft, which reads llama2.c's binary itself, and of PEFT on what Weft wrote."""
@@ -356,7 +371,7 @@ class Bases(unittest.TestCase):
 
     @unittest.skipUnless(STORIES.exists() and (DATA / "udhr2.zip").exists(), "needs stories260K and the languages in WEFT_DATA")
     def test_stories_with_adapters_that_were_trained_and_generated(self):
-        base, output = self.folder / "stories260k", self.folder / "run"
+        base = self.folder / "stories260k"
         weft("base", STORIES, "-o", base, "--vocabulary", STORIES.with_name("tok512.bin"), "--licence", "MIT")
         text = "Once upon a time, there was a little girl named Lily."
         tokens = AutoTokenizer.from_pretrained(base)(text)["input_ids"]
@@ -364,18 +379,7 @@ class Bases(unittest.TestCase):
         said = weft("logits", base, "--prompt", text, "--vocabulary", STORIES.with_name("tok512.bin"), "-o", prompt, "--format", "json").stdout
         self.assertEqual(json.loads(said)["tokens"], tokens)
         bare = self.same(STORIES, base, None, tokens)
-        run = self.folder / "run.toml"
-        languages = self.folder / "few.zip"
-        with zipfile.ZipFile(DATA / "udhr2.zip") as all_of_them, zipfile.ZipFile(languages, "w") as few:
-            for name in ["dan", "deu", "eng", "fra", "ita", "nld", "spa", "swe"]:
-                few.writestr(f"udhr2/{name}.txt", all_of_them.read(f"udhr2/{name}.txt"))
-        run.write_text(RUN.format(output=output, data=DATA.resolve(), languages=languages))
-        weft("train", run)
-        adapters = [next((output / "adapters").iterdir()), output / "multi-task"]
-        for model in ["hyper", "flow"]:
-            adapters.append(self.folder / model)
-            weft("generate", "--generator", output / "generator", "--prompt", "Alle Menschen sind frei", "--model", model, "-o", adapters[-1])
-        for adapter in adapters:
+        for adapter in adapters_of_stories(self.folder):
             with self.subTest(adapter.name):
                 self.assertEqual(json.loads((adapter / "weft.json").read_text())["rotary"], "halves")
                 changed = self.same(STORIES, base, adapter, tokens, "--base-name", "stories260k")

@@ -125,7 +125,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("deep/new");
         let fill = |folder: &Path| crate::write_atomic(&folder.join("a"), b"1");
-        let failed = write_folder(&out, |folder| {
+        let failed: Result<()> = write_folder(&out, |folder| {
             fill(folder)?;
             Err(Error::Exists { path: "x".into() })
         });

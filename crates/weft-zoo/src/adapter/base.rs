@@ -148,6 +148,14 @@ impl BaseModel {
         self.config.as_ref().and_then(|config| config.get(key)).and_then(serde_json::Value::as_bool).unwrap_or(false)
     }
 
+    /// Whether its output layer is its embedding: its settings say so, or it has no such layer (`lm_head`).
+    ///
+    /// Settings of some families leave it out, because it is their default.
+    pub(super) fn is_tied(&self) -> bool {
+        let is_head = |module: &String| module == "lm_head" || module.ends_with(".lm_head");
+        self.flag("tie_word_embeddings") || !self.modules.keys().any(is_head)
+    }
+
     /// A text of its settings.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.config.as_ref()?.get(key)?.as_str()

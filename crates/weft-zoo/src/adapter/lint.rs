@@ -5,7 +5,7 @@
 //! | runtime | what was read |
 //! |---|---|
 //! | PEFT | `PeftConfigMixin.from_peft_type` (unknown settings), `check_target_module_exists`, `set_peft_model_state_dict` (`strict=False`) |
-//! | vLLM | `vllm/lora/peft_helper.py` (`_validate_features`, `validate_legal`), `lora_model.py` (`check_unexpected_modules`), `utils.py` (`parse_fine_tuned_lora_name`) |
+//! | vLLM | 0.32 `vllm/lora/peft_helper.py` (`_validate_features`, `validate_legal`, `get_rank_and_scaling`), `lora_model.py` (`check_unexpected_modules`), `utils.py` (`parse_fine_tuned_lora_name`) |
 //! | llama.cpp | `convert_lora_to_gguf.py` (`get_tensors`: names that are no factor end it; `lora_alpha` alone is read) |
 //! | kohya | `networks/lora.py` (`create_network_from_weights`, `load_state_dict(…, False)`: names that fit nothing are left out) |
 
@@ -20,6 +20,9 @@ use std::collections::BTreeSet;
 
 /// The largest rank that vLLM takes where the server does not say another (`--max-lora-rank`).
 pub const VLLM_DEFAULT_RANK: usize = 16;
+
+/// The version of vLLM, major and minor, from which on ranks and scalings are read from patterns.
+const VLLM_READS_PATTERNS: [u32; 2] = [0, 32];
 
 /// The longest settings that are read.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
@@ -119,6 +122,8 @@ pub struct LintOptions<'a> {
     pub base: Option<&'a BaseModel>,
     /// vLLM's `--max-lora-rank`; [`VLLM_DEFAULT_RANK`] where it is not said.
     pub max_lora_rank: Option<usize>,
+    /// vLLM's version, major and minor; what depends on it is said to do so where it is not known.
+    pub vllm_version: Option<[u32; 2]>,
 }
 
 /// What each runtime would refuse or leave out, in the order of `runtimes`; nothing if all is well.
@@ -263,15 +268,25 @@ impl Subject<'_> {
             let what = format!("rank {largest} is above `--max-lora-rank` {limit}{said}; start the server with a larger one");
             self.find(Severity::Refused, "rank", what, None);
         }
+        self.vllm_patterns(settings);
+        self.base();
+    }
+
+    /// `PEFTHelper.get_rank_and_scaling` reads patterns as PEFT does; before, there was `vllm_lora_scaling_factor` for all modules.
+    fn vllm_patterns(&mut self, settings: &Map<String, Value>) {
+        let severity = match self.options.vllm_version {
+            Some(version) if version >= VLLM_READS_PATTERNS => return,
+            Some(_) => Severity::Silent,
+            None => Severity::Depends,
+        };
         let declared = rank(settings);
         if let Some(names) = self.modules(|u| u.rank != declared) {
-            let what = format!("ranks other than `r` = {declared} are not read from `rank_pattern`: {names}");
+            let what = format!("ranks other than `r` = {declared} are not read from `rank_pattern` before vLLM 0.32: {names}");
             self.find(Severity::Depends, "rank-pattern", what, self.portable());
         }
-        // `vllm_lora_scaling_factor`: one for all modules.
         let root = |rank: f64| if flag(settings, "use_rslora") { rank.sqrt() } else { rank };
-        self.scaling(alpha(settings) / root(declared as f64), |_, theirs| theirs, "`lora_alpha` and `r` alone are read");
-        self.base();
+        let why = "`lora_alpha` and `r` alone are read before vLLM 0.32";
+        self.scaling(severity, alpha(settings) / root(declared as f64), |_, theirs| theirs, why);
     }
 
     fn llama_cpp(&mut self) {
@@ -286,17 +301,19 @@ impl Subject<'_> {
         if let Some(names) = self.modules(|u| u.kind == AdapterKind::Conv) {
             self.find(Severity::Refused, "convolution", format!("factors have two axes there: {names}"), None);
         }
+        let tied = self.options.base.is_some_and(BaseModel::is_tied);
         let head = self.modules(|u| u.module.ends_with("lm_head"));
-        if let Some(names) = head.filter(|_| self.options.base.is_some_and(|base| base.flag("tie_word_embeddings"))) {
-            self.find(
-                Severity::Refused,
-                "tied-head",
-                format!("the base's output layer is its embedding and has no update: {names}"),
-                None,
-            );
+        if let Some(names) = head.filter(|_| tied) {
+            let what = format!("the base's output layer is its embedding and has no update: {names}");
+            self.find(Severity::Refused, "tied-head", what, None);
+        }
+        if let Some(names) = self.modules(|u| u.kind == AdapterKind::Embedding).filter(|_| tied) {
+            let what = format!("the base's output layer is its embedding, and an update of both ends the program: {names}");
+            self.find(Severity::Refused, "tied-embedding", what, None);
         }
         // The program divides the file's alpha by each pair's own rank.
-        self.scaling(alpha(settings), |u, alpha| alpha / u.rank as f64, "`lora_alpha` alone is read, and divided by each rank");
+        let why = "`lora_alpha` alone is read, and divided by each rank";
+        self.scaling(Severity::Silent, alpha(settings), |u, alpha| alpha / u.rank as f64, why);
         self.base();
     }
 
@@ -345,13 +362,13 @@ impl Subject<'_> {
     }
 
     /// Modules that get another scaling than they were trained with.
-    fn scaling(&mut self, of: f64, theirs: impl Fn(&AdapterUpdate, f64) -> f64, why: &str) {
+    fn scaling(&mut self, severity: Severity, of: f64, theirs: impl Fn(&AdapterUpdate, f64) -> f64, why: &str) {
         let differs = |u: &AdapterUpdate| (theirs(u, of) - u.scaling).abs() > 1e-6 * u.scaling.abs();
         let Some(first) = self.updates().iter().find(|u| differs(u)) else { return };
         let example = format!("`{}` gets {:.4} for {:.4}", first.module, theirs(first, of), first.scaling);
         let number = self.updates().iter().filter(|u| differs(u)).count();
         let what = format!("{why}: {number} of {} modules get another scaling, such as {example}", self.updates().len());
-        self.find(Severity::Silent, "scaling", what, self.portable());
+        self.find(severity, "scaling", what, self.portable());
     }
 
     /// Whether the base is another.

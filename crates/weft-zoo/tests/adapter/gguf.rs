@@ -2,7 +2,8 @@
 
 use super::{adapter, linear, write};
 use std::collections::BTreeMap;
-use weft_zoo::adapter::{AdapterProfile, AdapterWeights, BaseModel};
+use weft_zoo::AdapterKind;
+use weft_zoo::adapter::{AdapterProfile, AdapterUpdate, AdapterWeights, BaseModel};
 
 fn base(model_type: &str, tied: bool) -> BaseModel {
     let modules = ["model.layers.0.self_attn.q_proj", "lm_head", "model.layers.0.odd"].map(|name| (name.to_owned(), vec![4, 3]));
@@ -53,6 +54,20 @@ fn what_has_no_place_is_refused() {
     refused(&odd, Some(base("llama", false)), "module `model.layers.0.odd` has no name there");
     let head = adapter(vec![linear("lm_head", [4, 1, 3], 1.0)]);
     refused(&head, Some(base("llama", true)), "`lm_head` is tied to the embedding");
+    // The output layer is the embedding where the settings say so, and where there is none.
+    let table = AdapterUpdate { kind: AdapterKind::Embedding, ..linear("model.embed_tokens", [4, 1, 3], 1.0) };
+    let embedding = adapter(vec![table]);
+    let modules = ["model.embed_tokens", "lm_head"].map(|name| (name.to_owned(), vec![3, 4]));
+    let of = |modules: &[(String, Vec<usize>)], tied: bool| {
+        let config = serde_json::json!({ "model_type": "gemma", "num_attention_heads": 1, "tie_word_embeddings": tied });
+        let base = BaseModel::of_modules("org/base", modules.iter().cloned().collect());
+        base.with_config(config.as_object().unwrap().clone())
+    };
+    for base in [of(&modules, true), of(&modules[..1], false)] {
+        refused(&embedding, Some(base), "module `model.embed_tokens` is the base's output layer too");
+    }
+    write(&embedding, AdapterProfile::Gguf, Some(&of(&modules, false)), &dir.path().join("own.gguf")).unwrap();
+    std::fs::remove_file(dir.path().join("own.gguf")).unwrap();
     // Without their whole names, two modules are one.
     let base = BaseModel::of_modules(
         "org/base",

@@ -4,6 +4,7 @@
 
 mod gguf;
 mod hostile;
+mod lints;
 mod namings;
 mod peft;
 

@@ -90,7 +90,7 @@ pub fn lint(lint: &Lint) -> Result<LintView> {
 }
 
 fn find(file: &AdapterFile, lint: &Lint, base: Option<&BaseModel>) -> Result<Vec<weft_zoo::adapter::Finding>> {
-    let options = LintOptions { base, max_lora_rank: lint.max_lora_rank };
+    let options = LintOptions { base, max_lora_rank: lint.max_lora_rank, vllm_version: None };
     Ok(weft_zoo::adapter::lint(file, &lint.runtimes, &options)?)
 }
 

@@ -73,10 +73,11 @@ fn play(file: &str) {
     let golden: Value = serde_json::from_slice(&std::fs::read(path).expect("a golden")).expect("JSON");
     let dir = tempfile::tempdir().expect("a temporary folder");
     let folder = dir.path().join("tone");
-    adapter(&folder, &json!({}));
-    let full = folder.canonicalize().expect("a path");
     for scenario in golden["scenarios"].as_array().expect("scenarios") {
         let name = &scenario["name"];
+        let settings = scenario.get("settings").cloned().unwrap_or(json!({}));
+        adapter(&folder, &settings);
+        let full = folder.canonicalize().expect("a path");
         let exchanges = scenario["exchanges"].as_array().expect("exchanges").clone();
         let (port, heard) = serve(exchanges.clone(), text(&full).to_owned());
         let to = format!("{}=http://127.0.0.1:{port}/", golden["engine"].as_str().expect("an engine"));
@@ -94,8 +95,34 @@ fn play(file: &str) {
                 (exchange["call"].as_str().expect("a call").to_owned(), serde_json::from_str(&body).expect("JSON"), None)
             })
             .collect();
-        assert_eq!(*heard.lock().expect("no panic"), expected, "{name}");
+        let mut heard = heard.lock().expect("no panic").clone();
+        for (_, body, _) in &mut heard {
+            // Spelled after what is in the folder, it is the folder.
+            if let Some(path) = body.get_mut("lora_path") {
+                let named = Path::new(path.as_str().expect("a path")).canonicalize().expect("a folder");
+                *path = json!(text(&named));
+            }
+        }
+        assert_eq!(heard, expected, "{name}");
     }
+}
+
+#[test]
+fn vllm_gets_another_path_for_other_weights() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path().join("tone");
+    let path = |settings: &Value| {
+        adapter(&folder, settings);
+        let listed = json!({ "status": 200, "answer": { "data": [] } });
+        let refused = json!({ "status": 400, "answer": { "message": "no" } });
+        let (port, heard) = serve(vec![listed, refused], String::new());
+        let to = format!("vllm=http://127.0.0.1:{port}");
+        assert_eq!(outcome(&["adapter", "deploy", text(&folder), "--to", &to]).0, Some(1));
+        let heard = heard.lock().expect("no panic");
+        heard[1].1["lora_path"].as_str().expect("a path").to_owned()
+    };
+    let paths = [json!({}), json!({ "lora_alpha": 8 }), json!({})].map(|settings| path(&settings));
+    assert!(paths[0] == paths[2] && paths[0] != paths[1], "{paths:?}");
 }
 
 #[test]

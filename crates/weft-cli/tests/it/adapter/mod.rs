@@ -159,7 +159,7 @@ fn faults_are_named_and_mended() {
     assert_eq!((code, err.as_str()), (Some(1), ""));
     insta::assert_snapshot!(human, @r"
     peft: depends: settings that PEFT 0.3 did not know, which older versions refuse: `alpha_pattern`, `use_rslora` (settings) [fix: portable]
-    vllm: silent: `lora_alpha` and `r` alone are read: 1 of 2 modules get another scaling, such as `model.layers.0.self_attn.v_proj` gets 2.8284 for 0.7071 (scaling) [fix: portable]
+    vllm: depends: `lora_alpha` and `r` alone are read before vLLM 0.32: 1 of 2 modules get another scaling, such as `model.layers.0.self_attn.v_proj` gets 2.8284 for 0.7071 (scaling) [fix: portable]
     llama.cpp: silent: `lora_alpha` alone is read, and divided by each rank: 2 of 2 modules get another scaling, such as `model.layers.0.self_attn.q_proj` gets 2.0000 for 2.8284 (scaling) [fix: portable]
 
     `--fix -o DIR` writes an adapter without what can be mended
@@ -197,7 +197,7 @@ fn runtimes_differ() {
     assert_eq!(rules("peft-lora", "peft"), ["depends settings"]);
     assert_eq!(rules("peft-lora", "kohya"), ["silent naming", "silent modules", "silent whole-tensors"]);
     assert_eq!(rules("peft-rslora", "llama.cpp"), ["silent scaling"]);
-    assert_eq!(rules("peft-rslora", "vllm"), ["silent scaling", "depends rank-pattern"]);
+    assert_eq!(rules("peft-rslora", "vllm"), ["depends rank-pattern", "depends scaling"]);
     assert_eq!(rules("peft-dora", "vllm"), ["refused dora"]);
     let (code, _, err) = outcome(&["adapter", "lint", text(&golden("peft-dora")), "--fix", "-o", "x"]);
     assert!(code == Some(1) && err.contains("can be mended exactly") && err.contains("hint: with `--base DIR`"), "{err}");

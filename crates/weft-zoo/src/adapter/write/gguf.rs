@@ -3,11 +3,12 @@
 //! llama.cpp adds `alpha / r · B·A`, with one alpha a file and the rank of each pair. Tensors have the names of the
 //! model's with `.lora_a` and `.lora_b` behind; extents stand innermost first. Llama's files have the rows of queries
 //! and keys in another order than Hugging Face's, head by head the two halves interleaved, and `B` must follow.
-//! Embeddings have `A` transposed.
+//! Embeddings have `A` transposed. Where a base's output layer is its embedding, llama.cpp looks the update up for both, and
+//! its multiplication ends the program (`GGML_ASSERT(ggml_can_mul_mat(a, b))` in `build_lora_mm`): such an update is refused.
 //!
 //! # References
-//! llama.cpp, `convert_lora_to_gguf.py`, `convert_hf_to_gguf.py` (`LlamaModel.permute`), `src/llama-adapter.cpp`; ggml's GGUF
-//! specification.
+//! llama.cpp, `convert_lora_to_gguf.py`, `convert_hf_to_gguf.py` (`LlamaModel.permute`), `src/llama-adapter.cpp`,
+//! `src/llama-graph.cpp`; ggml's GGUF specification. `tests/python/test_engines.py` runs llama.cpp.
 
 use super::super::profile::plain;
 use super::super::{AdapterFault, AdapterUpdate, AdapterWeights, BaseModel};
@@ -106,7 +107,7 @@ impl Layout {
             }
         })?;
         let [num_heads, num_kv_heads] = base.heads(TARGET)?;
-        Ok(Self { architecture: known.1, num_heads, num_kv_heads, tied: base.flag("tie_word_embeddings") })
+        Ok(Self { architecture: known.1, num_heads, num_kv_heads, tied: base.is_tied() })
     }
 
     /// Both factors under llama.cpp's names.
@@ -123,6 +124,9 @@ impl Layout {
             (AdapterKind::Conv, _) => return Err(refuse("is a convolution")),
             (AdapterKind::Embedding, _) if name != "token_embd" => return Err(refuse("is a table of embeddings")),
             (AdapterKind::Linear, _) if name == "token_embd" => return Err(refuse("is a linear map")),
+            (AdapterKind::Embedding, _) if self.tied => {
+                return Err(refuse("is the base's output layer too, and an update of both ends llama.cpp"));
+            }
             (AdapterKind::Embedding, _) => {
                 let transposed = (0..fan_in * rank).map(|i| update.a[i % rank * fan_in + i / rank]).collect();
                 a = (a.0, [*fan_in, *rank], transposed);
@@ -184,7 +188,10 @@ fn header(layout: &Layout, alpha: f32, adapter: &AdapterWeights, export: &Adapte
     }
     let own = super::card::metadata(adapter, export).into_iter().filter(|(key, _)| key.starts_with("weft."));
     texts.extend(own);
-    let numbers = [("general.file_type", U32_VALUE, 0_u32.to_le_bytes()), ("adapter.lora.alpha", F32_VALUE, alpha.to_le_bytes())];
+    let mut numbers = vec![("general.file_type", U32_VALUE, 0_u32.to_le_bytes()), ("adapter.lora.alpha", F32_VALUE, alpha.to_le_bytes())];
+    if adapter.base.is_some() {
+        numbers.push(("general.base_model.count", U32_VALUE, 1_u32.to_le_bytes()));
+    }
     let mut bytes = b"GGUF".to_vec();
     let text = |bytes: &mut Vec<u8>, text: &str| {
         bytes.extend((text.len() as u64).to_le_bytes());

@@ -44,6 +44,9 @@ const NOT_READ: [&str; 9] = [
     "velora_config",
 ];
 
+/// Words of `init_lora_weights`, or their beginnings, with which PEFT takes the first factors out of the base's own weights.
+const CHANGES_THE_BASE: [&str; 4] = ["corda", "loftq", "olora", "pissa"];
+
 fn says_nothing(value: &serde_json::Value) -> bool {
     match value {
         serde_json::Value::Null | serde_json::Value::Bool(false) => true,
@@ -77,6 +80,11 @@ impl Config {
         if let Some(field) = NOT_READ.iter().find(|field| raw.others.get(**field).is_some_and(|value| !says_nothing(value))) {
             let what = format!("adapters with `{field}` are");
             return Err(SourceFault::NotRead { what, hint: "plain LoRA, rank-stabilized LoRA and DoRA are" });
+        }
+        let init = raw.others.get("init_lora_weights").and_then(serde_json::Value::as_str).unwrap_or_default();
+        if CHANGES_THE_BASE.iter().any(|word| init.to_lowercase().starts_with(word)) {
+            let what = format!("adapters with `init_lora_weights` `{init}`, for which PEFT changes the base, are");
+            return Err(SourceFault::NotRead { what, hint: "PEFT saves a plain one with `path_initial_model_for_weight_conversion`" });
         }
         // The library's own defaults.
         let (rank, alpha) = (raw.r.unwrap_or(8), raw.lora_alpha.unwrap_or(8.0));
@@ -158,6 +166,7 @@ mod tests {
         check(r#","r":16,"lora_alpha":32,"rank_pattern":{"q":4}"#, 8.0);
         check(r#","r":16,"lora_alpha":32,"rank_pattern":{"q":4},"alpha_pattern":{"q":2}"#, 0.5);
         check(r#","r":16,"lora_alpha":32,"rank_pattern":{},"alpha_pattern":null"#, 2.0);
+        check(r#","r":16,"lora_alpha":32,"init_lora_weights":"gaussian""#, 2.0);
     }
 
     #[test]
@@ -170,6 +179,8 @@ mod tests {
         check("[", "adapter_config.json");
         check(r#"{"peft_type":"IA3"}"#, "`IA3`");
         check(r#"{"peft_type":"LORA","use_qalora":true}"#, "`use_qalora`");
+        check(r#"{"peft_type":"LORA","init_lora_weights":"pissa_niter_4"}"#, "`pissa_niter_4`, for which PEFT changes the base");
+        check(r#"{"peft_type":"LORA","init_lora_weights":"olora"}"#, "`path_initial_model_for_weight_conversion`");
         check(r#"{"peft_type":"LORA","peft_type":"LORA"}"#, "duplicate");
         check(r#"{"peft_type":"LORA","r":0}"#, "`r` is `0`");
         check(r#"{"peft_type":"LORA","r":-1}"#, "invalid value");

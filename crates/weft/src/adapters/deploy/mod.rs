@@ -5,24 +5,27 @@
 //! | vLLM | `POST /v1/load_lora_adapter` `{lora_name, lora_path}` | `POST /v1/unload_lora_adapter` `{lora_name}` | `GET /v1/models` |
 //! | `SGLang` | `POST /load_lora_adapter` `{lora_name, lora_path}` | `POST /unload_lora_adapter` `{lora_name}` | the answer's `loaded_adapters` |
 //!
-//! Both take prompts alike: where one is given, `POST /v1/completions` `{model, prompt, max_tokens: 1}` must be answered.
-//! A folder is vLLM's for its resolver: an adapter in it is loaded when a request names it. The path that an engine gets
-//! is this machine's, so the server must see the same files. A call that fails is undone by the one that unloads, and
-//! the error says what is left behind.
+//! Both take prompts alike: where one is given, `POST /v1/completions` `{model, prompt, max_tokens: 1, temperature: 0}` must be
+//! answered. A folder is vLLM's for its resolver: an adapter in it is loaded when a request names it. The path that an engine
+//! gets is this machine's, so the server must see the same files; vLLM's is spelled after what is in the folder (`spelled.rs`).
+//! A call that fails is undone by the one that unloads, and the error says what is left behind. Where it matters which version
+//! of vLLM answers, `GET /version` is asked as well.
 //!
 //! # References
 //! vLLM's documentation, "LoRA Adapters": "Dynamically serving LoRA Adapters" and "Using Plugins"; `SGLang`'s, "LoRA
-//! Serving": "Dynamic LoRA loading".
+//! Serving": "Dynamic LoRA loading". `tests/python/test_engines.py` runs vLLM.
 
 mod http;
 mod resolver;
+mod spelled;
 
 use crate::{Error, Result};
 use http::{Client, Reply};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use weft_zoo::adapter::{AdapterNaming, AdapterWeights, LintOptions, Runtime, Severity};
+use spelled::{VLLM_KEEPS_BY_PATH, spelled};
+use weft_zoo::adapter::{AdapterFile, AdapterNaming, AdapterWeights, Finding, LintOptions, Runtime, Severity};
 
 /// The longest name of an adapter.
 const MAX_NAME: usize = 128;
@@ -106,31 +109,57 @@ pub fn deploy(deploy: &Deploy) -> Result<DeployView> {
         None => folder_name(&deploy.folder)?,
     };
     check_name(&name)?;
-    let folder = check_folder(deploy)?;
+    let adapter = Checked::new(deploy)?;
     match &deploy.to {
-        Engine::Folder(target) => resolver::place(&folder, target, &name, deploy.replace),
-        Engine::Vllm(url) => Session::new(deploy, url, &VLLM, name)?.run(&folder),
-        Engine::Sglang(url) => Session::new(deploy, url, &SGLANG, name)?.run(&folder),
+        Engine::Folder(target) => {
+            let mut view = resolver::place(&adapter.folder, target, &name, deploy.replace)?;
+            view.notes.extend(adapter.patterns(None)?.into_iter().map(|finding| finding.what));
+            Ok(view)
+        }
+        Engine::Vllm(url) => Session::new(deploy, url, &VLLM, name)?.run(&adapter),
+        Engine::Sglang(url) => Session::new(deploy, url, &SGLANG, name)?.run(&adapter),
     }
 }
 
-/// Reads the adapter as a whole before anyone is asked to load it.
-fn check_folder(deploy: &Deploy) -> Result<PathBuf> {
-    let file = AdapterWeights::read(&deploy.folder, None)?;
-    let refuse = |reason: String| Error::NotDeployed { path: deploy.folder.clone(), reason };
-    if file.naming != AdapterNaming::Peft {
-        return Err(refuse(format!("its names are {}'s, and engines load folders of PEFT", file.naming.name())));
-    }
-    if !matches!(deploy.to, Engine::Sglang(_)) {
-        // The largest rank is the server's to say.
-        let options = LintOptions { max_lora_rank: Some(usize::MAX), ..LintOptions::default() };
-        let findings = weft_zoo::adapter::lint(&file, &[Runtime::Vllm], &options)?;
-        if let Some(finding) = findings.iter().find(|finding| finding.severity != Severity::Depends) {
-            return Err(refuse(format!("vLLM would not load all of it: {}", finding.what)));
+/// An adapter that was read as a whole before anyone is asked to load it.
+struct Checked {
+    file: AdapterFile,
+    folder: PathBuf,
+}
+
+impl Checked {
+    fn new(deploy: &Deploy) -> Result<Self> {
+        let file = AdapterWeights::read(&deploy.folder, None)?;
+        if file.naming != AdapterNaming::Peft {
+            let reason = format!("its names are {}'s, and engines load folders of PEFT", file.naming.name());
+            return Err(Error::NotDeployed { path: deploy.folder.clone(), reason });
         }
+        let folder = file.files[0].parent().unwrap_or(Path::new("")).to_owned();
+        let adapter = Self { folder: folder.canonicalize().map_err(Error::io("read", &folder))?, file };
+        if !matches!(deploy.to, Engine::Sglang(_)) {
+            adapter.refuse(&adapter.findings(None)?, "vLLM")?;
+        }
+        Ok(adapter)
     }
-    let folder = file.files[0].parent().unwrap_or(Path::new("")).to_owned();
-    folder.canonicalize().map_err(Error::io("read", &folder))
+
+    /// What a version of vLLM would refuse or compute otherwise; the largest rank is the server's to say.
+    fn findings(&self, version: Option<[u32; 2]>) -> Result<Vec<Finding>> {
+        let options = LintOptions { max_lora_rank: Some(usize::MAX), vllm_version: version, ..LintOptions::default() };
+        Ok(weft_zoo::adapter::lint(&self.file, &[Runtime::Vllm], &options)?)
+    }
+
+    /// What becomes of ranks and scalings by patterns, if there are any.
+    fn patterns(&self, version: Option<[u32; 2]>) -> Result<Vec<Finding>> {
+        let mut findings = self.findings(version)?;
+        findings.retain(|finding| matches!(finding.rule, "scaling" | "rank-pattern"));
+        Ok(findings)
+    }
+
+    fn refuse(&self, findings: &[Finding], engine: &str) -> Result<()> {
+        let Some(finding) = findings.iter().find(|finding| finding.severity != Severity::Depends) else { return Ok(()) };
+        let reason = format!("{engine} would not load all of it: {}", finding.what);
+        Err(Error::NotDeployed { path: self.file.path.clone(), reason })
+    }
 }
 
 fn folder_name(folder: &Path) -> Result<String> {
@@ -154,6 +183,8 @@ struct Calls {
     unload: &'static str,
     /// Whether the answer to a load lists what is loaded.
     lists: bool,
+    /// Whether it is vLLM, whose versions differ.
+    is_vllm: bool,
     /// What a server must have been started with, where it does not know the call.
     enabled_by: &'static str,
 }
@@ -162,6 +193,7 @@ const VLLM: Calls = Calls {
     load: "/v1/load_lora_adapter",
     unload: "/v1/unload_lora_adapter",
     lists: false,
+    is_vllm: true,
     enabled_by: "the server must be started with `--enable-lora` and `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`",
 };
 
@@ -169,6 +201,7 @@ const SGLANG: Calls = Calls {
     load: "/load_lora_adapter",
     unload: "/unload_lora_adapter",
     lists: true,
+    is_vllm: false,
     enabled_by: "the server must be started with `--enable-lora`, `--max-lora-rank` and `--lora-target-modules`",
 };
 
@@ -191,12 +224,18 @@ impl<'a> Session<'a> {
         Ok(Self { client, calls, name, replace: deploy.replace, ask: deploy.ask.clone(), unloaded: false, done: Vec::new() })
     }
 
-    fn run(mut self, folder: &Path) -> Result<DeployView> {
+    fn run(mut self, adapter: &Checked) -> Result<DeployView> {
         let mut notes = Vec::new();
-        if self.models()?.contains(&self.name) {
-            if !self.replace {
-                return Err(self.fail("it lists an adapter of this name already; `--replace` takes its place", NOTHING));
-            }
+        let is_there = self.models()?.contains(&self.name);
+        if is_there && !self.replace {
+            return Err(self.fail("it lists an adapter of this name already; `--replace` takes its place", NOTHING));
+        }
+        let mut path = adapter.folder.display().to_string();
+        if self.calls.is_vllm {
+            self.check_version(adapter, is_there, &mut notes)?;
+            path = spelled(&adapter.folder, &adapter.file)?;
+        }
+        if is_there {
             let unknown = "not known: the adapter of this name may be unloaded";
             let reply = self.post(self.calls.unload, &serde_json::json!({ "lora_name": self.name }), unknown)?;
             if !reply.is_success() {
@@ -206,7 +245,7 @@ impl<'a> Session<'a> {
             self.unloaded = true;
         }
         let left = if self.unloaded { UNLOADED } else { NOTHING };
-        let body = serde_json::json!({ "lora_name": self.name, "lora_path": folder.display().to_string() });
+        let body = serde_json::json!({ "lora_name": self.name, "lora_path": path });
         let reply = match self.client.post(self.calls.load, &body) {
             Ok(reply) => self.note("POST", self.calls.load, reply),
             Err(reason) => {
@@ -245,6 +284,31 @@ impl<'a> Session<'a> {
         Ok(DeployView { name: self.name, target: self.client.base().to_owned(), calls: self.done, notes })
     }
 
+    /// Refuses what the server's version would compute wrongly, and notes what is not known and what it keeps.
+    fn check_version(&mut self, adapter: &Checked, replaces: bool, notes: &mut Vec<String>) -> Result<()> {
+        let patterns = adapter.patterns(None)?;
+        if patterns.is_empty() && !replaces {
+            return Ok(());
+        }
+        let version = self.version();
+        match version {
+            Some([major, minor]) => adapter.refuse(&adapter.patterns(version)?, &format!("vLLM {major}.{minor}"))?,
+            None => notes.extend(patterns.into_iter().map(|finding| finding.what)),
+        }
+        if replaces && version.is_none_or(|version| version < VLLM_KEEPS_BY_PATH) {
+            notes.push(KEEPS_BY_NAME.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The server's version, major and minor, if it says it.
+    fn version(&mut self) -> Option<[u32; 2]> {
+        let path = "/version";
+        let reply = self.client.get(path).ok()?;
+        let reply = self.note("GET", path, reply);
+        parse_version(reply.json()?["version"].as_str()?)
+    }
+
     /// The names of all models that the server lists.
     fn models(&mut self) -> Result<Vec<String>> {
         let path = "/v1/models";
@@ -264,7 +328,7 @@ impl<'a> Session<'a> {
     /// What the adapter says to a prompt, one token; it is unloaded if it says nothing.
     fn completion(&mut self, prompt: &str) -> Result<String> {
         let path = "/v1/completions";
-        let body = serde_json::json!({ "model": self.name, "prompt": prompt, "max_tokens": 1 });
+        let body = serde_json::json!({ "model": self.name, "prompt": prompt, "max_tokens": 1, "temperature": 0 });
         let reason = match self.client.post(path, &body) {
             Ok(reply) => {
                 let reply = self.note("POST", path, reply);
@@ -337,12 +401,32 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Major and minor of a version such as `0.32.0` or `1.4.0rc1`.
+fn parse_version(text: &str) -> Option<[u32; 2]> {
+    let mut parts = text.split('.');
+    let mut number = || parts.next()?.parse().ok();
+    Some([number()?, number()?])
+}
+
+const KEEPS_BY_NAME: &str = "vLLM before 0.31 keeps what it has computed of prompts by the adapter's name: prompts that it has seen may go on \
+                             from what the old one computed, until the server starts anew or the adapter has another name";
 const NOTHING: &str = "nothing";
 const UNLOADED: &str = "the adapter of this name that was there is unloaded";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions() {
+        let check = |text: &str, expected: Option<[u32; 2]>| assert_eq!(parse_version(text), expected, "{text}");
+        check("0.32.0", Some([0, 32]));
+        check("0.30.1.dev5+gabc", Some([0, 30]));
+        check("1.4.0rc1", Some([1, 4]));
+        check("dev", None);
+        check("1.x", None);
+        check("", None);
+    }
 
     #[test]
     fn targets_and_names() {

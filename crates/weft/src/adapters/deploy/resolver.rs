@@ -1,8 +1,8 @@
 //! The folder that vLLM's resolver looks into: `DIR/NAME/adapter_config.json`, loaded when a request names `NAME`.
 //!
 //! # References
-//! vLLM, `vllm/plugins/lora_resolvers/filesystem_resolver.py`: `VLLM_LORA_RESOLVER_CACHE_DIR`, and the adapter's
-//! `base_model_name_or_path` must be the name of the served model.
+//! vLLM 0.32, `vllm/plugins/lora_resolvers/filesystem_resolver.py`: `VLLM_LORA_RESOLVER_CACHE_DIR`, and the adapter's
+//! `base_model_name_or_path` must be what the server was started with as `--model`, whatever name it serves that by.
 
 use super::DeployView;
 use crate::{Error, Result};
@@ -10,6 +10,10 @@ use std::path::Path;
 
 /// What of an adapter's folder a server reads.
 const FILES: [&str; 5] = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "weft.json", "README.md"];
+
+/// What a server that runs makes of another adapter under the same name and path.
+const KEEPS: &str = "a server that has the adapter of this name loaded keeps the old one until it unloads it, and what it has computed of prompts \
+                     with it until it starts anew";
 
 /// Copies an adapter below a folder, whole or not at all.
 pub(super) fn place(folder: &Path, target: &Path, name: &str, replace: bool) -> Result<DeployView> {
@@ -42,11 +46,11 @@ pub(super) fn place(folder: &Path, target: &Path, name: &str, replace: bool) -> 
     }
     let mut notes = vec![format!(
         "vLLM loads it when a request names `{name}`: `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`, `VLLM_PLUGINS=lora_filesystem_resolver`, \
-         `VLLM_LORA_RESOLVER_CACHE_DIR={}`, and the served model's name must be the adapter's base",
+         `VLLM_LORA_RESOLVER_CACHE_DIR={}`, and the server's `--model` must be the adapter's base, letter by letter",
         target.display()
     )];
     if there {
-        notes.push("a server that has the adapter of this name loaded keeps the old one until it unloads it".to_owned());
+        notes.push(KEEPS.to_owned());
     }
     Ok(DeployView { name: name.to_owned(), target: out.display().to_string(), calls: Vec::new(), notes })
 }

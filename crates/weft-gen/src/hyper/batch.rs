@@ -9,8 +9,9 @@
 //! conditions, where the value's field is known.
 //!
 //! # References
-//! Bishop, *Training with Noise is Equivalent to Tikhonov Regularization* (1995); Zhang, Cissé, Dauphin & Lopez-Paz, *mixup: Beyond Empirical Risk Minimization* (2018), section 2, with `α = 1`; Yao, Zhang & Finn,
-//! *Meta-Learning with Fewer Tasks through Task Interpolation* (2022).
+//! - Zhang, Cissé, Dauphin & Lopez-Paz, *mixup: Beyond Empirical Risk Minimization* (2018), section 2, with `α = 1`.
+//! - Yao, Zhang & Finn, *Meta-Learning with Fewer Tasks through Task Interpolation* (2022).
+//! - Bishop, *Training with Noise is Equivalent to Tikhonov Regularization* (1995).
 
 use crate::{Result, RunTasks};
 use candle_core::Tensor;

@@ -19,9 +19,8 @@
 //!
 //! The networks may be adapters: then `run` goes through their frozen base ([`TaskLoss`]).
 //!
-//! With few training runs it may learn these by heart. [`HyperConfig::mix`] shows it conditions between those of two runs, [`HyperConfig::condition_noise`]
-//! conditions beside those of one. With [`HyperConfig::members`]
-//! it is several networks, each from its own seed and on its own batches, whose codes are averaged: one network comes out, and what single ones make of
+//! With few training runs it may learn these by heart. [`HyperConfig::mix`] shows it conditions between those of two runs,
+//! [`HyperConfig::condition_noise`] conditions beside those of one. With [`HyperConfig::members`] it is several networks, each from its own seed and on its own batches, whose codes are averaged: one network comes out, and what single ones make of
 //! noise is averaged away (deep ensembles, Lakshminarayanan, Pritzel & Blundell 2017; of codes here, not of predictions).
 //!
 //! Held-out tasks reach it in sampling alone: it learns from [`RunTasks`] of training runs and from the training part of the data.
@@ -70,8 +69,8 @@ pub struct HyperConfig {
     pub width: usize,
     /// Its residual blocks.
     pub blocks: usize,
-    /// The chance of each network of a step to be of two runs, `λ` of the one and `1 − λ` of the other with `λ ~ U(0, 1)`: the condition that is shown, the code
-    /// that it is to have, and the losses at both tasks. 0 is never.
+    /// The chance of each network of a step to be of two runs, `λ` of the one and `1 − λ` of the other with `λ ~ U(0, 1)`: the condition that is
+    /// shown, the code that it is to have, and the losses at both tasks. 0 is never.
     pub mix: f64,
     /// The standard deviation of the noise that is added to each encoded value of a condition in training, in units of that value's own over training
     /// conditions; 0 is none.

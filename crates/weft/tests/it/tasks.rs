@@ -221,6 +221,9 @@ pub(crate) fn function_aware(mut config: RunConfig) -> RunConfig {
         blocks: 1,
         batch_networks: 26,
         batch_examples: 20,
+        mix: 0.2,
+        condition_noise: 0.05,
+        members: 2,
         ..HyperConfig::default()
     });
     config.baselines.refined.clear();

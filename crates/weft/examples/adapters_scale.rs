@@ -7,26 +7,39 @@
 //! ```
 //!
 //! `write` makes folders of PEFT in bf16 for the attention of a Llama: four square matrices a layer, updates in a subspace of
-//! [`DIRECTIONS`] dimensions about a mean, each adapter in a random `GL(r)` gauge. `run` is told the same sizes, so that it knows the truth: it
-//! opens the folders, multiplies, fits, says how far the components found are from those planted, decodes [`DECODED`] new codes, and writes them.
-//! At the end it reads what it wrote and encodes it again.
+//! [`DIRECTIONS`] dimensions about a mean, each adapter in a random `GL(r)` gauge, and what is said of each: on which side of the mean it lies in each dimension. `run` is told
+//! the same sizes, so that it knows the truth: it learns a generator as `weft adapter learn` does (inner products, components, ridge, flow, and the check on
+//! adapters that are left out), samples [`SAMPLED`] new adapters with the flow and one with the ridge and writes them as `weft adapter generate` does, says how far the components found are from those
+//! planted, and at the end reads what it wrote and says how much of it lies outside the planted subspace.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 use weft::Monitor;
-use weft::adapters::codec::{AdapterCodec, Per, Rank};
+use weft::adapters::codec::{AdapterCodec, Per};
+use weft::adapters::generate::{GenerateRequest, Model, generate};
+use weft::adapters::learn::{Encoder, Learn, learn};
 use weft::adapters::zoo::AdapterZoo;
-use weft_codec::adapter::{AdapterSet, Adapters, CrossGrams, Factors, Module};
+use weft_codec::adapter::{AdapterSet, Adapters, CrossGrams, Factors, Module, beyond_combinations};
 use weft_core::Seed;
 use weft_testkit::{PlantedAdapters, PlantedFactors};
-use weft_zoo::adapter::{AdapterExport, AdapterProfile, AdapterProvenance};
 
 /// Dimensions in which the planted updates differ.
 const DIRECTIONS: usize = 8;
-/// New adapters that are decoded and written.
-const DECODED: usize = 4;
+/// New adapters that the flow makes.
+const SAMPLED: usize = 4;
+/// Of each dimension, what an adapter is called on either side of the mean.
+const WORDS: [[&str; 2]; DIRECTIONS] = [
+    ["quick", "slow"],
+    ["warm", "cold"],
+    ["loud", "quiet"],
+    ["bright", "dark"],
+    ["round", "square"],
+    ["young", "old"],
+    ["sweet", "bitter"],
+    ["near", "far"],
+];
 /// What the planted products are multiplied by: alpha is twice the rank.
 const SCALING: f64 = 2.0;
 
@@ -116,7 +129,7 @@ fn bf16(values: &[f32], bytes: &mut Vec<u8>) {
 fn write(options: &Options) -> Result<()> {
     let (planted, modules, start) = (options.planted(), options.modules(), Instant::now());
     let (r, width) = (options.rank, options.width);
-    let mut bytes_written = 0;
+    let (mut bytes_written, mut descriptions) = (0, String::new());
     for adapter in 0..options.adapters {
         let folder = options.folder.join(format!("adapter-{adapter:04}"));
         std::fs::create_dir_all(&folder)?;
@@ -138,6 +151,7 @@ fn write(options: &Options) -> Result<()> {
             bf16(&b, &mut bytes);
         }
         std::fs::write(folder.join("adapter_model.safetensors"), &bytes)?;
+        descriptions.push_str(&format!("adapter-{adapter:04}\t{}\n", description(&planted, adapter)));
         let config = format!(
             r#"{{"peft_type":"LORA","base_model_name_or_path":"planted/llama-{width}x{}","r":{r},"lora_alpha":{},"target_modules":["q_proj","k_proj","v_proj","o_proj"]}}"#,
             options.layers,
@@ -146,6 +160,7 @@ fn write(options: &Options) -> Result<()> {
         std::fs::write(folder.join("adapter_config.json"), config)?;
         bytes_written += bytes.len();
     }
+    std::fs::write(described(options), descriptions)?;
     say(&format!(
         "wrote {} adapters, {:.2} GB, in {:.1} s",
         options.adapters,
@@ -193,43 +208,69 @@ fn peak_megabytes() -> f64 {
     line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok()).map_or(0.0, |kilobytes| kilobytes / 1e3 * 1.024)
 }
 
-fn run(options: &Options) -> Result<()> {
-    let monitor = Monitor::silent();
-    let output = options.output.as_deref().ok_or("`--output` names the folder of new adapters")?;
-    let mut clock = Clock { start: Instant::now(), last: Instant::now(), last_cpu: cpu_seconds() };
-    let zoo = AdapterZoo::open(&options.folder, &monitor)?;
-    let values = zoo.num_values();
-    say(&format!("{} adapters, {} modules, {:.0} million values", zoo.num_adapters(), zoo.modules().len(), values as f64 / 1e6));
-    clock.lap("open");
-    let rank = if options.per == Per::Adapter { DIRECTIONS } else { DIRECTIONS.min(options.rank) };
-    let codec = AdapterCodec::fit(zoo, (options.per, Rank::Fixed(rank)), &monitor)?;
-    clock.lap("gram and pca");
-    let k = codec.pca().code_len();
-    // Where a flow would stand: codes are of unit variance.
-    let codes = Seed::new(11).normals(DECODED * k);
-    let made = codec.decode(&codes, options.rank, &monitor)?;
-    clock.lap("decode");
-    let provenance = AdapterProvenance { parents: codec.zoo().parents(), synthetic: true, ..AdapterProvenance::default() };
-    for i in 0..DECODED {
-        let export = AdapterExport::new(AdapterProfile::Portable, &provenance);
-        codec.zoo().weights_of(&made.adapters, i).write(&export, &output.join(format!("new-{i}")))?;
-    }
-    clock.lap("export");
-    let seconds = clock.start.elapsed().as_secs_f64();
-    let (cpu, billions) = (cpu_seconds(), values as f64 / 1e9);
-    say(&format!("in all       {seconds:8.1} s   {cpu:6.1} s of a core, {:.1} s a billion values", cpu / billions));
-    let lost: Vec<String> = made.lost.iter().map(|lost| format!("{:.3} %", lost.fraction() * 100.0)).collect();
-    say(&format!(
-        "kept {:.3} % of the variance in {k} numbers; truncation lost {}",
-        codec.pca().kept_variance() * 100.0,
-        lost.join(", ")
-    ));
-    drop(made);
-    check(options, &codec, (&codes, output))
+/// What is said of an adapter.
+fn description(planted: &PlantedAdapters, adapter: usize) -> String {
+    let code = &planted.codes()[adapter * DIRECTIONS..(adapter + 1) * DIRECTIONS];
+    let words: Vec<&str> = code.iter().zip(WORDS).map(|(z, words)| words[usize::from(*z < 0.0)]).collect();
+    words.join(" ")
 }
 
-/// Compares what was found with what was planted, and what was written with its codes.
-fn check(options: &Options, codec: &AdapterCodec, (codes, output): (&[f32], &Path)) -> Result<()> {
+/// The file of descriptions, beside the folder of adapters.
+fn described(options: &Options) -> PathBuf {
+    options.folder.with_extension("descriptions.tsv")
+}
+
+fn run(options: &Options) -> Result<()> {
+    let monitor = Monitor::silent();
+    let output = options.output.as_deref().ok_or("`--output` names the folder of the generator and of new adapters")?;
+    let generator = output.join("generator");
+    let mut clock = Clock { start: Instant::now(), last: Instant::now(), last_cpu: cpu_seconds() };
+    let components = if options.per == Per::Adapter { DIRECTIONS } else { DIRECTIONS.min(options.rank) };
+    let learnt = learn(
+        &Learn {
+            adapters: options.folder.clone(),
+            descriptions: described(options),
+            encoder: Encoder::Hashing,
+            per: options.per,
+            components,
+            steps: 1_000,
+            width: 256,
+            folds: 5,
+            seed: 11,
+            device: "cpu".to_owned(),
+            output: generator.clone(),
+        },
+        &monitor,
+    )?;
+    clock.lap("learn");
+    let [grams, fits, check] = learnt.secs;
+    say(&format!(
+        "  of that     {grams:.1} s inner products, {fits:.1} s components, ridge and flow, {check:.1} s the check of 5 folds"
+    ));
+    let text = description(&options.planted(), 0);
+    let asked = |to: &str| GenerateRequest::new(&generator, text.as_bytes(), &output.join(to));
+    let by_flow =
+        GenerateRequest { model: Some(Model::Flow), count: SAMPLED, seed: 5, rank: Some(options.rank), ..asked("by-flow") };
+    generate(&by_flow)?;
+    clock.lap("flow × 4");
+    generate(&GenerateRequest { rank: Some(options.rank), ..asked("by-ridge") })?;
+    clock.lap("ridge × 1");
+    let seconds = clock.start.elapsed().as_secs_f64();
+    let zoo = AdapterZoo::open(&options.folder, &monitor)?;
+    let values = zoo.num_values();
+    let (cpu, billions) = (cpu_seconds(), values as f64 / 1e9);
+    say(&format!("{} adapters, {} modules, {:.0} million values", zoo.num_adapters(), zoo.modules().len(), values as f64 / 1e6));
+    say(&format!("in all       {seconds:8.1} s   {cpu:6.1} s of a core, {:.1} s a billion values", cpu / billions));
+    say(&format!("kept {:.3} % of the variance in {} numbers", learnt.kept_variance * 100.0, learnt.code_len));
+    for row in learnt.check.iter().flat_map(|check| &check.evaluation.rows) {
+        say(&format!("  foretold   {:6.1} ± {:.1} %   {}", row.accuracy.mean * 100.0, row.accuracy.se * 100.0, row.name));
+    }
+    drop(zoo);
+    check(options, &AdapterCodec::load(&generator.join("codec"), None, &monitor)?, output)
+}
+
+/// Compares what was found with what was planted, and says how much of what was written lies outside.
+fn check(options: &Options, codec: &AdapterCodec, output: &Path) -> Result<()> {
     let monitor = Monitor::silent();
     let start = Instant::now();
     if options.per == Per::Adapter {
@@ -242,13 +283,17 @@ fn check(options: &Options, codec: &AdapterCodec, (codes, output): (&[f32], &Pat
         let degrees: Vec<String> = cosines.iter().map(|c| format!("{:.3}", c.clamp(-1.0, 1.0).acos().to_degrees())).collect();
         say(&format!("principal angles to the planted subspace, in degrees: {}", degrees.join(", ")));
     }
-    let again = AdapterZoo::open(output, &monitor)?;
-    let found = codec.pca().encode(&CrossGrams::of(&again, codec.zoo())?, codec.grams())?;
-    let (moved, size) = found
-        .iter()
-        .zip(codes)
-        .fold((0.0_f64, 0.0_f64), |(moved, size), (a, b)| (moved + f64::from(a - b).powi(2), size + f64::from(*b).powi(2)));
-    say(&format!("codes of the written adapters moved by {:.2e} of their size", (moved / size).sqrt()));
+    let again = AdapterZoo::open(&output.join("by-flow"), &monitor)?;
+    let n = codec.zoo().num_adapters();
+    let (products, energies) =
+        (CrossGrams::of(&again, codec.zoo())?.total(), again.grams(&weft_core::products::Here, &monitor)?.total());
+    let outside = |i: usize| -> Result<String> {
+        let energy = energies[i * SAMPLED + i];
+        let beyond = beyond_combinations(codec.grams(), &products[i * n..(i + 1) * n], energy)?;
+        Ok(format!("{:.1e}", beyond / energy))
+    };
+    let outside = (0..SAMPLED).map(outside).collect::<Result<Vec<_>>>()?;
+    say(&format!("energy of the flow's adapters that no combination of the others has: {}", outside.join(", ")));
     say(&format!("checked in {:.1} s, peak {:.0} MB", start.elapsed().as_secs_f64(), peak_megabytes()));
     Ok(())
 }

@@ -170,6 +170,12 @@ impl AdapterRunConfig {
         let expected = "`names`, `utterances` or both for intents, and left out for languages";
         require("generate.shown", expected, fits, format!("{shown:?}"))?;
         let fits = generate.few_steps.is_none() || !of_intents;
+        require(
+            "generate.variants",
+            "0 for intents, which have no letters of their own",
+            generate.variants == 0 || !of_intents,
+            generate.variants,
+        )?;
         require("generate.few-steps", "left out for intents: what shows them has no labels", fits, "a table")?;
         generate.check()
     }
@@ -236,6 +242,7 @@ mod tests {
         refused("ways = 8", "ways = 1", "`task.intents.ways`");
         refused("shown = [\"names\", \"utterances\"]", "shown = [\"names\", \"names\"]", "`generate.shown`");
         refused("shown = [\"names\", \"utterances\"]", "shown = []", "`generate.shown`");
+        refused("shown = [\"names\", \"utterances\"]", "shown = [\"names\"]\nvariants = 2", "`generate.variants`");
         refused("held-out-domains", "held-out-domain", "unknown key `held-out-domain`");
     }
 
@@ -247,6 +254,8 @@ mod tests {
             assert!(message.starts_with("l.toml:") && message.contains(expected), "{message}");
         };
         check("rank = 4", "rank = 0", "`lora.rank`");
+        check("variants = 8", "variants = 65", "`generate.variants`");
+        check("variants = 8", "swaps = 0", "`generate.swaps`");
         check("held-out-passages = 0.3", "held-out-passages = 1.0", "held-out-passages");
         check("[lora]", "[loar]", "unknown key `loar`");
     }

@@ -83,6 +83,17 @@ fn checked(check: &CheckView) -> String {
         check.folds, check.evaluation.num_clusters
     );
     text.push_str(&table(&["", "foretold, %", "distance, d₁"], &rows));
+    for verdict in &check.evaluation.verdicts {
+        let than: Vec<&str> = check
+            .evaluation
+            .comparisons
+            .iter()
+            .filter(|c| c.ours == verdict.generator && c.better)
+            .map(|c| c.with.as_str())
+            .collect();
+        let than = if than.is_empty() { "none of the rows".to_owned() } else { than.join(", ") };
+        let _ = writeln!(text, "{}: nearer by two standard errors, paired, than {than}", verdict.generator);
+    }
     let _ = writeln!(
         text,
         "\nno combination of the others reaches {:.1} ± {:.1} % of it",

@@ -132,6 +132,9 @@ fn a_sample_of_a_language_makes_its_adapter() {
     // What mends the flow's samples through the base, does, and by what is shown.
     assert!(bits("flow + refiner") < bits("flow") - 0.1, "{} of {}", bits("flow + refiner"), bits("flow"));
     assert!(bits("flow + refiner") < bits("flow + refiner, shown another language") - 0.1);
+    // So does what knows updates alone.
+    assert!(bits("ridge on updates") < bits("base") - 0.1, "{} of {}", bits("ridge on updates"), bits("base"));
+    assert!(bits("flow on updates").is_finite());
     assert_eq!(view.gap.len(), view.evaluation.rows.len());
     let at = |name: &str| view.gap[view.evaluation.rows.iter().position(|row| row.name == name).unwrap()];
     assert!(at(ALL).abs() < 1e-12 && (at(OWN) - 1.0).abs() < 1e-12);

@@ -105,7 +105,42 @@ fn one(mut of: impl Iterator<Item = char>) -> Option<char> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shown::Texts;
     use super::*;
+    use weft_codec::{CodecConfig, CodecKind, Normalization};
+    use weft_core::families::{Family, Lora, LoraModule};
+    use weft_net::adapters::Windows;
+
+    #[test]
+    fn variants_stand_behind_all_languages_each_with_its_own_text() {
+        let of_tasks = ["abcabcabca", "xyzzyxxyzz", "unused", "kkllkkllmm"].map(str::to_owned).to_vec();
+        let read = Box::new(|text: &str| {
+            let tokens = text.bytes().map(u32::from).collect();
+            Ok(AdapterTask::Text(Windows::new(&[tokens], 0, 4)?))
+        });
+        let shown = Shown::Text(Texts { of_tasks, bytes: 6, read });
+        let module = LoraModule { name: "q".to_owned(), fan_in: 2, fan_out: 2, rank: 1, scaling: 1.0 };
+        let architecture = Arc::new(Family::Lora(Lora { modules: vec![module] }).build("tiny").unwrap());
+        let adapters = Population::new(architecture, (0..12).map(|i| i as f32).collect()).unwrap();
+        let numbers = [0, 1, 3];
+        let task = |&i: &usize| shown.vector(i, Seed::new(i as u64));
+        let parts = numbers.iter().map(|_| AdapterTask::Text(Windows::new(&[vec![1, 2, 3]], 0, 4).unwrap())).collect();
+        let seen = Seen { adapters: &adapters, numbers: &numbers, parts, groups: &[0, 1, 2] };
+        let samples: Vec<Condition> = numbers.iter().chain(&numbers).map(|i| shown::shown(task(i))).collect();
+        let config = |variants| GenerateConfig { variants, swaps: 1, ..GenerateConfig::default() };
+        let made = |variants| varied(&config(variants), (&seen, &shown), &samples, Seed::new(5)).unwrap();
+        assert!(made(0).is_none());
+        let made = made(2).unwrap();
+        assert_eq!((made.parts.len(), made.groups, made.samples.len()), (9, vec![0, 1, 2, 0, 1, 2, 0, 1, 2], 18));
+        assert_eq!((made.adapters.len(), made.adapters.row(5)), (9, adapters.row(2)));
+        // The draws of the languages themselves stay, and those of variants are of the same letters' numbers in other places.
+        assert!((0..2).all(|draw| made.samples[9 * draw..9 * draw + 3] == samples[3 * draw..3 * draw + 3]));
+        assert!(made.samples[3..9].iter().all(|sample| !samples.contains(sample)));
+        let made = varied(&config(1), (&seen, &shown), &samples, Seed::new(5)).unwrap().unwrap();
+        let kind = CodecConfig { kind: CodecKind::Identity, normalize: Normalization::Off };
+        let codec = Arc::new(Codec::fit(&adapters, &kind, Seed::new(0)).unwrap());
+        assert_eq!(made.set(&codec).unwrap().code_set().conditions.len(), 12);
+    }
 
     #[test]
     fn pairs_of_letters_change_places_and_nothing_else() {

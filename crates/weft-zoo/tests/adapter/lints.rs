@@ -17,7 +17,8 @@ fn found(weights: &AdapterWeights, runtime: Runtime, options: &LintOptions<'_>) 
 #[test]
 fn vllm_reads_patterns_from_a_version_on() {
     let name = |leaf: &str| format!("model.layers.0.self_attn.{leaf}_proj");
-    let of = |rank: usize, scaling: f64| adapter(vec![linear(&name("q"), [4, 2, 3], 2.0), linear(&name("v"), [4, rank, 3], scaling)]);
+    let of =
+        |rank: usize, scaling: f64| adapter(vec![linear(&name("q"), [4, 2, 3], 2.0), linear(&name("v"), [4, rank, 3], scaling)]);
     let check = |weights: &AdapterWeights, version: Option<[u32; 2]>, expected: &[(Severity, &str)]| {
         let options = LintOptions { vllm_version: version, ..LintOptions::default() };
         assert_eq!(found(weights, Runtime::Vllm, &options), expected, "{version:?}");

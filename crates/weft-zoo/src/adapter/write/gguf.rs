@@ -188,7 +188,8 @@ fn header(layout: &Layout, alpha: f32, adapter: &AdapterWeights, export: &Adapte
     }
     let own = super::card::metadata(adapter, export).into_iter().filter(|(key, _)| key.starts_with("weft."));
     texts.extend(own);
-    let mut numbers = vec![("general.file_type", U32_VALUE, 0_u32.to_le_bytes()), ("adapter.lora.alpha", F32_VALUE, alpha.to_le_bytes())];
+    let mut numbers =
+        vec![("general.file_type", U32_VALUE, 0_u32.to_le_bytes()), ("adapter.lora.alpha", F32_VALUE, alpha.to_le_bytes())];
     if adapter.base.is_some() {
         numbers.push(("general.base_model.count", U32_VALUE, 1_u32.to_le_bytes()));
     }

@@ -84,7 +84,10 @@ impl Config {
         let init = raw.others.get("init_lora_weights").and_then(serde_json::Value::as_str).unwrap_or_default();
         if CHANGES_THE_BASE.iter().any(|word| init.to_lowercase().starts_with(word)) {
             let what = format!("adapters with `init_lora_weights` `{init}`, for which PEFT changes the base, are");
-            return Err(SourceFault::NotRead { what, hint: "PEFT saves a plain one with `path_initial_model_for_weight_conversion`" });
+            return Err(SourceFault::NotRead {
+                what,
+                hint: "PEFT saves a plain one with `path_initial_model_for_weight_conversion`",
+            });
         }
         // The library's own defaults.
         let (rank, alpha) = (raw.r.unwrap_or(8), raw.lora_alpha.unwrap_or(8.0));

@@ -22,9 +22,9 @@ mod spelled;
 use crate::{Error, Result};
 use http::{Client, Reply};
 use serde::Serialize;
+use spelled::{VLLM_KEEPS_BY_PATH, spelled};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use spelled::{VLLM_KEEPS_BY_PATH, spelled};
 use weft_zoo::adapter::{AdapterFile, AdapterNaming, AdapterWeights, Finding, LintOptions, Runtime, Severity};
 
 /// The longest name of an adapter.

@@ -41,8 +41,20 @@ except ImportError:
 
 NEEDS = "needs tests/python/requirements-engines.txt"
 HAS_STORIES = STORIES.exists() and (DATA / "udhr2.zip").exists()
-# The largest difference of a logit or of a logarithm of a probability: single precision, in another order of sums.
-CLOSE = {"rtol": 0, "atol": 1e-4}
+# Differences of logits and of logarithms of probabilities, in single precision with sums in another order.
+CLOSE = 1e-4
+LARGEST = {}
+
+
+def close(what, found, expected, tolerance=CLOSE):
+    """Compares, and keeps the largest difference to be told at the end."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+    LARGEST[what] = max(LARGEST.get(what, 0), (found - expected).abs().max().item())
+
+
+def tearDownModule():
+    for what, difference in sorted(LARGEST.items()):
+        print(f"largest difference, {what}: {difference:.1e}")
 
 
 def weft_logits(base, adapter, tokens, *more):
@@ -189,9 +201,10 @@ class LlamaCpp(Folder):
             model.save_pretrained(base)
             file = self.write_base(model, architecture)
             # Where a value lies between two of half precision, the table may give the other one.
-            tolerance = {"rtol": 0, "atol": 5e-3} if kind.startswith("gemma") else CLOSE
+            tolerance = 5e-3 if kind.startswith("gemma") else CLOSE
+            what = f"llama.cpp, random {kind}"
             bare = logits(as_llama_cpp(model), self.TOKENS)
-            torch.testing.assert_close(self.run_engine(file, None, self.TOKENS), bare, **tolerance)
+            close(what, self.run_engine(file, None, self.TOKENS), bare, tolerance)
             for form, choice in forms.items():
                 with self.subTest(kind, form=form):
                     adapter = random_adapter(base, self.folder / f"{kind}-{form}", **choice)
@@ -204,7 +217,7 @@ class LlamaCpp(Folder):
                         continue
                     expected = logits(as_llama_cpp(load(base, adapter)), self.TOKENS)
                     self.assertGreater((expected - bare).abs().max(), 0.5)
-                    torch.testing.assert_close(self.run_engine(file, self.convert(adapter, base), self.TOKENS), expected, **tolerance)
+                    close(what, self.run_engine(file, self.convert(adapter, base), self.TOKENS), expected, tolerance)
 
     @unittest.skipUnless(HAS_STORIES, "needs stories260K and the languages in WEFT_DATA")
     def test_stories_with_adapters_that_were_trained_and_generated(self):
@@ -213,7 +226,7 @@ class LlamaCpp(Folder):
         file = self.write_base(load(base), gguf.MODEL_ARCH.LLAMA)
         tokens = [1, 403, 407, 261, 378, 432, 410, 286, 351, 440, 300]
         bare = weft_logits(base, None, tokens)
-        torch.testing.assert_close(self.run_engine(file, None, tokens), bare, **CLOSE)
+        close("llama.cpp, stories260K", self.run_engine(file, None, tokens), bare)
         adapters = adapters_of_stories(self.folder)
         other = self.folder / "other"
         weft("convert", adapters[0], "-o", other, "--base", base, "--base-name", "stories260k")
@@ -222,7 +235,7 @@ class LlamaCpp(Folder):
                 expected = weft_logits(base, adapter, tokens, "--base-name", "stories260k")
                 self.assertGreater((expected - bare).abs().max(), 1e-2)
                 found = self.run_engine(file, self.convert(adapter, base, "--base-name", "stories260k"), tokens)
-                torch.testing.assert_close(found, expected, **CLOSE)
+                close("llama.cpp, stories260K", found, expected)
 
 
 VLLM = os.environ.get("WEFT_VLLM", sys.executable)
@@ -318,7 +331,7 @@ class Served(unittest.TestCase):
         chosen, said = self.server.complete(name, tokens)
         expected = torch.log_softmax(logits_of(tokens + chosen), -1)[len(tokens) - 1 : -1]
         self.assertEqual(chosen, expected.argmax(-1).tolist())
-        torch.testing.assert_close(said, expected[range(len(chosen)), chosen], **CLOSE)
+        close(f"vLLM, {self.base.name}", said, expected[range(len(chosen)), chosen])
         return said
 
 
@@ -334,7 +347,7 @@ class Vllm(Served):
         torch.manual_seed(0)
         sizes = dict(vocab_size=260, hidden_size=128, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=64)
         config = LlamaConfig(**sizes, max_position_embeddings=512, initializer_range=0.2, tie_word_embeddings=False)
-        base = cls.folder / "base"
+        base = cls.folder / "random"
         AutoModelForCausalLM.from_config(config).save_pretrained(base)
         # A token for each byte.
         words = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]

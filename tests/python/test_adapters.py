@@ -144,6 +144,26 @@ class Adapters(unittest.TestCase):
             self.same(zoo / name, logits)
         gram = weft("gram", zoo, "--format", "json").stdout
         self.assertIn("a2", gram)
+        self.learnt(zoo, expected)
+
+    def learnt(self, zoo, expected):
+        """A generator learnt from imported adapters and a description of each makes adapters that PEFT loads whole."""
+        texts = self.folder / "texts.tsv"
+        texts.write_text("a0\tcounts upwards\na1\tcounts downwards\na2\trepeats itself\n")
+        generator = self.folder / "learnt"
+        view = json.loads(weft("learn", zoo, "--descriptions", texts, "-o", generator, "--steps", "50", "--format", "json").stdout)
+        self.assertEqual((view["adapters"], view["modules"]), (3, 4))
+        self.assertTrue(any("interpolate" in note for note in view["notes"]), view["notes"])
+        near = self.folder / "near"
+        weft("generate", "--generator", generator, "--prompt", "counts", "--like", "a1", "--strength", "0", "-o", near)
+        self.same(near, expected["a1"])
+        weft("generate", "--generator", generator, "--prompt", "counts", "--model", "flow", "-n", "2", "-o", self.folder / "two")
+        weft("generate", "--generator", generator, "--prompt", "counts upwards and downwards", "-o", self.folder / "one")
+        for folder in [self.folder / "one", self.folder / "two/0000", self.folder / "two/0001"]:
+            file = self.folder / f"{folder.name}.safetensors"
+            tokens = ",".join(str(token) for token in self.tokens[0].tolist())
+            weft("logits", self.base, "--adapter", folder, "--tokens", tokens, "-o", file)
+            self.same(folder, load_file(file)["logits"][None])
 
     def test_without_a_base_the_modules_are_named_in_full(self):
         folder, expected = self.adapter("some", r=2, target_modules=["q_proj"], layers_to_transform=[0])

@@ -21,7 +21,7 @@ pub(super) fn prepare(config: &AdapterRunConfig, task: &LanguagesConfig, monitor
         return Err(Error::Misfit { what: "the vocabulary".to_owned(), other: "the base".to_owned(), reason });
     }
     let Languages { read, skipped } = languages(&task.archive())?;
-    let read = with_twins(read, monitor);
+    let read = with_twins(left_in(read, &skipped, &task.left_out_codes)?, monitor);
     let held_out = match task.held_out_languages {
         Some(at_least) => held_out(&read, at_least, &task.chosen_on)?,
         None => held_out_codes((&read, &skipped), &task.held_out_codes, &task.chosen_on)?,
@@ -120,6 +120,17 @@ fn held_out_codes(
     Ok(chosen)
 }
 
+/// The languages that take part.
+fn left_in(mut languages: Vec<Language>, skipped: &[(String, String)], codes: &[String]) -> Result<Vec<Language>> {
+    known("`task.languages.left-out-codes`", codes, &languages, skipped)?;
+    languages.retain(|language| !codes.contains(&language.code));
+    if languages.is_empty() {
+        let expected = "less than all languages".to_owned();
+        return Err(Error::Range { what: "`task.languages.left-out-codes`", expected, got: "all of them".to_owned() });
+    }
+    Ok(languages)
+}
+
 /// Refuses codes that no language of the archive has.
 fn known(what: &'static str, codes: &[String], languages: &[Language], skipped: &[(String, String)]) -> Result<()> {
     let has = |code: &&String| {
@@ -192,6 +203,18 @@ mod tests {
         assert!(held_out(&all, 31, &["nowhere".to_owned()]).unwrap_err().to_string().contains("nowhere"));
         assert!(held_out(&all, 120, &[]).unwrap_err().to_string().contains("120"));
         assert!(held_out(&all, 0, &[]).unwrap().iter().all(|chosen| !chosen));
+    }
+
+    #[test]
+    fn languages_that_are_left_out_take_no_part() {
+        let all = || ["a_x", "a_y", "b", "c"].map(language).to_vec();
+        let of = |codes: &[&str]| left_in(all(), &[], &codes.iter().map(|&code| code.to_owned()).collect::<Vec<_>>());
+        let ids = |codes: &[&str]| of(codes).unwrap().into_iter().map(|language| language.id).collect::<Vec<_>>();
+        assert_eq!((ids(&["a", "c"]), ids(&[]).len()), (vec!["b".to_owned()], 4));
+        for (codes, part) in [(&["zz"][..], "`zz`"), (&["a", "b", "c"], "all of them")] {
+            let message = of(codes).unwrap_err().to_string();
+            assert!(message.contains("left-out-codes") && message.contains(part), "{message}");
+        }
     }
 
     #[test]

@@ -109,6 +109,9 @@ pub struct LanguagesConfig {
     /// Instead of a number, the codes of the languages that the one adapter of all is not trained on, with all their variants.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_out_codes: Vec<String>,
+    /// Codes of languages that take no part, such as those that another run judges by while this one chooses settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out_codes: Vec<String>,
     /// Codes of languages that settings were chosen on, which are never held out.
     #[serde(default)]
     pub chosen_on: Vec<String>,

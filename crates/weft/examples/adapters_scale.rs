@@ -21,7 +21,7 @@ use weft::adapters::codec::{AdapterCodec, Per};
 use weft::adapters::generate::{GenerateRequest, Model, generate};
 use weft::adapters::learn::{Encoder, Learn, learn};
 use weft::adapters::zoo::AdapterZoo;
-use weft_codec::adapter::{AdapterSet, Adapters, CrossGrams, Factors, Module, beyond_combinations};
+use weft_codec::adapter::{AdapterSet, Adapters, Combinations, CrossGrams, Factors, Module};
 use weft_core::Seed;
 use weft_testkit::{PlantedAdapters, PlantedFactors};
 
@@ -243,17 +243,17 @@ fn run(options: &Options) -> Result<()> {
         &monitor,
     )?;
     clock.lap("learn");
-    let [grams, fits, check] = learnt.secs;
+    let [grams, fits, folds] = learnt.secs;
     say(&format!(
-        "  of that     {grams:.1} s inner products, {fits:.1} s components, ridge and flow, {check:.1} s the check of 5 folds"
+        "  of that     {grams:.1} s inner products, {fits:.1} s components, ridge and flow, {folds:.1} s the check of 5 folds"
     ));
     let text = description(&options.planted(), 0);
     let asked = |to: &str| GenerateRequest::new(&generator, text.as_bytes(), &output.join(to));
     let by_flow =
         GenerateRequest { model: Some(Model::Flow), count: SAMPLED, seed: 5, rank: Some(options.rank), ..asked("by-flow") };
-    generate(&by_flow)?;
+    generate(&by_flow, &monitor)?;
     clock.lap("flow × 4");
-    generate(&GenerateRequest { rank: Some(options.rank), ..asked("by-ridge") })?;
+    generate(&GenerateRequest { rank: Some(options.rank), ..asked("by-ridge") }, &monitor)?;
     clock.lap("ridge × 1");
     let seconds = clock.start.elapsed().as_secs_f64();
     let zoo = AdapterZoo::open(&options.folder, &monitor)?;
@@ -287,9 +287,10 @@ fn check(options: &Options, codec: &AdapterCodec, output: &Path) -> Result<()> {
     let n = codec.zoo().num_adapters();
     let (products, energies) =
         (CrossGrams::of(&again, codec.zoo())?.total(), again.grams(&weft_core::products::Here, &monitor)?.total());
+    let reached = Combinations::of(codec.grams())?;
     let outside = |i: usize| -> Result<String> {
         let energy = energies[i * SAMPLED + i];
-        let beyond = beyond_combinations(codec.grams(), &products[i * n..(i + 1) * n], energy)?;
+        let beyond = reached.beyond(&products[i * n..(i + 1) * n], energy)?;
         Ok(format!("{:.1e}", beyond / energy))
     };
     let outside = (0..SAMPLED).map(outside).collect::<Result<Vec<_>>>()?;

@@ -38,7 +38,7 @@ pub use angles::principal_cosines;
 pub use combine::{Combined, Lost, combine};
 pub use gram::{CrossGrams, Grams};
 pub use pca::{AdapterPca, Per};
-pub use regress::{UpdateRidge, beyond_combinations};
+pub use regress::{Combinations, UpdateRidge};
 pub use set::AdapterSet;
 
 use crate::Error;

@@ -23,8 +23,6 @@ use std::collections::BTreeMap;
 const MEAN: &str = "feature-mean";
 const SLOPES: &str = "slopes";
 const CHOICE: &str = "penalty-and-told";
-/// The most adapters: time is cubic in their number.
-const MOST: usize = 4096;
 /// Penalties that are tried: powers of `√10` times the mean square of centered features.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -8..=8;
 
@@ -39,6 +37,9 @@ pub struct UpdateRidge {
 }
 
 impl UpdateRidge {
+    /// The most adapters that it is fitted on: time is cubic in their number.
+    pub const MOST: usize = 4096;
+
     /// Fits the map; `groups` numbers the adapters that are left out together, such as those of one description.
     ///
     /// # Shapes
@@ -52,7 +53,7 @@ impl UpdateRidge {
     /// Hoerl & Kennard 1970; Saunders, Gammerman & Vovk 1998 (the dual form); Golub, Heath & Wahba 1979, section 2 (what is left out).
     pub fn fit((features, f): (&[f32], usize), grams: &Grams, groups: &[u32]) -> Result<Self> {
         let n = grams.num_adapters();
-        if !(2..=MOST).contains(&n) {
+        if !(2..=Self::MOST).contains(&n) {
             return Err(Error::NumAdapters { what: "a regression on descriptions", needed: "2 to 4096", got: n });
         }
         if f == 0 || features.len() != n * f {
@@ -206,29 +207,55 @@ impl LeftOut {
     }
 }
 
-/// The squared distance of an update from the nearest combination of others whose weights sum to 1: what no generator of combinations gets below.
-///
-/// `products` are the update's with the others, `[n]`, and `energy` with itself.
-///
-/// # Errors
-/// [`Error::Length`] for another number of products, [`Error::Eigen`] if the others' have no eigenvalues.
-pub fn beyond_combinations(grams: &Grams, products: &[f64], energy: f64) -> Result<f64> {
-    let n = grams.num_adapters();
-    if products.len() != n || n == 0 {
-        return Err(Error::Length { what: "inner products", row: n, got: products.len() });
+/// What combinations of adapters reach whose weights sum to 1.
+#[derive(Debug, Clone)]
+pub struct Combinations {
+    /// The mean of each adapter's products with all, and of these.
+    means: Vec<f64>,
+    mean: f64,
+    /// Eigenvalues of the centered products that are no rounding, largest first, and their vectors as columns.
+    values: Vec<f64>,
+    vectors: Mat<f64>,
+}
+
+impl Combinations {
+    /// Of adapters with these inner products; it takes `O(n³)`.
+    ///
+    /// # Errors
+    /// [`Error::NumAdapters`] if there is none, [`Error::Eigen`] if the products have no eigenvalues.
+    pub fn of(grams: &Grams) -> Result<Self> {
+        let n = grams.num_adapters();
+        if n == 0 {
+            return Err(Error::NumAdapters { what: "combinations", needed: "1 or more", got: 0 });
+        }
+        let gram = grams.total();
+        let means: Vec<f64> = gram.chunks_exact(n).map(|row| row.iter().sum::<f64>() / n as f64).collect();
+        let mean = means.iter().sum::<f64>() / n as f64;
+        let mut centered = SymmetricSum::zeros(n);
+        let entries = centered.lower_mut().iter_mut().zip(&gram).enumerate();
+        entries.for_each(|(at, (entry, x))| *entry = x - means[at / n] - means[at % n] + mean);
+        let (mut values, vectors) = centered.eigen()?;
+        let floor = 1e-10 * values[0];
+        values.retain(|&value| value > floor);
+        Ok(Self { means, mean, values, vectors })
     }
-    let gram = grams.total();
-    let means: Vec<f64> = gram.chunks_exact(n).map(|row| row.iter().sum::<f64>() / n as f64).collect();
-    let (mean, mean_product) = (means.iter().sum::<f64>() / n as f64, products.iter().sum::<f64>() / n as f64);
-    let mut centered = SymmetricSum::zeros(n);
-    let entries = centered.lower_mut().iter_mut().zip(&gram).enumerate();
-    entries.for_each(|(at, (entry, x))| *entry = x - means[at / n] - means[at % n] + mean);
-    let (values, vectors) = centered.eigen()?;
-    let own: Vec<f64> = products.iter().zip(&means).map(|(x, of)| x - of - mean_product + mean).collect();
-    let floor = 1e-10 * values[0];
-    let along = |k: usize| (0..n).map(|i| vectors[(i, k)] * own[i]).sum::<f64>().powi(2) / values[k];
-    let within: f64 = (0..n).take_while(|&k| values[k] > floor).map(along).sum();
-    Ok((energy - 2.0 * mean_product + mean - within).max(0.0))
+
+    /// The squared distance of an update from the nearest combination: no generator of combinations gets below. `products` are the update's with the adapters, `[n]`,
+    /// and `energy` with itself.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for another number of products.
+    pub fn beyond(&self, products: &[f64], energy: f64) -> Result<f64> {
+        let n = self.means.len();
+        if products.len() != n {
+            return Err(Error::Length { what: "inner products", row: n, got: products.len() });
+        }
+        let mean_product = products.iter().sum::<f64>() / n as f64;
+        let own: Vec<f64> = products.iter().zip(&self.means).map(|(x, of)| x - of - mean_product + self.mean).collect();
+        let along = |(k, value): (usize, &f64)| (0..n).map(|i| self.vectors[(i, k)] * own[i]).sum::<f64>().powi(2) / value;
+        let within: f64 = self.values.iter().enumerate().map(along).sum();
+        Ok((energy - 2.0 * mean_product + self.mean - within).max(0.0))
+    }
 }
 
 #[cfg(test)]
@@ -350,6 +377,7 @@ mod tests {
         let rows = features(5, 7);
         let set = adapters(&rows, linear);
         let grams = Grams::of(&set, &Here).unwrap();
+        let reached = Combinations::of(&grams).unwrap();
         // Of two dimensions about the mean all is reached, and a direction of its own is left.
         let inside = adapters(&features(1, 8), linear);
         let outside = adapters(&features(1, 8), |x| {
@@ -360,10 +388,15 @@ mod tests {
         for (update, expected) in [(&inside, 0.0), (&outside, 4.0)] {
             let products = super::super::CrossGrams::of(update, &set).unwrap().total();
             let energy = Grams::of(update, &Here).unwrap().total()[0];
-            let beyond = beyond_combinations(&grams, &products, energy).unwrap();
+            let beyond = reached.beyond(&products, energy).unwrap();
             assert!((beyond - expected).abs() < 1e-4, "{beyond}, not {expected}");
         }
-        assert!(beyond_combinations(&grams, &[1.0], 1.0).is_err());
+        assert!(reached.beyond(&[1.0], 1.0).is_err());
+        // Of one adapter there is itself alone.
+        let one = Combinations::of(&grams.select(&[2])).unwrap();
+        let gram = grams.total();
+        let (to_itself, to_other) = (one.beyond(&[gram[12]], gram[12]).unwrap(), one.beyond(&[gram[13]], gram[18]).unwrap());
+        assert!(to_itself < 1e-9 && (to_other.sqrt() - grams.distances()[13]).abs() < 1e-6, "{to_itself}, {to_other}");
     }
 
     #[test]

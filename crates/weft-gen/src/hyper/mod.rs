@@ -221,7 +221,8 @@ impl HyperTrainer {
     /// # Errors
     /// If the parameters cannot be read from the device.
     pub fn finish(self) -> Result<HyperDecoder> {
-        let members = self.members().map(|course| Ok(course.optimizer.average()?)).collect::<Result<_>>()?;
+        let member = |course: &Course| Member::new(course.optimizer.average()?, &self.device);
+        let members = self.members().map(member).collect::<Result<_>>()?;
         Ok(HyperDecoder {
             network: self.network,
             members,
@@ -307,13 +308,27 @@ impl Trainer for HyperTrainer {
 #[derive(Debug, Clone)]
 pub struct HyperDecoder {
     network: ResidualMlp,
-    /// The parameters of each member.
-    members: Vec<Vec<f32>>,
+    members: Vec<Member>,
     schema: Schema,
     spread: Spread,
     codec: Arc<Codec>,
     architecture: Arc<Architecture>,
     device: Device,
+}
+
+/// One of the networks whose codes are averaged.
+#[derive(Debug, Clone)]
+struct Member {
+    theta: Vec<f32>,
+    /// The same where they are used; bringing them there takes as long as a pass for one condition.
+    parameters: Parameters,
+}
+
+impl Member {
+    fn new(theta: Vec<f32>, device: &Device) -> Result<Self> {
+        let parameters = Parameters::frozen(&theta, device.candle(), Precision::Single)?;
+        Ok(Self { theta, parameters })
+    }
 }
 
 impl HyperDecoder {
@@ -337,12 +352,9 @@ impl HyperDecoder {
         let (n, device) = (conditions.len(), self.device.candle());
         let encoded = schema::encode_each(&self.schema, conditions)?;
         let encoded = Tensor::from_vec(encoded.concat(), (n, self.schema.encoded_len()), device)?;
-        let of_member = |theta: &Vec<f32>| -> Result<Tensor> {
-            let theta = Parameters::frozen(theta, device, Precision::Single)?;
-            Ok(self.network.forward(&encoded, &encoded, &theta)?)
-        };
+        let of_member = |member: &Member| -> Result<Tensor> { Ok(self.network.forward(&encoded, &encoded, &member.parameters)?) };
         let codes = match &self.members[..] {
-            [theta] => of_member(theta)?,
+            [member] => of_member(member)?,
             members => Tensor::stack(&members.iter().map(of_member).collect::<Result<Vec<_>>>()?, 0)?.mean(0)?,
         };
         Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
@@ -369,7 +381,7 @@ impl HyperDecoder {
     pub fn save(&self) -> Artifact {
         let config = self.network.config();
         let mut artifact = Artifact::default();
-        for (place, theta) in self.members.iter().enumerate() {
+        for (place, Member { theta, .. }) in self.members.iter().enumerate() {
             artifact = artifact.with_vector(&of_member("theta", place), theta);
         }
         if self.members.len() > 1 {
@@ -398,7 +410,7 @@ impl HyperDecoder {
             let reason = format!("{count} is not between 1 and {MAX_MEMBERS}");
             return Err(Error::Artifact { entry: MEMBERS.to_owned(), reason });
         }
-        let member = |place: usize| saved.vector(&of_member("theta", place), network.num_parameters());
+        let member = |place: usize| Member::new(saved.vector(&of_member("theta", place), network.num_parameters())?, device);
         let members = (0..count).map(member).collect::<Result<_>>()?;
         let spread = Spread { mean: saved.vector("code-mean", k)?, std: saved.vector("code-std", k)? };
         Ok(Self { network, members, schema, spread, codec, architecture, device: device.clone() })

@@ -198,8 +198,8 @@ impl GenerateConfig {
         require("generate.flow.condition-dropout", "a fraction in [0, 1]", (0.0..=1.0).contains(&dropout), dropout)?;
         require(
             "generate.flow",
-            "sizes and steps of 1 or more",
-            sizes.iter().all(|&n| n > 0) && flow.steps > 0,
+            "sizes and steps of 1 or more, and at most 10000 steps of the sampler",
+            sizes.iter().all(|&n| n > 0) && flow.steps > 0 && flow.sampler_steps <= 10_000,
             format!("{sizes:?}"),
         )?;
         flow.refiner.as_ref().map_or(Ok(()), CodeRefinerConfig::check)

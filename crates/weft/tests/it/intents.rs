@@ -153,18 +153,19 @@ fn made(folder: &Path) {
     let asked = |generator: &str, sample: &str, output: &str| {
         GenerateRequest::new(&folder.join("out").join(generator), sample.as_bytes(), &folder.join(output))
     };
-    let one = generate(&asked("generator", "n1; n2; n20", "one")).expect("an adapter");
+    let one = generate(&asked("generator", "n1; n2; n20", "one"), &Monitor::silent()).expect("an adapter");
     assert!(folder.join("one/adapter_model.safetensors").is_file() && one.nearest.len() == 3);
     assert!(one.nearest.iter().all(|task| task.split("; ").count() == 3), "{:?}", one.nearest);
     assert!(one.notes.iter().all(|note| !note.contains("learnt from")), "{:?}", one.notes);
-    let two = generate(&asked("generator", "n1\nn2", "two")).expect("an adapter");
+    let two = generate(&asked("generator", "n1\nn2", "two"), &Monitor::silent()).expect("an adapter");
     assert!(two.notes.iter().any(|note| note.contains("2 names") && note.contains("3 at a time")), "{:?}", two.notes);
-    let far = generate(&asked("generator", "w w; w w w; w", "far")).expect("an adapter");
+    let far = generate(&asked("generator", "w w; w w w; w", "far"), &Monitor::silent()).expect("an adapter");
     assert!(far.notes.iter().any(|note| note.contains("extrapolating")), "{:?}", far.notes);
-    let said = generate(&asked("generator-utterances", "f1 n3 f2\nn4 f5 f6\nf0 n5\nn3 f1", "said")).expect("an adapter");
+    let said = generate(&asked("generator-utterances", "f1 n3 f2\nn4 f5 f6\nf0 n5\nn3 f1", "said"), &Monitor::silent())
+        .expect("an adapter");
     assert!(said.notes.iter().all(|note| !note.contains("at a time")), "{:?}", said.notes);
     let refused = |request: &GenerateRequest, expected: &str| {
-        let message = generate(request).expect_err(expected).to_string();
+        let message = generate(request, &Monitor::silent()).expect_err(expected).to_string();
         assert!(message.contains(expected), "{message}");
         assert!(!request.output.exists());
     };
@@ -172,7 +173,7 @@ fn made(folder: &Path) {
     tokenizer(folder, "x");
     refused(&asked("generator", "n1; n2; n3", "none"), "it learnt with another");
     std::fs::remove_file(folder.join("model.safetensors")).expect("it is there");
-    let gone = generate(&asked("generator", "n1; n2; n3", "none"));
+    let gone = generate(&asked("generator", "n1; n2; n3", "none"), &Monitor::silent());
     assert!(gone.is_err() && !folder.join("none").exists());
 }
 

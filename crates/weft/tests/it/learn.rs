@@ -81,7 +81,7 @@ fn learnt(count: usize) -> (tempfile::TempDir, Planted, LearntView) {
 fn made(folder: &Path, text: &str, output: &str, change: impl Fn(&mut GenerateRequest)) -> Result<MadeView, Error> {
     let mut request = GenerateRequest::new(&folder.join("generator"), text.as_bytes(), &folder.join(output));
     change(&mut request);
-    generate(&request)
+    generate(&request, &Monitor::silent())
 }
 
 fn refused(result: Result<MadeView, Error>, parts: &[&str]) {
@@ -157,6 +157,7 @@ fn far_and_near(folder: &Path, own: &Path) {
     refused(made(folder, "a", "x", |r| r.encoder = Some(PathBuf::from("y"))), &["--encoder"]);
     refused(made(folder, "a", "x", |r| r.like = Some(Like { name: "b".to_owned(), strength: 0.5 })), &["`b`"]);
     refused(made(folder, "a", "one", |_| {}), &["one"]);
+    edited(folder);
     // The adapters have moved, and one of them is another.
     std::fs::rename(folder.join("zoo"), folder.join("moved")).expect("a move");
     assert!(made(folder, "for quick", "x", |_| {}).is_err());
@@ -168,11 +169,62 @@ fn far_and_near(folder: &Path, own: &Path) {
     assert!(!folder.join("x").exists());
 }
 
+/// A generator's files belong together, and its numbers are such that it may have.
+fn edited(folder: &Path) {
+    let generator = folder.join("generator");
+    let path = generator.join("learnt.json");
+    let text = std::fs::read_to_string(&path).expect("a description");
+    let fails = |from: &str, to: &str, parts: &[&str]| {
+        assert!(text.contains(from), "{from}");
+        std::fs::write(&path, text.replacen(from, to, 1)).expect("a description");
+        refused(made(folder, "for quick", "x", |r| r.model = Some(Model::Flow)), parts);
+    };
+    fails("\"sampler-steps\": 20", "\"sampler-steps\": 1000000000000", &["sampler-steps", "1000000000000"]);
+    fails("\"sampler-steps\": 20", "\"sampler-steps\": 0", &["sampler-steps"]);
+    fails("\"familiar\": ", "\"familiar\": 1e300, \"other\": ", &["other"]);
+    fails("\"version\": 1", "\"version\": 2", &["version 2"]);
+    std::fs::write(&path, &text).expect("a description");
+    for name in ["ridge.safetensors", "flow.safetensors", "seen.safetensors"] {
+        let own = std::fs::read(generator.join(name)).expect("a file");
+        let mut other = own.clone();
+        *other.last_mut().expect("bytes") ^= 1;
+        std::fs::write(generator.join(name), other).expect("a file");
+        refused(made(folder, "for quick", "x", |_| {}), &[name, "not the file that was written with it"]);
+        std::fs::write(generator.join(name), own).expect("a file");
+    }
+}
+
+/// Descriptions of other adapters tell nothing, and it is seen of the flow as of the ridge: what is told instead was left out as well.
+#[test]
+fn descriptions_that_tell_nothing_are_found_out() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path();
+    let planted = Planted::new(40);
+    planted.write(&folder.join("zoo"), &folder.join("true.tsv"));
+    let order = Seed::new(9).permutation(40);
+    // A word of its own makes each description one that can be learnt by heart.
+    let line = |(i, &other): (usize, &u32)| format!("a{i:02}\t{} case {i}{i}{i}\n", planted.text(other as usize));
+    std::fs::write(folder.join("texts.tsv"), order.iter().enumerate().map(line).collect::<String>()).expect("descriptions");
+    let view = learn(&Learn { steps: 600, ..request(folder, "generator") }, &Monitor::silent()).expect("a generator");
+    let check = view.check.expect("a check");
+    for name in ["ridge on updates", "flow on codes"] {
+        let verdict = check.evaluation.verdicts.iter().find(|v| v.generator == name).expect("a verdict");
+        assert!(!verdict.uses_condition && verdict.not_beaten.iter().any(|row| row == "mean of updates"), "{verdict:?}");
+    }
+    assert!(check.row("flow on codes").expect("a row").mean < 0.0);
+    assert_eq!(view.notes.iter().filter(|note| note.contains("hardly of the text")).count(), 2, "{:?}", view.notes);
+}
+
 #[test]
 fn few_adapters_are_said_to_be_few_and_what_is_missing_is_named() {
     let (dir, _, view) = learnt(3);
     let folder = dir.path();
     assert!(view.notes.iter().any(|note| note.contains("3 adapters") && note.contains("interpolate")), "{:?}", view.notes);
+    // Each is left out by itself, since larger folds would leave one to learn from.
+    let folds =
+        |folds| learn(&Learn { folds, ..request(folder, &format!("of-{folds}")) }, &Monitor::silent()).expect("a generator");
+    assert_eq!(folds(2).check.map(|check| check.folds), Some(3));
+    assert!(folds(0).notes.iter().any(|note| note.contains("no check was asked for")));
     let made = made(folder, "for quick and warm", "one", |_| {}).expect("an adapter");
     assert!(made.notes.iter().any(|note| note.contains("interpolate")), "{:?}", made.notes);
 

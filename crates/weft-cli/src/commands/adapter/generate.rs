@@ -12,7 +12,7 @@ use weft::adapters::codec;
 use weft::adapters::generate::{self, GenerateRequest, Like};
 use weft::adapters::learn::{self, CheckView, Encoder, LearntView};
 
-pub(super) fn generate(arguments: Generate) -> anyhow::Result<Answer> {
+pub(super) fn generate(arguments: Generate, monitor: &Monitor) -> anyhow::Result<Answer> {
     let Generate { generator, sample, model, count, seed, like, strength, rank, adapters, encoder, output } = arguments;
     let sample = match (sample.prompt, sample.examples) {
         (_, Some(path)) => generate::read_sample(&path)?,
@@ -25,7 +25,7 @@ pub(super) fn generate(arguments: Generate) -> anyhow::Result<Answer> {
     });
     let like = like.map(|name| Like { name, strength });
     let request = GenerateRequest { generator, sample, model, count, seed, like, rank, adapters, encoder, output };
-    let view = generate::generate(&request)?;
+    let view = generate::generate(&request, monitor)?;
     let mut human = String::new();
     for path in &view.written {
         let _ = writeln!(human, "{}", path.display());

@@ -20,7 +20,7 @@ use super::learn::Learnt;
 use super::shown::{self, Shown};
 use crate::config::{AdapterRunConfig, AdapterTaskConfig, ShownConfig};
 use crate::stages::{read_artifact, write_artifact};
-use crate::{Error, Result};
+use crate::{Error, Monitor, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -251,8 +251,8 @@ pub struct MadeView {
 ///
 /// # Errors
 /// A folder that is no generator or is damaged, an empty sample or one that is too long, several adapters of a hyper-decoder, which makes one,
-/// a name that is no training task's, a strength that is no part, factors that are not finite, or an output that is there already.
-pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
+/// a name that is no training task's, a strength that is no part, factors that are not finite, a stop, or an output that is there already.
+pub fn generate(request: &GenerateRequest, monitor: &Monitor) -> Result<MadeView> {
     weft_zoo::refuse_existing(&request.output)?;
     let within = |what, expected: &str, ok: bool, got: String| {
         if ok { Ok(()) } else { Err(Error::Range { what, expected: expected.to_owned(), got }) }
@@ -268,7 +268,7 @@ pub fn generate(request: &GenerateRequest) -> Result<MadeView> {
     let part = (0.0..=1.0).contains(&strength);
     within("`--strength`", "between 0 (the training adapter) and 1 (a fresh sample)", part, strength.to_string())?;
     if learnt::is_one(&request.generator) {
-        return learnt::generate(request);
+        return learnt::generate(request, monitor);
     }
     for (what, given) in [
         ("`--rank`", request.rank.is_some()),

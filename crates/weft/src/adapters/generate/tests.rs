@@ -213,7 +213,8 @@ fn near_a_training_adapter(folder: &Path) {
     let text = "abababbabaabbabaababbabababbaababab";
     let factors = |model: Model, like: Option<(&str, f64)>, seed: u64, output: &str| -> Vec<f32> {
         let like = like.map(|(name, strength)| Like { name: name.to_owned(), strength });
-        generate(&GenerateRequest { model: Some(model), seed, like, ..asked(folder, text, output) }).expect("an adapter");
+        generate(&GenerateRequest { model: Some(model), seed, like, ..asked(folder, text, output) }, &Monitor::silent())
+            .expect("an adapter");
         let file = weft_zoo::adapter::AdapterWeights::read(&folder.join(output), None).expect("an adapter");
         assert_eq!(file.weights.rotary, Some(weft_core::RopePairs::Halves));
         file.weights.to_lora().expect("factors").1
@@ -236,7 +237,7 @@ fn near_a_training_adapter(folder: &Path) {
     assert!(card.contains("like l05 at strength 0.5") && card.contains("l05: its code in seen.safetensors"), "{card}");
     let refused = |name: &str, strength: f64, expected: &str| {
         let like = Some(Like { name: name.to_owned(), strength });
-        let error = generate(&GenerateRequest { like, ..asked(folder, text, "refused") }).expect_err(expected);
+        let error = generate(&GenerateRequest { like, ..asked(folder, text, "refused") }, &Monitor::silent()).expect_err(expected);
         assert!(error.to_string().contains(expected), "{error}");
         assert!(!folder.join("refused").exists());
     };
@@ -246,21 +247,21 @@ fn near_a_training_adapter(folder: &Path) {
 }
 
 fn made_from_text(folder: &Path) {
-    let made = generate(&asked(folder, "abababbabaabbabaababbabababbaababab", "one")).expect("an adapter");
+    let made = generate(&asked(folder, "abababbabaabbabaababbabababbaababab", "one"), &Monitor::silent()).expect("an adapter");
     assert_eq!((made.written.len(), made.nearest.len()), (1, 3));
     for file in ["adapter_config.json", "adapter_model.safetensors", "README.md"] {
         assert!(folder.join("one").join(file).is_file(), "{file}");
     }
     let flow = GenerateRequest { model: Some(Model::Flow), count: 3, ..asked(folder, "abcabcabcaabcbacbabcbaccbabc", "three") };
-    assert_eq!(generate(&flow).expect("three adapters").written.len(), 3);
+    assert_eq!(generate(&flow, &Monitor::silent()).expect("three adapters").written.len(), 3);
     assert!(folder.join("three/0002/adapter_model.safetensors").is_file());
-    let short = generate(&asked(folder, "ZZ", "short")).expect("an adapter");
+    let short = generate(&asked(folder, "ZZ", "short"), &Monitor::silent()).expect("an adapter");
     assert!(short.notes.iter().any(|note| note.contains("2 bytes")), "{:?}", short.notes);
     assert!(short.notes.iter().any(|note| note.contains("looks like no training language")), "{:?}", short.notes);
     assert!(made.notes.iter().all(|note| !note.contains("looks like no")), "{:?}", made.notes);
     near_a_training_adapter(folder);
     let refused = |request: &GenerateRequest, expected: &str| {
-        let message = generate(request).expect_err(expected).to_string();
+        let message = generate(request, &Monitor::silent()).expect_err(expected).to_string();
         assert!(message.contains(expected), "{message}");
     };
     refused(&asked(folder, " \n", "none"), "white space");

@@ -6,10 +6,10 @@
 
 use super::super::generate::{baselines, shown};
 use super::codes::{CodeConfig, CodeModels, Told};
-use crate::{Monitor, Result};
+use crate::{Error, Monitor, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use weft_codec::adapter::{Grams, Per, beyond_combinations};
+use weft_codec::adapter::{Combinations, Grams, Per};
 use weft_core::Seed;
 use weft_eval::Estimate;
 use weft_eval::conditional::{TaskEvaluation, TaskMeasurements, TaskRowKind, evaluate_tasks};
@@ -64,29 +64,25 @@ pub(super) fn check(
     let mut distinct = groups.clone();
     distinct.sort_unstable();
     distinct.dedup();
-    let folds = folds.min(distinct.len());
     if distinct.len() < 3 || folds < 2 {
         return Ok(None);
     }
     let shuffled = seed.fork("folds").permutation(distinct.len());
-    let fold_of = |i: usize| distinct.binary_search(&groups[i]).map_or(0, |at| shuffled[at] as usize % folds);
+    let fold_of = |i: usize, folds: usize| distinct.binary_search(&groups[i]).map_or(0, |at| shuffled[at] as usize % folds);
+    // What is learnt from must be two adapters or more; of three descriptions or more, each is left out by itself where larger folds leave fewer.
+    let leaves_two = |folds: usize| (0..folds).all(|fold| (0..n).filter(|&i| fold_of(i, folds) != fold).count() >= 2);
+    let folds = Some(folds.min(distinct.len())).filter(|&folds| leaves_two(folds)).unwrap_or(distinct.len());
     let mut table = Table::new(subjects, config.per);
     for fold in 0..folds {
         monitor.note(format!("check on left-out adapters: fold {} of {folds}", fold + 1));
-        let (out, within): (Vec<usize>, Vec<usize>) = (0..n).partition(|&i| fold_of(i) == fold);
-        if within.len() < 2 {
-            return Ok(None);
-        }
+        let (out, within): (Vec<usize>, Vec<usize>) = (0..n).partition(|&i| fold_of(i, folds) == fold);
         let own = subjects.grams.select(&within);
         let models =
             CodeModels::fit(&own, &subjects.told.select(&within), config, (seed.fork("fold").index(fold as u64), device), monitor)?;
-        table.fold(&Fold {
-            models: &models,
-            own: &own,
-            within: &within,
-            out: &out,
-            seed: seed.fork("samples").index(fold as u64),
-        })?;
+        table.fold(
+            monitor,
+            &Fold { models: &models, own: &own, within: &within, out: &out, seed: seed.fork("samples").index(fold as u64) },
+        )?;
     }
     Ok(Some(table.view(folds)?))
 }
@@ -95,6 +91,7 @@ pub(super) fn check(
 struct Fold<'a> {
     models: &'a CodeModels,
     own: &'a Grams,
+    /// Adapters that it was learnt from, and those that are left out.
     within: &'a [usize],
     out: &'a [usize],
     seed: Seed,
@@ -144,14 +141,15 @@ impl<'a> Table<'a> {
         Self { subjects, parts, means: subjects.told.means(), rows, beyond: vec![0.0; n] }
     }
 
-    /// An adapter of another description, and of another fold or the same, whose description is told instead.
-    fn other(&self, adapter: usize) -> usize {
-        let (groups, n) = (&self.subjects.told.groups, self.subjects.names.len());
-        let mut others = (0..n).map(|step| (adapter + n / 2 + step) % n);
-        others.find(|&other| groups[other] != groups[adapter]).unwrap_or(adapter)
+    /// An adapter of another description that is left out as well, whose description is told instead: as strange as the adapter's own to what was learnt. Its own
+    /// where there is none.
+    fn other(&self, at: usize, out: &[usize]) -> usize {
+        let (groups, n) = (&self.subjects.told.groups, out.len());
+        let mut others = (0..n).map(|step| out[(at + n / 2 + step) % n]);
+        others.find(|&other| groups[other] != groups[out[at]]).unwrap_or(out[at])
     }
 
-    fn fold(&mut self, fold: &Fold) -> Result<()> {
+    fn fold(&mut self, monitor: &Monitor, fold: &Fold) -> Result<()> {
         let (models, within) = (fold.models, fold.within);
         let nearby: Vec<Vec<f32>> = within.iter().map(|&i| self.means[i].clone()).collect();
         let total = self.subjects.grams.total();
@@ -164,7 +162,7 @@ impl<'a> Table<'a> {
         };
         // What is told is one description, as a prompt is.
         let told = |i: usize| self.subjects.told.vectors[i][0].clone();
-        let others: Vec<usize> = fold.out.iter().map(|&i| self.other(i)).collect();
+        let others: Vec<usize> = (0..fold.out.len()).map(|at| self.other(at, fold.out)).collect();
         // Row (in the order of `Table::new`), set, adapter, weights.
         let mut made: Vec<(usize, usize, usize, Weights)> = Vec::new();
         for (&i, &other) in fold.out.iter().zip(&others) {
@@ -181,6 +179,10 @@ impl<'a> Table<'a> {
             for (row, of) in [(5, fold.out), (6, &others[..])] {
                 let conditions: Vec<_> = of.iter().map(|&i| shown::shown(told(i))).collect();
                 let codes = flow.sample_codes_each(&conditions, seed)?;
+                if codes.iter().any(|z| !z.is_finite()) {
+                    let expected = "finite; more adapters, or fewer `--components` or `--steps`, may help".to_owned();
+                    return Err(Error::Range { what: "the flow's codes", expected, got: "some that are not".to_owned() });
+                }
                 let codes = codes.chunks_exact(models.pca.code_len());
                 for (&i, code) in fold.out.iter().zip(codes) {
                     made.push((row, set, i, (0..self.parts.len()).map(|part| models.pca.weights(code, part)).collect()));
@@ -188,13 +190,17 @@ impl<'a> Table<'a> {
             }
         }
         for (row, set, i, weights) in made {
+            if monitor.should_stop() {
+                return Err(Error::Interrupted { stage: "adapter learn" });
+            }
             let (error, nearest) = self.error((i, within), &weights);
             self.rows[row].errors[set][i] = error;
             self.rows[row].distances[set][i] = nearest;
         }
+        let reached = Combinations::of(fold.own)?;
         for &i in fold.out {
             let products: Vec<f64> = within.iter().map(|&j| total[i * n + j]).collect();
-            self.beyond[i] = beyond_combinations(fold.own, &products, total[i * n + i])?;
+            self.beyond[i] = reached.beyond(&products, total[i * n + i])?;
         }
         Ok(())
     }

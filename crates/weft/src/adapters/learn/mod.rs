@@ -23,7 +23,7 @@ use crate::{Error, Monitor, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use weft_codec::adapter::{Adapters as _, Per};
+use weft_codec::adapter::{Adapters as _, Per, UpdateRidge};
 use weft_core::Seed;
 use weft_core::products::Here;
 use weft_net::Device;
@@ -104,6 +104,11 @@ pub fn learn(request: &Learn, monitor: &Monitor) -> Result<LearntView> {
     let descriptions = words::read(&request.descriptions)?;
     let zoo = AdapterZoo::open(&request.adapters, monitor)?;
     let (texts, more) = texts_of(&zoo, descriptions)?;
+    let n = zoo.num_adapters();
+    if !(2..=UpdateRidge::MOST).contains(&n) {
+        let expected = format!("between 2 and {}", UpdateRidge::MOST);
+        return Err(Error::Range { what: "the number of adapters to learn from", expected, got: n.to_string() });
+    }
     let told = tell(&words, &texts, monitor)?;
     let started = std::time::Instant::now();
     let grams = zoo.grams(&Here, monitor)?;
@@ -128,7 +133,7 @@ pub fn learn(request: &Learn, monitor: &Monitor) -> Result<LearntView> {
         check: check.clone(),
         ..store::Description::new(words.stored(), texts, request.command())
     };
-    weft_zoo::write_folder(&request.output, |folder| store::write(folder, (&codec, &models), (&means, &description)))?;
+    weft_zoo::write_folder(&request.output, |folder| store::write(folder, (&codec, &models), (&means, description)))?;
     let zoo = codec.zoo();
     let notes = zoo.notes().iter().cloned().chain(more).chain(said_of(check.as_ref(), request.folds)).collect();
     Ok(LearntView {
@@ -153,18 +158,26 @@ impl Learn {
             Encoder::Bytes => "bytes".to_owned(),
             Encoder::Bert(folder) => folder.display().to_string(),
         };
+        let [adapters, descriptions, output] =
+            [&self.adapters, &self.descriptions, &self.output].map(|path| quoted(&path.display().to_string()));
         format!(
-            "weft adapter learn {} --descriptions {} --encoder {encoder} --per {} --components {} --steps {} --width {} --folds {} --seed {}",
-            self.adapters.display(),
-            self.descriptions.display(),
+            "weft adapter learn {adapters} --descriptions {descriptions} --encoder {} --per {} --components {} --steps {} --width {} --folds {} --seed {} --device {} -o {output}",
+            quoted(&encoder),
             self.per.name(),
             self.components,
             self.steps,
             self.width,
             self.folds,
-            self.seed
+            self.seed,
+            quoted(&self.device)
         )
     }
+}
+
+/// A word of a shell's command.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// The texts of each adapter, in the zoo's order, and what is to be said of those that are of none.
@@ -188,22 +201,37 @@ fn texts_of(zoo: &AdapterZoo, mut descriptions: Descriptions) -> Result<(Vec<Vec
     Ok((texts, if others.is_empty() { Vec::new() } else { vec![note] }))
 }
 
-/// Vectors of texts; adapters of which the same is said go together.
+/// Vectors of texts; adapters that share one go together.
 fn tell(words: &Words, texts: &[Vec<String>], monitor: &Monitor) -> Result<Told> {
-    let mut known: BTreeMap<&[String], u32> = BTreeMap::new();
-    let (mut vectors, mut groups) = (Vec::with_capacity(texts.len()), Vec::with_capacity(texts.len()));
+    let mut vectors = Vec::with_capacity(texts.len());
     monitor.start("read descriptions", texts.len() as u64, "adapters");
     for (done, own) in texts.iter().enumerate() {
         if monitor.should_stop() {
             return Err(Error::Interrupted { stage: "adapter learn" });
         }
-        let next = known.len() as u32;
-        groups.push(*known.entry(own).or_insert(next));
         vectors.push(own.iter().map(|text| words.vector(text.as_bytes())).collect::<Result<Vec<_>>>()?);
         monitor.progress(done as u64 + 1);
     }
     monitor.finish();
-    Ok(Told { vectors, groups })
+    Ok(Told { vectors, groups: groups_of(texts) })
+}
+
+/// The groups of adapters that share a text, or share one with adapters that do, numbered by their first members.
+fn groups_of(texts: &[Vec<String>]) -> Vec<u32> {
+    let mut firsts: Vec<usize> = (0..texts.len()).collect();
+    fn first(firsts: &[usize], mut at: usize) -> usize {
+        while firsts[at] != at {
+            at = firsts[at];
+        }
+        at
+    }
+    let mut of_text: BTreeMap<&str, usize> = BTreeMap::new();
+    for (i, text) in texts.iter().enumerate().flat_map(|(i, own)| own.iter().map(move |text| (i, text))) {
+        let known = *of_text.entry(text).or_insert(i);
+        let [one, other] = [first(&firsts, known), first(&firsts, i)];
+        firsts[one.max(other)] = one.min(other);
+    }
+    (0..texts.len()).map(|i| first(&firsts, i) as u32).collect()
 }
 
 /// What the check says in words.
@@ -224,4 +252,25 @@ fn said_of(check: Option<&CheckView>, folds: usize) -> Vec<String> {
         }
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_that_share_a_text_are_one_group() {
+        let texts = |of: &[&[&str]]| of.iter().map(|own| own.iter().map(|&text| text.to_owned()).collect()).collect::<Vec<_>>();
+        assert_eq!(groups_of(&texts(&[&["x", "y"], &["z"], &["y", "x"], &["w", "z"], &["v"]])), [0, 1, 0, 1, 4]);
+        // By way of others as well.
+        assert_eq!(groups_of(&texts(&[&["a"], &["b"], &["c"], &["b", "c"], &["a", "c"]])), [0; 5]);
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_read_them() {
+        assert_eq!(
+            [quoted("a/b-1.tsv"), quoted("my zoo"), quoted("it's $x"), quoted("")],
+            ["a/b-1.tsv", "'my zoo'", r"'it'\''s $x'", "''"]
+        );
+    }
 }

@@ -12,14 +12,16 @@
 //! What is made is a combination of the adapters that the generator was learnt from, so these are read again; their digests must be what they were.
 
 use super::super::codec::AdapterCodec;
-use super::super::generate::{GenerateRequest, MadeView, Model, baselines, shown};
+use super::super::generate::{GenerateRequest, Like, MadeView, Model, baselines, shown};
 use super::super::merge;
 use super::check::CheckView;
 use super::codes::{CodeModels, sampler};
+use super::quoted;
 use super::words::{StoredEncoder, Words};
 use crate::stages::{read_artifact, write_artifact};
 use crate::{Error, Monitor, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use weft_codec::adapter::{Adapters as _, Combined, UpdateRidge, combine};
 use weft_core::Seed;
@@ -31,10 +33,16 @@ const CODEC: &str = "codec";
 const RIDGE: &str = "ridge.safetensors";
 const FLOW: &str = "flow.safetensors";
 const SEEN: &str = "seen.safetensors";
+/// What is there beside the codec; the flow need not be.
+const FILES: [&str; 3] = [RIDGE, FLOW, SEEN];
 /// The tensor in [`SEEN`].
 const VECTORS: &str = "vectors";
 /// The longest description that is read.
 const MAX_DESCRIPTION_BYTES: u64 = 256 << 20;
+/// The longest text that a command tells, in bytes.
+const MAX_TOLD: usize = 400;
+/// The most steps from noise to a code.
+const MAX_SAMPLER_STEPS: usize = 10_000;
 /// The version of the folder's format.
 const VERSION: u32 = 1;
 
@@ -49,6 +57,8 @@ pub(super) struct Description {
     /// Cosines below this with the nearest description are less than what all but the least hundredth of adapters have with another's.
     pub(super) familiar: f64,
     pub(super) sampler_steps: usize,
+    /// SHA-256 of the files beside this one, by their names.
+    pub(super) files: BTreeMap<String, String>,
     /// The command that makes the folder again.
     pub(super) configuration: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +67,35 @@ pub(super) struct Description {
 
 impl Description {
     pub(super) fn new(encoder: StoredEncoder, descriptions: Vec<Vec<String>>, configuration: String) -> Self {
-        Self { version: VERSION, encoder, descriptions, familiar: -1.0, sampler_steps: 1, configuration, check: None }
+        Self {
+            version: VERSION,
+            encoder,
+            descriptions,
+            familiar: -1.0,
+            sampler_steps: 1,
+            files: BTreeMap::new(),
+            configuration,
+            check: None,
+        }
+    }
+}
+
+impl Description {
+    /// What is wrong with it.
+    fn check(&self, folder: &Path) -> Result<(), String> {
+        if !(1..=MAX_SAMPLER_STEPS).contains(&self.sampler_steps) {
+            return Err(format!("`sampler-steps` is {}, and 1 to {MAX_SAMPLER_STEPS} are taken", self.sampler_steps));
+        }
+        if !(-1.0..=1.0).contains(&self.familiar) {
+            return Err(format!("`familiar` is {:e}, and a cosine is between -1 and 1", self.familiar));
+        }
+        for name in FILES.iter().filter(|name| **name != FLOW || folder.join(name).exists()) {
+            let found = weft_zoo::sha256_of_file(&folder.join(name)).map_err(|error| error.to_string())?.to_string();
+            if self.files.get(*name) != Some(&found) {
+                return Err(format!("`{name}` is not the file that was written with it"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -70,7 +108,7 @@ pub(in super::super) fn is_one(folder: &Path) -> bool {
 pub(super) fn write(
     folder: &Path,
     (codec, models): (&AdapterCodec, &CodeModels),
-    (means, description): (&[Vec<f32>], &Description),
+    (means, description): (&[Vec<f32>], Description),
 ) -> Result<()> {
     codec.save(&folder.join(CODEC))?;
     let tensors = models.ridge.to_tensors();
@@ -80,7 +118,11 @@ pub(super) fn write(
         write_artifact(&folder.join(FLOW), &flow.save())?;
     }
     write_artifact(&folder.join(SEEN), &Artifact::default().with_vector(VECTORS, &means.concat()))?;
-    crate::stages::write_json(&folder.join(DESCRIPTION), description)
+    let mut files = BTreeMap::new();
+    for name in FILES.iter().filter(|name| folder.join(name).is_file()) {
+        files.insert((*name).to_owned(), weft_zoo::sha256_of_file(&folder.join(name))?.to_string());
+    }
+    crate::stages::write_json(&folder.join(DESCRIPTION), &Description { files, ..description })
 }
 
 /// A generator's folder, read and checked.
@@ -102,6 +144,7 @@ impl Opened {
         if description.version != VERSION {
             return Err(damaged(&path, format!("it is of version {}, and {VERSION} is read", description.version)));
         }
+        description.check(folder).map_err(|reason| damaged(&path, reason))?;
         let words = Words::again(&description.encoder, request.encoder.as_deref())?;
         let codec = AdapterCodec::load(&folder.join(CODEC), request.adapters.as_deref(), monitor)?;
         let n = codec.zoo().num_adapters();
@@ -126,17 +169,25 @@ impl Opened {
         found.ok_or_else(|| Error::NoAdapter { name: name.to_owned() })
     }
 
-    fn ridge(&self, vector: &[f32], near: Option<(usize, f64)>, rank: usize) -> Result<Combined> {
+    fn ridge(&self, vector: &[f32], near: Option<(usize, f64)>, rank: usize, monitor: &Monitor) -> Result<Combined> {
         let mut weights = self.ridge.weights(vector);
         if let Some((at, strength)) = near {
             weights.iter_mut().for_each(|w| *w *= strength);
             weights[at] += 1.0 - strength;
         }
-        let (zoo, grams) = (self.codec.zoo(), self.codec.grams());
-        combine(zoo, Some(grams), (1, &|_, _| weights.clone()), (rank, 1.0))
+        let reading = self.codec.zoo().watched("combine adapters", 1, monitor);
+        let made = combine(&reading, Some(self.codec.grams()), (1, &|_, _| weights.clone()), (rank, 1.0))?;
+        monitor.finish();
+        Ok(made)
     }
 
-    fn flow(&self, (count, near): (usize, Option<(usize, f64)>), vector: Vec<f32>, rank: usize, seed: Seed) -> Result<Combined> {
+    fn flow(
+        &self,
+        (count, near): (usize, Option<(usize, f64)>),
+        vector: Vec<f32>,
+        (rank, seed): (usize, Seed),
+        monitor: &Monitor,
+    ) -> Result<Combined> {
         let (pca, steps) = (self.codec.pca(), self.description.sampler_steps);
         let k = pca.code_len();
         let flow = CodeFlow::load(&read_artifact(&self.folder.join(FLOW))?, k, sampler(steps), &Device::cpu())?;
@@ -152,7 +203,7 @@ impl Opened {
             let expected = "finite numbers; nothing was written".to_owned();
             return Err(Error::Range { what: "the generated codes", expected, got: "some that are not".to_owned() });
         }
-        self.codec.decode(&codes, rank, &Monitor::silent())
+        self.codec.decode(&codes, rank, monitor)
     }
 
     /// What is to be said of a text.
@@ -175,9 +226,8 @@ impl Opened {
 }
 
 /// Makes adapters of a text, each a folder of PEFT that every runtime takes.
-pub(in super::super) fn generate(request: &GenerateRequest) -> Result<MadeView> {
-    let monitor = Monitor::silent();
-    let opened = Opened::open(request, &monitor)?;
+pub(in super::super) fn generate(request: &GenerateRequest, monitor: &Monitor) -> Result<MadeView> {
+    let opened = Opened::open(request, monitor)?;
     let model = request.model.unwrap_or(Model::Ridge);
     if model == Model::Hyper {
         let expected = "`ridge` or `flow`: it learnt of updates alone, and has no hyper-decoder".to_owned();
@@ -193,8 +243,8 @@ pub(in super::super) fn generate(request: &GenerateRequest) -> Result<MadeView> 
     let order = baselines::nearest(&opened.means, &vector);
     let mut notes = opened.notes(&vector, &order);
     let made = match model {
-        Model::Flow => opened.flow((request.count, near), vector, rank, Seed::new(request.seed))?,
-        _ => opened.ridge(&vector, near, rank)?,
+        Model::Flow => opened.flow((request.count, near), vector, (rank, Seed::new(request.seed)), monitor)?,
+        _ => opened.ridge(&vector, near, rank, monitor)?,
     };
     let millis = started.elapsed().as_secs_f64() * 1e3;
     let configuration = configuration(request, &opened.description.configuration, rank);
@@ -209,16 +259,26 @@ pub(in super::super) fn generate(request: &GenerateRequest) -> Result<MadeView> 
     Ok(MadeView { written: view.written, nearest, millis, notes })
 }
 
-/// The command that makes an adapter again.
+/// The command that makes an adapter again, but for a long text, of which there is the digest.
 fn configuration(request: &GenerateRequest, learnt: &str, rank: usize) -> String {
+    let path = |path: &Path| quoted(&path.display().to_string());
     let model = if request.model == Some(Model::Flow) { "flow" } else { "ridge" };
-    let like = request.like.as_ref().map_or_else(String::new, |like| format!(" --like {} --strength {}", like.name, like.strength));
-    let text = String::from_utf8_lossy(&request.sample);
-    let text = if text.len() <= 400 { format!(" --prompt {text:?}") } else { String::new() };
+    let mut command = format!(
+        "weft adapter generate --generator {} --model {model} -n {} --seed {} --rank {rank}",
+        path(&request.generator),
+        request.count,
+        request.seed
+    );
+    if let Some(Like { name, strength }) = &request.like {
+        command.push_str(&format!(" --like {} --strength {strength}", quoted(name)));
+    }
+    for (option, folder) in [("--adapters", &request.adapters), ("--encoder", &request.encoder)] {
+        command.extend(folder.iter().map(|folder| format!(" {option} {}", path(folder))));
+    }
+    match std::str::from_utf8(&request.sample) {
+        Ok(text) if text.len() <= MAX_TOLD && !text.contains('\n') => command.push_str(&format!(" --prompt {}", quoted(text))),
+        _ => command.push_str(" --examples FILE"),
+    }
     let digest = weft_core::Digest::of_bytes(&request.sample);
-    let generator = request.generator.display();
-    format!(
-        "weft adapter generate --generator {generator} --model {model} -n {} --seed {} --rank {rank}{like}{text}\n# the text has the digest {digest}; the generator: {learnt}",
-        request.count, request.seed
-    )
+    format!("{command} -o {}\n# the text has the digest {digest}; the generator: {learnt}", path(&request.output))
 }

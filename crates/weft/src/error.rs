@@ -73,6 +73,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file or folder that was given cannot be used.
+    #[error("`{}` cannot be used: {reason}", path.display())]
+    Given {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A stage that must be complete is not.
     #[error("the run in `{}` has no complete stage `{stage}`", output.display())]
     NotRun {

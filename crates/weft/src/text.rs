@@ -98,7 +98,7 @@ pub(crate) fn open_tokenizer(path: &Path, vocabulary: usize, max_length: usize) 
 }
 
 fn damaged(path: &Path, reason: &str) -> Error {
-    Error::Damaged { path: PathBuf::from(path), reason: reason.to_owned() }
+    Error::Given { path: PathBuf::from(path), reason: reason.to_owned() }
 }
 
 /// A file that is no larger than a tokenizer may be.

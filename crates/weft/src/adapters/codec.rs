@@ -8,6 +8,7 @@
 //!
 //! A codec's basis is the adapters that it was fitted on, so decoding reads these again; their digests must be what they were.
 
+use super::learn::quoted;
 use super::merge::{WrittenView, write_each};
 use super::zoo::AdapterZoo;
 use crate::{Error, Monitor, Result};
@@ -59,6 +60,9 @@ struct AdapterEntry {
     name: String,
     path: PathBuf,
     sha256: String,
+    /// What its settings say beside the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scalings: Option<String>,
 }
 
 /// What a codec keeps.
@@ -143,12 +147,13 @@ impl AdapterCodec {
         tensors.extend(GRAMS.into_iter().zip([&high[..], &low]).map(|(name, values)| (name.to_owned(), vec![m, n, n], values)));
         weft_zoo::write_tensors(&folder.join(TENSORS), &tensors, &weft_zoo::Metadata::new())?;
         let module = |m: &Module| ModuleEntry { name: m.name.clone(), fan_out: m.fan_out, fan_in: m.fan_in };
-        let entries = self.zoo.names().zip(self.zoo.paths()).zip(self.zoo.digests());
+        let entries = self.zoo.names().zip(self.zoo.paths()).zip(self.zoo.digests().zip(self.zoo.scalings()));
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let entry = |((name, path), sha256): ((&str, &Path), weft_core::Sha256)| AdapterEntry {
+        let entry = |((name, path), (sha256, scalings)): ((&str, &Path), (weft_core::Sha256, weft_core::Digest))| AdapterEntry {
             name: name.to_owned(),
             path: absolute(path),
             sha256: sha256.to_string(),
+            scalings: Some(scalings.to_string()),
         };
         let description = Description {
             version: 1,
@@ -164,10 +169,10 @@ impl AdapterCodec {
     /// Reads a codec and opens its adapters, where they were or by name in another folder.
     ///
     /// # Errors
-    /// [`Error::Damaged`] for files that no codec has, [`Error::Adapter`] for an adapter that has changed, or as [`AdapterZoo::of`].
+    /// [`Error::Given`] for files that no codec has, [`Error::Adapter`] for an adapter that has changed, or as [`AdapterZoo::of`].
     pub fn load(folder: &Path, moved_to: Option<&Path>, monitor: &Monitor) -> Result<Self> {
         let path = folder.join(DESCRIPTION);
-        let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
+        let damaged = |reason: String| Error::Given { path: path.clone(), reason };
         let description: Description = crate::stages::read_small_json(&path, MAX_DESCRIPTION_BYTES)?;
         let per = match description.per.as_str() {
             "adapter" => Per::Adapter,
@@ -180,9 +185,13 @@ impl AdapterCodec {
         let place = |entry: &AdapterEntry| moved_to.map_or_else(|| entry.path.clone(), |folder| folder.join(&entry.name));
         let paths: Vec<PathBuf> = description.adapters.iter().map(place).collect();
         let zoo = AdapterZoo::of(&paths, monitor)?;
-        for ((entry, found), path) in description.adapters.iter().zip(zoo.digests()).zip(paths) {
-            if found.to_string() != entry.sha256 {
-                return Err(Error::Adapter { path, reason: "its weights are not those that the codec was fitted on".to_owned() });
+        for ((entry, found), path) in description.adapters.iter().zip(zoo.digests().zip(zoo.scalings())).zip(paths) {
+            let changed = |what: &str| format!("its {what} are not those that the codec was fitted on");
+            if found.0.to_string() != entry.sha256 {
+                return Err(Error::Adapter { path, reason: changed("weights") });
+            }
+            if entry.scalings.as_ref().is_some_and(|scalings| *scalings != found.1.to_string()) {
+                return Err(Error::Adapter { path, reason: changed("scalings (`lora_alpha`)") });
             }
         }
         let modules: Vec<Module> = zoo.modules().to_vec();
@@ -219,13 +228,36 @@ impl AdapterCodec {
     }
 }
 
-/// Fits a codec on the adapters of a folder and writes it.
+/// Components where it is not said how many, if there are so many.
+const COMPONENTS: usize = 8;
+
+/// Fits components, as many as there are of so many at most.
+pub(super) fn fit_at_most(grams: &Grams, per: Per, components: usize) -> Result<AdapterPca> {
+    let n = grams.num_adapters();
+    Ok(match AdapterPca::fit(grams, per, Rank::Fixed(components.min(n.saturating_sub(1)))) {
+        // Adapters with the same update have fewer.
+        Err(weft_codec::Error::Rank { available, asked }) if asked > available && available > 0 => {
+            AdapterPca::fit(grams, per, Rank::Fixed(available))?
+        }
+        fitted => fitted?,
+    })
+}
+
+/// Fits a codec on the adapters of a folder and writes it: with so many components, or with eight, or as many as there are of fewer.
 ///
 /// # Errors
 /// As [`AdapterZoo::open`], [`AdapterCodec::fit`] and [`AdapterCodec::save`].
-pub fn encode(folder: &Path, (per, rank): (Per, Rank), output: &Path, monitor: &Monitor) -> Result<CodecView> {
+pub fn encode(folder: &Path, (per, rank): (Per, Option<Rank>), output: &Path, monitor: &Monitor) -> Result<CodecView> {
     weft_zoo::refuse_existing(output)?;
-    let codec = AdapterCodec::fit(AdapterZoo::open(folder, monitor)?, (per, rank), monitor)?;
+    let zoo = AdapterZoo::open(folder, monitor)?;
+    let codec = match rank {
+        Some(rank) => AdapterCodec::fit(zoo, (per, rank), monitor)?,
+        None => {
+            let grams = zoo.grams(&Here, monitor)?;
+            let pca = fit_at_most(&grams, per, COMPONENTS)?;
+            AdapterCodec::from_parts(zoo, grams, pca)
+        }
+    };
     codec.save(output)?;
     Ok(codec.view(output))
 }
@@ -256,6 +288,23 @@ pub struct DecodeRequest {
     pub output: PathBuf,
 }
 
+impl DecodeRequest {
+    /// The command that makes the adapters again.
+    fn command(&self, rank: usize) -> Result<String> {
+        let path = |path: &Path| quoted(&path.display().to_string());
+        let mut command = format!("weft adapter decode {} --rank {rank}", path(&self.codec));
+        match &self.codes {
+            Codes::Mean => command.push_str(" --mean"),
+            Codes::Of(names) => names.iter().for_each(|name| command.push_str(&format!(" --adapter {}", quoted(name)))),
+            Codes::File(file) => {
+                let sha256 = weft_zoo::sha256_of_file(file)?;
+                command.push_str(&format!(" --file {} # {sha256}", path(file)));
+            }
+        }
+        Ok(command)
+    }
+}
+
 /// Decodes codes and writes the adapters as folders of PEFT that every runtime takes.
 ///
 /// # Errors
@@ -276,7 +325,7 @@ pub fn decode(request: &DecodeRequest, monitor: &Monitor) -> Result<WrittenView>
             codes
         }
         Codes::File(path) => {
-            let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
+            let damaged = |reason: String| Error::Given { path: path.clone(), reason };
             let found = weft_zoo::read_tensors(path)?.tensors.remove("codes");
             let (shape, codes) = found.ok_or_else(|| damaged("it has no tensor `codes`".to_owned()))?;
             if shape.len() != 2 || shape[1] != k {
@@ -293,7 +342,7 @@ pub fn decode(request: &DecodeRequest, monitor: &Monitor) -> Result<WrittenView>
     };
     let rank = request.rank.unwrap_or_else(|| codec.zoo.max_rank().max(1));
     let made = codec.decode(&codes, rank, monitor)?;
-    let configuration = format!("weft adapter decode {} --rank {rank}", request.codec.display());
+    let configuration = request.command(rank)?;
     let view = write_each((&codec.zoo, &made.adapters, &made.lost), (&configuration, true), &request.output)?;
     let notes = codec.zoo.notes().iter().cloned().chain(view.notes).collect();
     Ok(WrittenView { notes, ..view })

@@ -1,7 +1,7 @@
 //! Adapters that were trained elsewhere, as one folder of them over one base.
 
 use super::zoo::difference;
-use super::{BaseChoice, parent, read};
+use super::{BaseChoice, is_synthetic, parent, read};
 use crate::{Error, Monitor, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -67,7 +67,8 @@ pub fn import(import: &Import, monitor: &Monitor) -> Result<ImportView> {
                 continue;
             }
             let configuration = format!("weft adapter import {}", path.display());
-            let provenance = AdapterProvenance { parents: vec![parent], configuration, ..AdapterProvenance::default() };
+            let synthetic = is_synthetic(&file.weights);
+            let provenance = AdapterProvenance { parents: vec![parent], configuration, synthetic, ..AdapterProvenance::default() };
             let of_pipeline = file.naming != AdapterNaming::Peft;
             let profile = AdapterProfile::Peft;
             let export = AdapterExport { profile, base: base.as_ref(), component: None, of_pipeline, provenance: &provenance };

@@ -203,8 +203,12 @@ fn write(file: &AdapterFile, base: Option<&BaseModel>, convert: &Convert) -> Res
     command.extend(convert.base.name.iter().map(|name| format!("--base-name {name}")));
     command.extend(convert.rotary.map(|rotary| format!("--rotary {}", weft_zoo::rotary_name(rotary))));
     command.extend(convert.component.iter().map(|component| format!("--component {component}")));
-    let provenance =
-        AdapterProvenance { parents: vec![parent(file)?], configuration: command.join(" "), ..AdapterProvenance::default() };
+    let provenance = AdapterProvenance {
+        parents: vec![parent(file)?],
+        configuration: command.join(" "),
+        synthetic: is_synthetic(&file.weights),
+        ..AdapterProvenance::default()
+    };
     let of_pipeline = file.naming != AdapterNaming::Peft;
     let component = convert.component.as_deref();
     let export = AdapterExport { profile: convert.profile, base, component, of_pipeline, provenance: &provenance };
@@ -246,6 +250,11 @@ fn read_as(rotary: Option<RopePairs>, path: &Path, base: Option<&BaseModel>) -> 
         base.check(&file.weights, false).map_err(|fault| Error::Zoo(fault.at(path)))?;
     }
     Ok(file)
+}
+
+/// Whether a generator made it, as far as it says.
+fn is_synthetic(weights: &AdapterWeights) -> bool {
+    weights.metadata.get("weft.synthetic").is_some_and(|said| said == "true")
 }
 
 fn folder_of(path: &Path) -> &Path {

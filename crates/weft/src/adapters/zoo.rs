@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use weft_codec::adapter::{AdapterSet, Adapters, Factors, Grams, Module};
 use weft_core::products::Products;
-use weft_core::{RopePairs, Sha256};
+use weft_core::{Digest, RopePairs, Sha256};
 use weft_zoo::adapter::{AdapterParent, AdapterUpdate, AdapterWeights, licence_beside, rotary_in, same_base};
 use weft_zoo::{Adapter, AdapterKind, AdapterModule, Source};
 
@@ -19,6 +19,8 @@ const CONFIG: &str = "adapter_config.json";
 const RELEASE_BYTES: u64 = 256 << 20;
 /// Adapters of which fewer let a codec do no more than interpolate.
 const FEW: usize = 8;
+/// The entry of metadata that says what PEFT's classes call the task.
+pub(super) const TASK_TYPE: &str = "task_type";
 /// Cosines above which two updates count as one by different factors.
 const SAME: f64 = 1.0 - 1e-7;
 
@@ -28,6 +30,8 @@ pub struct AdapterZoo {
     base: Option<String>,
     fan_in_fan_out: bool,
     rotary: Option<RopePairs>,
+    /// What PEFT's classes call the task, if all that say it say the same.
+    task_type: Option<String>,
     modules: Vec<Module>,
     forms: Vec<Form>,
     members: Vec<Member>,
@@ -105,12 +109,17 @@ impl AdapterZoo {
             base: None,
             fan_in_fan_out: false,
             rotary: None,
+            task_type: None,
             modules: Vec::new(),
             forms: Vec::new(),
             members: Vec::new(),
             notes: Vec::new(),
             touched: AtomicU64::new(0),
         };
+        let mut said: Vec<&String> = members.iter().filter_map(|member| member.source.metadata().get(TASK_TYPE)).collect();
+        said.sort_unstable();
+        said.dedup();
+        zoo.task_type = said.first().filter(|_| said.len() == 1).map(|said| (*said).clone());
         for member in members {
             zoo.add(member)?;
         }
@@ -215,6 +224,15 @@ impl AdapterZoo {
         self.members.iter().map(|member| member.sha256)
     }
 
+    /// Digests of what the adapters' settings say beside their weights: the scaling of each module.
+    pub(super) fn scalings(&self) -> impl Iterator<Item = Digest> {
+        let of = |member: &Member| {
+            let scaling = |update: &AdapterModule| format!("{} {:e}", update.module, update.scaling);
+            Digest::of_bytes(member.updates.iter().map(scaling).collect::<Vec<_>>().join("\n").as_bytes())
+        };
+        self.members.iter().map(of)
+    }
+
     /// The adapters, with a progress bar of so many reads of each and a look at the wish to stop.
     #[must_use]
     pub fn watched<'a>(&'a self, task: &'static str, passes: u64, monitor: &'a Monitor<'a>) -> Watched<'a> {
@@ -252,8 +270,15 @@ impl AdapterZoo {
             )
         };
         let updates = self.modules.iter().zip(&self.forms).zip(set.adapter(adapter)).map(update).collect();
-        let fan_in_fan_out = self.fan_in_fan_out;
-        AdapterWeights { base: self.base.clone(), updates, fan_in_fan_out, rotary: self.rotary, ..AdapterWeights::default() }
+        let metadata = self.task_type.iter().map(|said| (TASK_TYPE.to_owned(), said.clone())).collect();
+        AdapterWeights {
+            base: self.base.clone(),
+            updates,
+            metadata,
+            fan_in_fan_out: self.fan_in_fan_out,
+            rotary: self.rotary,
+            ..AdapterWeights::default()
+        }
     }
 }
 
@@ -391,6 +416,13 @@ fn of_forms(modules: &[Module], own: &[Form], other: &[Form]) -> Option<String> 
     Some(format!("`{}` is another kind of module, or has another kernel", modules[at].name))
 }
 
+/// Pairs of adapters with the same update up to its size, by whatever factors, the first of them first.
+pub(super) fn same_updates(grams: &Grams) -> Vec<[usize; 2]> {
+    let (n, cosines) = (grams.num_adapters(), grams.cosines());
+    let pairs = (0..n).flat_map(|i| (0..i).map(move |j| [j, i]));
+    pairs.filter(|[j, i]| cosines[i * n + j] > SAME).collect()
+}
+
 /// How the adapters of a zoo lie to each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -428,16 +460,15 @@ impl GramView {
         let n = grams.num_adapters();
         let (total, cosines) = (grams.total(), grams.cosines());
         let adapters: Vec<String> = zoo.names().map(ToOwned::to_owned).collect();
-        let pairs = (0..n).flat_map(|i| (0..i).map(move |j| (i, j)));
-        let same =
-            pairs.filter(|&(i, j)| cosines[i * n + j] > SAME).map(|(i, j)| (adapters[j].clone(), adapters[i].clone())).collect();
+        let same = same_updates(grams).into_iter().map(|[i, j]| (adapters[i].clone(), adapters[j].clone())).collect();
+        let zero = (0..n).filter(|&i| total[i * n + i] <= 0.0).map(|i| format!("the updates of `{}` are zero", adapters[i]));
         Self {
             base: zoo.base().map(ToOwned::to_owned),
             modules: zoo.modules().len(),
             norms: (0..n).map(|i| total[i * n + i].max(0.0).sqrt()).collect(),
             cosines: cosines.chunks(n.max(1)).map(<[f64]>::to_vec).collect(),
             same,
-            notes: zoo.notes().to_vec(),
+            notes: zoo.notes().iter().cloned().chain(zero).collect(),
             adapters,
         }
     }

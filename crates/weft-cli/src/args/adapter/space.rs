@@ -22,7 +22,7 @@ pub(crate) enum Space {
 pub(crate) struct Encode {
     /// A folder of adapters, one a folder of PEFT.
     pub(crate) folder: PathBuf,
-    /// The number of components, of whole adapters or of each module.
+    /// The number of components, of whole adapters or of each module; 8, or as many as there are of fewer, where it is not said.
     #[arg(long, conflicts_with = "keep")]
     pub(crate) rank: Option<usize>,
     /// Keep so many components that they hold this part of the variance.

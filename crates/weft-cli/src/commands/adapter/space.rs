@@ -18,8 +18,6 @@ const TIES_DENSITY: f64 = 0.2;
 const DARE_DENSITY: f64 = 0.5;
 /// The place between two adapters where it is not said.
 const SLERP_T: f64 = 0.5;
-/// Components where it is not said.
-const RANK: usize = 8;
 
 pub(super) fn dispatch(command: Space, monitor: &Monitor) -> anyhow::Result<Answer> {
     match command {
@@ -74,7 +72,7 @@ fn say(text: &mut String, notes: &[String]) {
 
 fn encode(arguments: Encode, monitor: &Monitor) -> anyhow::Result<Answer> {
     let Encode { folder, rank, keep, per, output } = arguments;
-    let rank = keep.map_or(Rank::Fixed(rank.unwrap_or(RANK)), Rank::KeptVariance);
+    let rank = keep.map(Rank::KeptVariance).or(rank.map(Rank::Fixed));
     let per = match per {
         Per::Adapter => codec::Per::Adapter,
         Per::Module => codec::Per::Module,

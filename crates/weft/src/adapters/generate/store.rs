@@ -354,7 +354,7 @@ impl Made {
 impl Opened {
     fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(DESCRIPTION);
-        let damaged = |path: &Path, reason: String| Error::Damaged { path: path.to_owned(), reason };
+        let damaged = |path: &Path, reason: String| Error::Given { path: path.to_owned(), reason };
         let description: Description = crate::stages::read_small_json(&path, MAX_DESCRIPTION_BYTES)?;
         if let Some(word) = description.rotary.as_deref().filter(|word| *word != weft_zoo::rotary_name(RopePairs::Halves)) {
             let reason =
@@ -412,7 +412,7 @@ impl Opened {
         let path = self.folder.join(FLOW);
         if !path.is_file() {
             let reason = "the run had no `[generate.flow]`; take the hyper-decoder".to_owned();
-            return Err(Error::Damaged { path, reason });
+            return Err(Error::Given { path, reason });
         }
         let sampler =
             SamplerConfig { sampler: Sampler::Heun, steps: self.description.sampler_steps.clamp(1, 10_000), guidance_scale: 1.0 };
@@ -514,7 +514,7 @@ fn reader(
     architecture: &Arc<Architecture>,
     path: &Path,
 ) -> Result<SentenceReader> {
-    let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
+    let damaged = |reason: String| Error::Given { path: path.to_owned(), reason };
     let config = AdapterRunConfig::parse(&description.configuration, "its configuration", &[]);
     let config = config.map_err(|error| damaged(error.to_string()))?;
     let AdapterTaskConfig::Intents(task) = &config.task else { return Err(damaged("its run was not of intents".to_owned())) };

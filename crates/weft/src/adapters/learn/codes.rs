@@ -1,10 +1,10 @@
 //! What is learnt of updates from what is told of them: a ridge on updates and a flow on their codes.
 
+use super::super::codec::fit_at_most;
 use super::super::generate::shown;
 use crate::config::CodeFlowConfig;
 use crate::{Error, Monitor, Result};
 use std::sync::Arc;
-use weft_codec::Rank;
 use weft_codec::adapter::{AdapterPca, Grams, Per, UpdateRidge};
 use weft_core::{Condition, Seed};
 use weft_gen::{CodeFlow, CodeSet, FlowTrainer, Sampler, SamplerConfig, Trainer as _};
@@ -72,9 +72,8 @@ impl CodeModels {
         (seed, device): (Seed, &Device),
         monitor: &Monitor,
     ) -> Result<Self> {
-        let n = grams.num_adapters();
         let ridge = UpdateRidge::fit((&told.means().concat(), told.len()), grams, &told.groups)?;
-        let pca = AdapterPca::fit(grams, config.per, Rank::Fixed(config.components.min(n.saturating_sub(1))))?;
+        let pca = fit_at_most(grams, config.per, config.components)?;
         let flow = config.flow.as_ref().map(|flow| train_flow((&pca, told), flow, (seed, device), monitor)).transpose()?;
         Ok(Self { ridge, pca, flow })
     }

@@ -17,7 +17,7 @@ pub use words::Encoder;
 
 use super::codec::AdapterCodec;
 use super::generate::familiar;
-use super::zoo::AdapterZoo;
+use super::zoo::{AdapterZoo, same_updates};
 use crate::config::CodeFlowConfig;
 use crate::{Error, Monitor, Result};
 use serde::{Deserialize, Serialize};
@@ -107,12 +107,17 @@ pub fn learn(request: &Learn, monitor: &Monitor) -> Result<LearntView> {
     let n = zoo.num_adapters();
     if !(2..=UpdateRidge::MOST).contains(&n) {
         let expected = format!("between 2 and {}", UpdateRidge::MOST);
-        return Err(Error::Range { what: "the number of adapters to learn from", expected, got: n.to_string() });
+        let why =
+            zoo.notes().iter().filter(|note| note.contains("left out")).map(String::as_str).take(3).collect::<Vec<_>>().join("; ");
+        let got = if why.is_empty() { n.to_string() } else { format!("{n}: {why}") };
+        return Err(Error::Range { what: "the number of adapters to learn from", expected, got });
     }
-    let told = tell(&words, &texts, monitor)?;
+    let mut told = tell(&words, &texts, monitor)?;
     let started = std::time::Instant::now();
     let grams = zoo.grams(&Here, monitor)?;
     let gram_secs = started.elapsed().as_secs_f64();
+    let same = same_updates(&grams);
+    told.groups = joined(&told.groups, &same);
     let flow = CodeFlowConfig { steps: request.steps, width: request.width, ..CodeFlowConfig::default() };
     let config = CodeConfig { per: request.per, components: request.components, flow: Some(flow.clone()) };
     let seed = Seed::new(request.seed).fork("adapter learn");
@@ -135,7 +140,14 @@ pub fn learn(request: &Learn, monitor: &Monitor) -> Result<LearntView> {
     };
     weft_zoo::write_folder(&request.output, |folder| store::write(folder, (&codec, &models), (&means, description)))?;
     let zoo = codec.zoo();
-    let notes = zoo.notes().iter().cloned().chain(more).chain(said_of(check.as_ref(), request.folds)).collect();
+    let names: Vec<&str> = zoo.names().collect();
+    let total = codec.grams().total();
+    let zero = (0..n).filter(|&i| total[i * n + i] <= 0.0).map(|i| format!("the updates of `{}` are zero", names[i]));
+    let same = same.iter().map(|&[i, j]| {
+        format!("`{}` and `{}` have the same update but for its size: they are left out together", names[i], names[j])
+    });
+    let notes =
+        zoo.notes().iter().cloned().chain(more).chain(zero).chain(same).chain(said_of(check.as_ref(), request.folds)).collect();
     Ok(LearntView {
         generator: request.output.clone(),
         base: zoo.base().map(ToOwned::to_owned),
@@ -175,7 +187,7 @@ impl Learn {
 }
 
 /// A word of a shell's command.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
@@ -234,6 +246,16 @@ fn groups_of(texts: &[Vec<String>]) -> Vec<u32> {
     (0..texts.len()).map(|i| first(&firsts, i) as u32).collect()
 }
 
+/// Groups that have a pair are one.
+fn joined(groups: &[u32], pairs: &[[usize; 2]]) -> Vec<u32> {
+    let mut groups = groups.to_vec();
+    for &[i, j] in pairs {
+        let (one, other) = (groups[i].min(groups[j]), groups[i].max(groups[j]));
+        groups.iter_mut().filter(|group| **group == other).for_each(|group| *group = one);
+    }
+    groups
+}
+
 /// What the check says in words.
 fn said_of(check: Option<&CheckView>, folds: usize) -> Vec<String> {
     let Some(check) = check else {
@@ -263,6 +285,7 @@ mod tests {
         let texts = |of: &[&[&str]]| of.iter().map(|own| own.iter().map(|&text| text.to_owned()).collect()).collect::<Vec<_>>();
         assert_eq!(groups_of(&texts(&[&["x", "y"], &["z"], &["y", "x"], &["w", "z"], &["v"]])), [0, 1, 0, 1, 4]);
         // By way of others as well.
+        assert_eq!(joined(&[0, 1, 2, 1, 4], &[[0, 4], [1, 2]]), [0, 1, 1, 1, 0]);
         assert_eq!(groups_of(&texts(&[&["a"], &["b"], &["c"], &["b", "c"], &["a", "c"]])), [0; 5]);
     }
 

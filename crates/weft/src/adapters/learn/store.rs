@@ -139,7 +139,7 @@ impl Opened {
     fn open(request: &GenerateRequest, monitor: &Monitor) -> Result<Self> {
         let folder = &request.generator;
         let path = folder.join(DESCRIPTION);
-        let damaged = |path: &Path, reason: String| Error::Damaged { path: path.to_owned(), reason };
+        let damaged = |path: &Path, reason: String| Error::Given { path: path.to_owned(), reason };
         let description: Description = crate::stages::read_small_json(&path, MAX_DESCRIPTION_BYTES)?;
         if description.version != VERSION {
             return Err(damaged(&path, format!("it is of version {}, and {VERSION} is read", description.version)));

@@ -122,7 +122,7 @@ pub(super) type Descriptions = BTreeMap<String, Vec<String>>;
 /// A file that is no such, with the line; a text that is empty or longer than 64 KiB; more than 64 of one adapter; or none at all.
 pub(super) fn read(path: &Path) -> Result<Descriptions> {
     let bytes = weft_zoo::read_bounded(path, MAX_FILE_BYTES)?;
-    let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
+    let damaged = |reason: String| Error::Given { path: path.to_owned(), reason };
     let text = std::str::from_utf8(&bytes).map_err(|error| damaged(format!("it is not UTF-8: {error}")))?;
     let pairs = if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
         of_json(text).map_err(damaged)?
@@ -161,8 +161,14 @@ fn of_json(text: &str) -> Result<Vec<(String, String)>, String> {
         One(String),
         Several(Vec<String>),
     }
-    let wanted = |error: serde_json::Error| format!("{error}; an object of names with a text or a list of texts is wanted");
-    let all: BTreeMap<String, Texts> = serde_json::from_str(text).map_err(wanted)?;
+    let wanted = |error: serde_json::Error| format!("it is no object of names with a text or a list of texts: {error}");
+    let found: BTreeMap<String, serde_json::Value> = serde_json::from_str(text).map_err(wanted)?;
+    let mut all = BTreeMap::new();
+    for (name, value) in found {
+        let reason = || format!("what it says of `{}` is neither a text nor a list of texts", name.escape_debug());
+        let texts: Texts = serde_json::from_value(value).map_err(|_| reason())?;
+        all.insert(name, texts);
+    }
     let texts = |(name, texts): (String, Texts)| {
         let texts = match texts {
             Texts::One(text) => vec![text],
@@ -204,7 +210,8 @@ mod tests {
             ("d.tsv", "a one", "line 1 has no tab"),
             ("d.tsv", "a\t ", "`a` is empty"),
             ("d.tsv", "# nothing\n", "holds no description"),
-            ("d.json", r#"{"a": 3}"#, "a text or a list of texts"),
+            ("d.json", r#"{"a": 3}"#, "`a` is neither a text nor a list"),
+            ("d.json", "[1]", "no object of names"),
             ("d.json", r#"{"a": ""}"#, "`a` is empty"),
         ] {
             let message = of(file, text).unwrap_err().to_string();

@@ -130,6 +130,6 @@ pub(crate) struct Deploy {
     #[arg(long)]
     pub(crate) allow_remote: bool,
     /// How long an answer may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) timeout: u64,
 }

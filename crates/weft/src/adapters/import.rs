@@ -7,7 +7,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use weft_codec::adapter::Module;
-use weft_zoo::adapter::{AdapterExport, AdapterFile, AdapterNaming, AdapterProfile, AdapterProvenance, AdapterUpdate, same_base};
+use weft_zoo::adapter::{
+    AdapterExport, AdapterFile, AdapterNaming, AdapterProfile, AdapterProvenance, AdapterUpdate, AdapterWeights, same_base,
+};
 
 /// Files that make a folder an adapter: PEFT's and diffusers'.
 const MARKS: [&str; 2] = ["adapter_config.json", "pytorch_lora_weights.safetensors"];
@@ -72,6 +74,7 @@ pub fn import(import: &Import, monitor: &Monitor) -> Result<ImportView> {
             let of_pipeline = file.naming != AdapterNaming::Peft;
             let profile = AdapterProfile::Peft;
             let export = AdapterExport { profile, base: base.as_ref(), component: None, of_pipeline, provenance: &provenance };
+            file.notes.extend(beyond_updates(&file.weights));
             let said = file.notes.into_iter().chain(file.weights.write(&export, &folder.join(name))?);
             notes.extend(said.map(|note| format!("`{name}`: {note}")));
             monitor.progress(done as u64 + 1);
@@ -82,6 +85,18 @@ pub fn import(import: &Import, monitor: &Monitor) -> Result<ImportView> {
     let Imported { first, names, num_values, .. } = made;
     let (base, modules) = first.map_or((None, 0), |first| (first.base, first.modules.len()));
     Ok(ImportView { output: import.output.clone(), base, adapters: names, modules, num_values, notes })
+}
+
+/// What an adapter has that the space of low-rank updates has no place for.
+fn beyond_updates(weights: &AdapterWeights) -> Option<String> {
+    let what = [
+        (weights.updates.iter().any(AdapterUpdate::is_dora), "magnitudes (DoRA)"),
+        (weights.updates.iter().any(|update| update.b_bias.is_some()), "biases of `B`"),
+        (!weights.whole.is_empty(), "whole tensors (`modules_to_save`)"),
+    ];
+    let what: Vec<&str> = what.into_iter().filter(|(has, _)| *has).map(|(_, what)| what).collect();
+    let refuses = "`gram`, `encode`, `merge` and `learn` refuse it; `weft adapter convert --base DIR` makes magnitudes plain";
+    (!what.is_empty()).then(|| format!("it has {}: {refuses}", what.join(" and ")))
 }
 
 /// What the first adapter says that all others must agree with.

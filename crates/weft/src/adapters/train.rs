@@ -8,6 +8,7 @@ use super::generate::{self, Experiment, GeneratedView, Stored};
 use super::kept::Kept;
 use super::tasks::Tasks;
 pub use super::tasks::Unit;
+use super::zoo::TASK_TYPE;
 use super::{intents, languages};
 use crate::config::{AdapterRunConfig, AdapterTaskConfig, StartConfig};
 use crate::{Error, Monitor, Result};
@@ -271,7 +272,7 @@ fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder:
     let export = AdapterExport::new(AdapterProfile::Peft, &provenance);
     let write_one = |row: &[f32], to: &Path| -> Result<()> {
         let weights = AdapterWeights::from_lora(&lora, row, Some(config.base.name.clone())).map_err(|fault| fault.at(to))?;
-        AdapterWeights { rotary, ..weights }.write(&export, to)?;
+        AdapterWeights { rotary, metadata: task_type(rotary.is_some()), ..weights }.write(&export, to)?;
         Ok(())
     };
     for (task, row) in tasks.each.iter().zip(each.rows()) {
@@ -288,6 +289,12 @@ fn write_all(config: &AdapterRunConfig, made: &Made, view: &TrainedView, folder:
     })?;
     weft_zoo::write_atomic(&folder.join(REPORT), &report)?;
     Ok(())
+}
+
+/// What PEFT's classes call the task of adapters of a decoder, or of an encoder.
+pub(super) fn task_type(decoder: bool) -> weft_zoo::Metadata {
+    let name = if decoder { "CAUSAL_LM" } else { "FEATURE_EXTRACTION" };
+    weft_zoo::Metadata::from([(TASK_TYPE.to_owned(), name.to_owned())])
 }
 
 /// The family of adapters of an architecture.

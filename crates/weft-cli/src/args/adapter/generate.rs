@@ -37,10 +37,10 @@ pub(crate) struct Generate {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub(crate) struct Sample {
     /// The text itself.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["examples", "like"])]
     pub(crate) prompt: Option<String>,
     /// A file that holds the text.
     #[arg(long, value_name = "FILE")]

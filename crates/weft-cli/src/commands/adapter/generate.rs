@@ -15,8 +15,8 @@ use weft::adapters::learn::{self, CheckView, Encoder, LearntView};
 pub(super) fn generate(arguments: Generate, monitor: &Monitor) -> anyhow::Result<Answer> {
     let Generate { generator, sample, model, count, seed, like, strength, rank, adapters, encoder, output } = arguments;
     let sample = match (sample.prompt, sample.examples) {
-        (_, Some(path)) => generate::read_sample(&path)?,
-        (prompt, None) => prompt.unwrap_or_default().into_bytes(),
+        (_, Some(path)) => Some(generate::read_sample(&path)?),
+        (prompt, None) => prompt.map(String::into_bytes),
     };
     let model = model.map(|model| match model {
         Model::Hyper => generate::Model::Hyper,
@@ -30,7 +30,10 @@ pub(super) fn generate(arguments: Generate, monitor: &Monitor) -> anyhow::Result
     for path in &view.written {
         let _ = writeln!(human, "{}", path.display());
     }
-    let _ = writeln!(human, "in {:.1} ms; nearest in training: {}", view.millis, view.nearest.join(", "));
+    let near = view.nearest.iter().zip(&view.cosines).map(|(name, cosine)| format!("{} ({cosine:.3})", plain(name)));
+    let near = near.collect::<Vec<_>>().join(", ");
+    let near = if near.is_empty() { near } else { format!("; nearest in training, with cosines: {near}") };
+    let _ = writeln!(human, "in {:.1} ms{near}", view.millis);
     for note in &view.notes {
         let _ = writeln!(human, "note: {note}");
     }

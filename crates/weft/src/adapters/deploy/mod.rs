@@ -113,6 +113,7 @@ pub fn deploy(deploy: &Deploy) -> Result<DeployView> {
     match &deploy.to {
         Engine::Folder(target) => {
             let mut view = resolver::place(&adapter.folder, target, &name, deploy.replace)?;
+            view.notes.extend(adapter.file.notes.iter().cloned());
             view.notes.extend(adapter.patterns(None)?.into_iter().map(|finding| finding.what));
             Ok(view)
         }
@@ -225,7 +226,7 @@ impl<'a> Session<'a> {
     }
 
     fn run(mut self, adapter: &Checked) -> Result<DeployView> {
-        let mut notes = Vec::new();
+        let mut notes = adapter.file.notes.clone();
         let is_there = self.models()?.contains(&self.name);
         if is_there && !self.replace {
             return Err(self.fail("it lists an adapter of this name already; `--replace` takes its place", NOTHING));

@@ -25,6 +25,7 @@ pub(super) use shown::{ReadText, SentenceSets, Shown, Texts};
 use std::time::Instant;
 pub(super) use store::Stored;
 pub use store::{GenerateRequest, Like, MadeView, Model, generate, read_sample};
+pub(super) use store::{names_like, nearest};
 use weft_core::families::Lora;
 use weft_core::{Condition, Population, Seed};
 use weft_eval::conditional::{TaskEvaluation, TaskMeasurements, TaskRowKind, evaluate_tasks};

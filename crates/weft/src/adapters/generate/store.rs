@@ -14,7 +14,7 @@
 use super::super::base::read as read_base;
 use super::super::learn as learnt;
 use super::super::sentences::SentenceReader;
-use super::super::train::family_of;
+use super::super::train::{family_of, task_type};
 use super::baselines;
 use super::learn::Learnt;
 use super::shown::{self, Shown};
@@ -177,8 +177,9 @@ pub enum Model {
 pub struct GenerateRequest {
     /// The folder `generator` of a run, or one that [`learn`](super::super::learn::learn) wrote.
     pub generator: PathBuf,
-    /// Text that shows what the adapter is for: some of a language, or names of intents or utterances, one a line or between semicolons.
-    pub sample: Vec<u8>,
+    /// Text that shows what the adapter is for: some of a language, names of intents or utterances, one a line or between semicolons, or what the adapter is to do. It
+    /// may be left out where `like` says what it is to be near: then nothing is told beside.
+    pub sample: Option<Vec<u8>>,
     /// Which generator; the hyper-decoder of a run, and the ridge of what was learnt from adapters alone, where it is not said.
     pub model: Option<Model>,
     /// How many.
@@ -203,7 +204,7 @@ impl GenerateRequest {
     pub fn new(generator: &Path, sample: &[u8], output: &Path) -> Self {
         Self {
             generator: generator.to_owned(),
-            sample: sample.to_vec(),
+            sample: Some(sample.to_vec()),
             model: None,
             count: 1,
             seed: 0,
@@ -239,8 +240,11 @@ pub fn read_sample(path: &Path) -> Result<Vec<u8>> {
 pub struct MadeView {
     /// The folder of each adapter.
     pub written: Vec<PathBuf>,
-    /// The training tasks that look most like the sample, the nearest first.
+    /// The training tasks that look most like the sample, the nearest first; none where there was no sample.
     pub nearest: Vec<String>,
+    /// The cosines of what shows them and the sample.
+    #[serde(default)]
+    pub cosines: Vec<f64>,
     /// Milliseconds from the sample to all factors, the generator's files not counted.
     pub millis: f64,
     /// What a user should know.
@@ -257,10 +261,12 @@ pub fn generate(request: &GenerateRequest, monitor: &Monitor) -> Result<MadeView
     let within = |what, expected: &str, ok: bool, got: String| {
         if ok { Ok(()) } else { Err(Error::Range { what, expected: expected.to_owned(), got }) }
     };
-    let (bytes, count) = (request.sample.len(), request.count);
-    let blank = request.sample.iter().all(u8::is_ascii_whitespace);
-    within("the sample that shows what to make", "some text", !blank, "nothing but white space".to_owned())?;
-    within("the sample that shows what to make", "at most 1 MiB", bytes <= MAX_SAMPLE, format!("{bytes} bytes"))?;
+    let (bytes, count) = (request.sample.as_ref().map_or(0, Vec::len), request.count);
+    let blank = request.sample.as_ref().is_some_and(|sample| sample.iter().all(u8::is_ascii_whitespace));
+    let what = "the sample that shows what to make";
+    within(what, "some text", !blank, "nothing but white space".to_owned())?;
+    within(what, "some text, or an adapter to be near", request.sample.is_some() || request.like.is_some(), "neither".to_owned())?;
+    within(what, "at most 1 MiB", bytes <= MAX_SAMPLE, format!("{bytes} bytes"))?;
     within("the number of adapters", "between 1 and 10000", (1..=MAX_COUNT).contains(&count), count.to_string())?;
     let one = request.model == Some(Model::Flow) || count == 1;
     within("the number of adapters of any model but the flow", "1: it makes the same for the same sample", one, count.to_string())?;
@@ -280,6 +286,7 @@ pub fn generate(request: &GenerateRequest, monitor: &Monitor) -> Result<MadeView
     }
     let model = request.model.unwrap_or(Model::Hyper);
     within("the model of this generator", "`hyper` or `flow`", model != Model::Ridge, "`ridge`".to_owned())?;
+    is_generator(&request.generator)?;
     let opened = Opened::open(&request.generator)?;
     let near = match &request.like {
         Some(like) => Some((opened.code(&like.name)?, like.strength)),
@@ -287,11 +294,14 @@ pub fn generate(request: &GenerateRequest, monitor: &Monitor) -> Result<MadeView
     };
     let generator = opened.generator(model)?;
     let started = std::time::Instant::now();
-    let (vector, count_of) = opened.vector(&request.sample)?;
-    let condition = shown::shown(vector.clone());
+    let sample = request.sample.as_ref().map(|sample| opened.vector(sample)).transpose()?;
+    let condition = sample.as_ref().map_or_else(Condition::unknown, |(vector, _)| shown::shown(vector.clone()));
     let made = generator.sample((count, near), &condition, Seed::new(request.seed))?;
     let millis = started.elapsed().as_secs_f64() * 1e3;
-    let mut notes = opened.notes((&vector, count_of), &condition)?;
+    let mut notes = match &sample {
+        Some((vector, count)) => opened.notes((vector, *count), &condition)?,
+        None => Vec::new(),
+    };
     let outputs: Vec<PathBuf> = match count {
         1 => vec![request.output.clone()],
         _ => (0..count).map(|i| request.output.join(format!("{i:04}"))).collect(),
@@ -301,9 +311,38 @@ pub fn generate(request: &GenerateRequest, monitor: &Monitor) -> Result<MadeView
             notes.push(note);
         }
     }
-    let order = baselines::nearest(&opened.vectors, &vector);
-    let nearest = order.into_iter().take(3).map(|i| opened.description.languages[i].clone()).collect();
-    Ok(MadeView { written: outputs, nearest, millis, notes })
+    let (nearest, cosines) = sample
+        .map(|(vector, _)| nearest(&opened.vectors, &vector, |i| opened.description.languages[i].clone()))
+        .unwrap_or_default();
+    Ok(MadeView { written: outputs, nearest, cosines, millis, notes })
+}
+
+/// The names of the three nearest to a vector, and their cosines.
+pub(in super::super) fn nearest(vectors: &[Vec<f32>], vector: &[f32], name: impl Fn(usize) -> String) -> (Vec<String>, Vec<f64>) {
+    let cosines = baselines::cosines(vectors, vector);
+    let order = baselines::nearest(vectors, vector);
+    order.into_iter().take(3).map(|i| (name(i), cosines[i])).unzip()
+}
+
+/// Refuses a folder that is no generator, and says where one is.
+fn is_generator(folder: &Path) -> Result<()> {
+    if folder.join(DESCRIPTION).is_file() || !folder.is_dir() {
+        return Ok(());
+    }
+    let inside = folder.join("generator");
+    let reason = if inside.join(DESCRIPTION).is_file() {
+        format!("it is the output of a run; its generator is `{}`", inside.display())
+    } else {
+        "it is no generator: `weft adapter train` with `[generate]` makes one, and so does `weft adapter learn`".to_owned()
+    };
+    Err(Error::Given { path: folder.to_owned(), reason })
+}
+
+/// The names that are most like one that is not known.
+pub(in super::super) fn names_like<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut nearest: Vec<&str> = known.collect();
+    nearest.sort_by_key(|known| (strsim::damerau_levenshtein(name, known), *known));
+    nearest.into_iter().take(NEAREST_NAMES).map(str::to_owned).collect()
 }
 
 /// A generator's folder, read and checked.
@@ -399,9 +438,7 @@ impl Opened {
         if let Some(at) = names.iter().position(|known| known == name) {
             return Ok(&self.codes[at * k..(at + 1) * k]);
         }
-        let mut nearest: Vec<&String> = names.iter().collect();
-        nearest.sort_by_key(|known| (strsim::damerau_levenshtein(name, known), known.as_str()));
-        let nearest = nearest.into_iter().take(NEAREST_NAMES).cloned().collect();
+        let nearest = names_like(name, names.iter().map(String::as_str));
         Err(Error::NotLearnt { name: name.to_owned(), generator: self.folder.clone(), nearest })
     }
 
@@ -476,20 +513,20 @@ impl Opened {
             let name = format!("{name}: its code in {SEEN}");
             parents.push(AdapterParent { name, sha256: sha256(SEEN)?, licence: licence.clone() });
         }
-        let digest = weft_core::Digest::of_bytes(&request.sample);
+        let sample = request.sample.as_ref().map_or_else(String::new, |sample| {
+            format!(", a sample of {} bytes with the digest {}", sample.len(), weft_core::Digest::of_bytes(sample))
+        });
         let configuration = format!(
-            "# weft adapter generate, seed {}, {} adapters{like}, a sample of {} bytes with the digest {digest}\n{}",
-            request.seed,
-            request.count,
-            request.sample.len(),
-            self.description.configuration
+            "# weft adapter generate, seed {}, {} adapters{like}{sample}\n{}",
+            request.seed, request.count, self.description.configuration
         );
         let provenance = AdapterProvenance { parents, configuration, synthetic: true, tags: Vec::new() };
         let export = AdapterExport::new(AdapterProfile::Portable, &provenance);
         let write = |row: &[f32], output: &Path| -> Result<Vec<String>> {
             let weights = AdapterWeights::from_lora(&lora, row, Some(self.description.base.clone()));
             let rotary = self.description.rotary.as_deref().and_then(weft_zoo::rotary_from_name);
-            let weights = AdapterWeights { rotary, ..weights.map_err(|fault| fault.at(output))? };
+            let weights = weights.map_err(|fault| fault.at(output))?;
+            let weights = AdapterWeights { rotary, metadata: task_type(rotary.is_some()), ..weights };
             Ok(weights.write(&export, output)?)
         };
         if let [output] = outputs {

@@ -12,7 +12,7 @@
 //! What is made is a combination of the adapters that the generator was learnt from, so these are read again; their digests must be what they were.
 
 use super::super::codec::AdapterCodec;
-use super::super::generate::{GenerateRequest, Like, MadeView, Model, baselines, shown};
+use super::super::generate::{GenerateRequest, Like, MadeView, Model, names_like, nearest, shown};
 use super::super::merge;
 use super::check::CheckView;
 use super::codes::{CodeModels, sampler};
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use weft_codec::adapter::{Adapters as _, Combined, UpdateRidge, combine};
-use weft_core::Seed;
+use weft_core::{Condition, Seed};
 use weft_gen::{Artifact, CodeFlow};
 use weft_net::Device;
 
@@ -166,11 +166,16 @@ impl Opened {
     /// The number of an adapter.
     fn adapter(&self, name: &str) -> Result<usize> {
         let found = self.codec.zoo().names().position(|own| own == name);
-        found.ok_or_else(|| Error::NoAdapter { name: name.to_owned() })
+        found.ok_or_else(|| {
+            let nearest = names_like(name, self.codec.zoo().names());
+            Error::NotLearnt { name: name.to_owned(), generator: self.folder.clone(), nearest }
+        })
     }
 
-    fn ridge(&self, vector: &[f32], near: Option<(usize, f64)>, rank: usize, monitor: &Monitor) -> Result<Combined> {
-        let mut weights = self.ridge.weights(vector);
+    fn ridge(&self, vector: Option<&[f32]>, near: Option<(usize, f64)>, rank: usize, monitor: &Monitor) -> Result<Combined> {
+        // Of nothing that is told, the mean.
+        let n = self.means.len();
+        let mut weights = vector.map_or_else(|| vec![1.0 / n as f64; n], |vector| self.ridge.weights(vector));
         if let Some((at, strength)) = near {
             weights.iter_mut().for_each(|w| *w *= strength);
             weights[at] += 1.0 - strength;
@@ -184,14 +189,14 @@ impl Opened {
     fn flow(
         &self,
         (count, near): (usize, Option<(usize, f64)>),
-        vector: Vec<f32>,
+        vector: Option<Vec<f32>>,
         (rank, seed): (usize, Seed),
         monitor: &Monitor,
     ) -> Result<Combined> {
         let (pca, steps) = (self.codec.pca(), self.description.sampler_steps);
         let k = pca.code_len();
         let flow = CodeFlow::load(&read_artifact(&self.folder.join(FLOW))?, k, sampler(steps), &Device::cpu())?;
-        let condition = shown::shown(vector);
+        let condition = vector.map_or_else(Condition::unknown, shown::shown);
         let codes = match near {
             None => flow.sample_codes(count, &condition, seed)?,
             Some((at, strength)) => {
@@ -207,16 +212,16 @@ impl Opened {
     }
 
     /// What is to be said of a text.
-    fn notes(&self, vector: &[f32], order: &[usize]) -> Vec<String> {
+    fn notes(&self, cosines: &[f64], nearest: &[String]) -> Vec<String> {
         let mut notes = self.codec.zoo().notes().to_vec();
         let n = self.codec.zoo().num_adapters();
         if n < 8 && notes.iter().all(|note| !note.contains("interpolate")) {
             notes.push(format!("of {n} adapters a generator can only interpolate between these"));
         }
-        let cosine = order.first().map_or(-1.0, |&at| baselines::cosines(&self.means[at..=at], vector)[0]);
         let familiar = self.description.familiar;
-        if cosine < familiar {
-            let name = order.first().and_then(|&at| self.codec.zoo().names().nth(at)).unwrap_or_default();
+        if let (Some(cosine), Some(name)) = (cosines.first(), nearest.first())
+            && *cosine < familiar
+        {
             notes.push(format!(
                 "extrapolating: the text is like no description; its cosine with the nearest, that of `{name}`, is {cosine:.3}, and 99 of 100 descriptions have {familiar:.3} or more with another's"
             ));
@@ -239,24 +244,24 @@ pub(in super::super) fn generate(request: &GenerateRequest, monitor: &Monitor) -
     };
     let rank = request.rank.unwrap_or_else(|| opened.codec.zoo().max_rank().max(1));
     let started = std::time::Instant::now();
-    let vector = opened.words.vector(&request.sample)?;
-    let order = baselines::nearest(&opened.means, &vector);
-    let mut notes = opened.notes(&vector, &order);
+    let zoo = opened.codec.zoo();
+    let vector = request.sample.as_ref().map(|sample| opened.words.vector(sample)).transpose()?;
+    let name = |at: usize| zoo.names().nth(at).unwrap_or_default().to_owned();
+    let (nearest, cosines) = vector.as_ref().map(|vector| nearest(&opened.means, vector, name)).unwrap_or_default();
+    let mut notes = opened.notes(&cosines, &nearest);
     let made = match model {
         Model::Flow => opened.flow((request.count, near), vector, (rank, Seed::new(request.seed)), monitor)?,
-        _ => opened.ridge(&vector, near, rank, monitor)?,
+        _ => opened.ridge(vector.as_deref(), near, rank, monitor)?,
     };
     let millis = started.elapsed().as_secs_f64() * 1e3;
     let configuration = configuration(request, &opened.description.configuration, rank);
-    let zoo = opened.codec.zoo();
     let view = merge::write_each((zoo, &made.adapters, &made.lost), (&configuration, true), &request.output)?;
     for (path, lost) in view.written.iter().zip(&view.lost).filter(|(_, lost)| **lost > 0.1) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         notes.push(format!("`{name}`: truncation to rank {rank} lost {:.1} % of the energy; see `--rank`", lost * 100.0));
     }
     notes.extend(view.notes);
-    let nearest = order.into_iter().take(3).filter_map(|at| zoo.names().nth(at)).map(str::to_owned).collect();
-    Ok(MadeView { written: view.written, nearest, millis, notes })
+    Ok(MadeView { written: view.written, nearest, cosines, millis, notes })
 }
 
 /// The command that makes an adapter again, but for a long text, of which there is the digest.
@@ -275,10 +280,13 @@ fn configuration(request: &GenerateRequest, learnt: &str, rank: usize) -> String
     for (option, folder) in [("--adapters", &request.adapters), ("--encoder", &request.encoder)] {
         command.extend(folder.iter().map(|folder| format!(" {option} {}", path(folder))));
     }
-    match std::str::from_utf8(&request.sample) {
-        Ok(text) if text.len() <= MAX_TOLD && !text.contains('\n') => command.push_str(&format!(" --prompt {}", quoted(text))),
-        _ => command.push_str(" --examples FILE"),
+    let mut digest = String::new();
+    if let Some(sample) = &request.sample {
+        match std::str::from_utf8(sample) {
+            Ok(text) if text.len() <= MAX_TOLD && !text.contains('\n') => command.push_str(&format!(" --prompt {}", quoted(text))),
+            _ => command.push_str(" --examples FILE"),
+        }
+        digest = format!("the text has the digest {}; ", weft_core::Digest::of_bytes(sample));
     }
-    let digest = weft_core::Digest::of_bytes(&request.sample);
-    format!("{command} -o {}\n# the text has the digest {digest}; the generator: {learnt}", path(&request.output))
+    format!("{command} -o {}\n# {digest}the generator: {learnt}", path(&request.output))
 }

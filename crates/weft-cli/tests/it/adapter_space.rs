@@ -132,6 +132,79 @@ fn an_adapter_comes_back_from_its_code() {
     }
 }
 
+/// The settings of an adapter, with something replaced.
+fn resettle(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("adapter_config.json");
+    let text = std::fs::read_to_string(&path).expect("settings");
+    assert!(text.contains(from), "{text}");
+    std::fs::write(path, text.replace(from, to)).expect("settings");
+}
+
+#[test]
+fn as_many_components_are_kept_as_there_are_and_codes_are_told() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [folder, codec, made] = ["zoo", "codec", "made"].map(|name| dir.path().join(name));
+    zoo(&folder, 4);
+    // Another adapter with the update of `a0`, twice as large, by the same factors.
+    Made::new(1).write(&folder.join("b"));
+    resettle(&folder.join("b"), "\"lora_alpha\":4", "\"lora_alpha\":8");
+    let view = json_of(&["adapter", "encode", text(&folder), "-o", text(&codec)]);
+    assert_eq!((view["code-len"].as_u64(), view["adapters"].as_array().map(Vec::len)), (Some(4), Some(5)));
+    refused(&["adapter", "encode", text(&folder), "--rank", "9", "-o", text(&made)], &["9"]);
+    for (codes, told) in [(&["--mean"][..], "--mean"), (&["--adapter", "a1"], "--adapter a1")] {
+        json_of(&[&["adapter", "decode", text(&codec), "-o", text(&made)], codes].concat());
+        let written = std::fs::read_to_string(made.join("weft.json")).expect("what was done is written");
+        assert!(written.contains(told), "{told} is not in {written}");
+        std::fs::remove_dir_all(&made).expect("the folder can be removed");
+    }
+    resettle(&folder.join("a1"), "\"lora_alpha\":4", "\"lora_alpha\":40");
+    refused(&["adapter", "decode", text(&codec), "--mean", "-o", text(&made)], &["a1", "lora_alpha"]);
+}
+
+#[test]
+fn a_generator_is_learnt_from_adapters_and_descriptions() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [folder, texts, generator, made] = ["zoo", "texts.tsv", "generator", "made"].map(|name| dir.path().join(name));
+    zoo(&folder, 6);
+    Made::new(2).write(&folder.join("b"));
+    resettle(&folder.join("b"), "\"lora_alpha\":4", "\"lora_alpha\":8,\"task_type\":\"CAUSAL_LM\"");
+    let lines: Vec<String> = (0..6).map(|i| format!("a{i}\tword {i}{i}\n")).collect();
+    std::fs::write(&texts, format!("{}b\tanother word\n", lines.concat())).expect("descriptions");
+    let learn = ["adapter", "learn", text(&folder), "--descriptions", text(&texts), "--steps", "20", "--width", "16"];
+    let arguments = [&learn[..], &["-o", text(&generator)]].concat();
+    let (code, out, _) = outcome(&arguments);
+    for part in [
+        "7 adapters of `org/base`",
+        "foretold, %",
+        "ridge on updates",
+        "no combination of the others",
+        "6 of them independent",
+        "`a1` and `b` have the same update",
+    ] {
+        assert!(code == Some(0) && out.contains(part), "`{part}` is not in\n{out}");
+    }
+    refused(&arguments, &["generator"]);
+    let own = ["adapter", "generate", "--generator", text(&generator), "-o", text(&made)];
+    let generate = |more: &[&'static str]| [&own[..], more].concat();
+    let view = json_of(&generate(&["--prompt", "word 33"]));
+    assert_eq!((view["nearest"][0].as_str(), view["cosines"].as_array().map(Vec::len)), (Some("a3"), Some(3)));
+    let settings = std::fs::read_to_string(made.join("adapter_config.json")).expect("settings");
+    assert!(settings.contains("\"task_type\": \"CAUSAL_LM\""), "{settings}");
+    std::fs::remove_dir_all(&made).expect("the folder can be removed");
+    // Near an adapter without a text, it is that adapter at 0.
+    json_of(&generate(&["--like", "a2", "--strength", "0"]));
+    std::fs::rename(&made, folder.join("near")).expect("the folder can be moved");
+    let pairs = json_of(&["adapter", "gram", text(&folder)])["same"].clone();
+    assert!(pairs.as_array().is_some_and(|pairs| pairs.contains(&json!(["a2", "near"]))), "{pairs}");
+    refused(&generate(&["--like", "a9"]), &["`a9`", "a0"]);
+    assert_eq!(outcome(&generate(&[])).0, Some(2), "neither a text nor a name");
+    refused(&["adapter", "generate", "--generator", text(&folder), "--prompt", "a", "-o", text(&made)], &["it is no generator"]);
+    std::fs::write(&texts, "a0 word\n").expect("descriptions");
+    let (_, _, err) = outcome(&[&learn[..], &["-o", text(&made)]].concat());
+    assert!(err.contains("line 1 has no tab") && !err.contains("hint: remove"), "{err}");
+    assert!(!made.exists());
+}
+
 #[test]
 fn adapters_are_merged_by_every_method() {
     let dir = tempfile::tempdir().expect("a temporary folder");

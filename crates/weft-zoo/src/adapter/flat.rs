@@ -147,11 +147,16 @@ pub(super) fn flatten(module: &str, two_encoders: bool) -> Option<String> {
 pub(super) fn module(component: &str, rest: &str, base: Option<&BaseModel>) -> Result<String, String> {
     if let Some(base) = base {
         let flat = |module: &str| module.strip_prefix(component).and_then(|m| m.strip_prefix('.')).map(|m| m.replace('.', "_"));
-        let mut found = base.modules().keys().filter(|module| flat(module).as_deref() == Some(rest));
-        return match (found.next(), found.next()) {
-            (Some(module), None) => Ok(module.clone()),
-            (Some(one), Some(other)) => Err(format!("it could be `{one}` or `{other}` of the base")),
-            (None, _) => Err(format!("the base `{}` has no such module", base.name())),
+        let of_part = base.modules().keys().filter(|module| flat(module).as_deref() == Some(rest)).cloned();
+        // The base may be that part of a pipeline alone.
+        let alone = base.modules().keys().filter(|module| module.replace('.', "_") == rest);
+        let alone = alone.map(|module| format!("{component}.{module}"));
+        let found: Vec<String> = of_part.collect();
+        let found = if found.is_empty() { alone.collect() } else { found };
+        return match &found[..] {
+            [module] => Ok(module.clone()),
+            [one, other, ..] => Err(format!("it could be `{one}` or `{other}` of the base")),
+            [] => Err(format!("the base `{}` has no such module", base.name())),
         };
     }
     let words: Vec<&str> = rest.split('_').collect();

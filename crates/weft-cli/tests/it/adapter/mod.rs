@@ -148,6 +148,19 @@ fn adapters_are_converted_and_belong_to_their_base() {
     assert!(std::fs::read(&gguf).expect("a file").starts_with(b"GGUF"));
     let (code, _, err) = convert(&own, &dir.path().join("k"), &["--profile", "kohya"]);
     assert!(code == Some(1) && err.contains("belongs to no part of a pipeline"), "{err}");
+    // As a text encoder's, and back with the same base, which is that part alone.
+    let [there, back] = ["there", "back"].map(|name| dir.path().join(name));
+    let (code, _, err) = convert(&own, &there, &["--profile", "kohya", "--component", "text_encoder"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let arguments = ["adapter", "convert", text(&there), "-o", text(&back), "--base", text(&own)];
+    let (code, _, err) = outcome(&arguments);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let modules = |folder: &Path| {
+        let (_, shown, _) = outcome(&["adapter", "show", text(folder), "--format", "json"]);
+        serde_json::from_str::<Value>(&shown).expect("JSON")["modules"].clone()
+    };
+    assert!(modules(&back).as_array().is_some_and(|all| all.len() == 2), "{}", modules(&back));
+    assert_eq!(modules(&out), modules(&back));
 }
 
 #[test]

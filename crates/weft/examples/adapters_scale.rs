@@ -13,6 +13,7 @@
 //! planted, and at the end reads what it wrote and says how much of it lies outside the planted subspace.
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -151,7 +152,7 @@ fn write(options: &Options) -> Result<()> {
             bf16(&b, &mut bytes);
         }
         std::fs::write(folder.join("adapter_model.safetensors"), &bytes)?;
-        descriptions.push_str(&format!("adapter-{adapter:04}\t{}\n", description(&planted, adapter)));
+        let _ = writeln!(descriptions, "adapter-{adapter:04}\t{}", description(&planted, adapter));
         let config = format!(
             r#"{{"peft_type":"LORA","base_model_name_or_path":"planted/llama-{width}x{}","r":{r},"lora_alpha":{},"target_modules":["q_proj","k_proj","v_proj","o_proj"]}}"#,
             options.layers,

@@ -250,13 +250,12 @@ pub(super) fn fit_at_most(grams: &Grams, per: Per, components: usize) -> Result<
 pub fn encode(folder: &Path, (per, rank): (Per, Option<Rank>), output: &Path, monitor: &Monitor) -> Result<CodecView> {
     weft_zoo::refuse_existing(output)?;
     let zoo = AdapterZoo::open(folder, monitor)?;
-    let codec = match rank {
-        Some(rank) => AdapterCodec::fit(zoo, (per, rank), monitor)?,
-        None => {
-            let grams = zoo.grams(&Here, monitor)?;
-            let pca = fit_at_most(&grams, per, COMPONENTS)?;
-            AdapterCodec::from_parts(zoo, grams, pca)
-        }
+    let codec = if let Some(rank) = rank {
+        AdapterCodec::fit(zoo, (per, rank), monitor)?
+    } else {
+        let grams = zoo.grams(&Here, monitor)?;
+        let pca = fit_at_most(&grams, per, COMPONENTS)?;
+        AdapterCodec::from_parts(zoo, grams, pca)
     };
     codec.save(output)?;
     Ok(codec.view(output))
@@ -295,10 +294,10 @@ impl DecodeRequest {
         let mut command = format!("weft adapter decode {} --rank {rank}", path(&self.codec));
         match &self.codes {
             Codes::Mean => command.push_str(" --mean"),
-            Codes::Of(names) => names.iter().for_each(|name| command.push_str(&format!(" --adapter {}", quoted(name)))),
+            Codes::Of(names) => command.extend(names.iter().map(|name| format!(" --adapter {}", quoted(name)))),
             Codes::File(file) => {
                 let sha256 = weft_zoo::sha256_of_file(file)?;
-                command.push_str(&format!(" --file {} # {sha256}", path(file)));
+                command.extend([" --file ", &path(file), " # ", &sha256.to_string()]);
             }
         }
         Ok(command)

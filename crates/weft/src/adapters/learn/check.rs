@@ -157,7 +157,9 @@ impl<'a> Table<'a> {
         let alike = |weights: Vec<f64>| -> Weights { vec![weights; self.parts.len()] };
         let only = |chosen: &[usize]| {
             let mut weights = vec![0.0; m];
-            chosen.iter().for_each(|&at| weights[at] = 1.0 / chosen.len() as f64);
+            for &at in chosen {
+                weights[at] = 1.0 / chosen.len() as f64;
+            }
             alike(weights)
         };
         // What is told is one description, as a prompt is.

@@ -37,7 +37,9 @@ impl Told {
     pub(super) fn means(&self) -> Vec<Vec<f32>> {
         let mean = |own: &Vec<Vec<f32>>| {
             let mut sum = vec![0.0_f64; self.len()];
-            own.iter().for_each(|vector| sum.iter_mut().zip(vector).for_each(|(sum, &v)| *sum += f64::from(v)));
+            for vector in own {
+                sum.iter_mut().zip(vector).for_each(|(sum, &v)| *sum += f64::from(v));
+            }
             sum.into_iter().map(|sum| (sum / own.len() as f64) as f32).collect()
         };
         self.vectors.iter().map(mean).collect()

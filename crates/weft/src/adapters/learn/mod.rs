@@ -230,20 +230,10 @@ fn tell(words: &Words, texts: &[Vec<String>], monitor: &Monitor) -> Result<Told>
 
 /// The groups of adapters that share a text, or share one with adapters that do, numbered by their first members.
 fn groups_of(texts: &[Vec<String>]) -> Vec<u32> {
-    let mut firsts: Vec<usize> = (0..texts.len()).collect();
-    fn first(firsts: &[usize], mut at: usize) -> usize {
-        while firsts[at] != at {
-            at = firsts[at];
-        }
-        at
-    }
     let mut of_text: BTreeMap<&str, usize> = BTreeMap::new();
-    for (i, text) in texts.iter().enumerate().flat_map(|(i, own)| own.iter().map(move |text| (i, text))) {
-        let known = *of_text.entry(text).or_insert(i);
-        let [one, other] = [first(&firsts, known), first(&firsts, i)];
-        firsts[one.max(other)] = one.min(other);
-    }
-    (0..texts.len()).map(|i| first(&firsts, i) as u32).collect()
+    let texts_of = texts.iter().enumerate().flat_map(|(i, own)| own.iter().map(move |text| (i, text)));
+    let pairs: Vec<[usize; 2]> = texts_of.map(|(i, text)| [*of_text.entry(text).or_insert(i), i]).filter(|[i, j]| i != j).collect();
+    joined(&(0..texts.len() as u32).collect::<Vec<_>>(), &pairs)
 }
 
 /// Groups that have a pair are one.

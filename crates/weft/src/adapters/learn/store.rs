@@ -177,7 +177,9 @@ impl Opened {
         let n = self.means.len();
         let mut weights = vector.map_or_else(|| vec![1.0 / n as f64; n], |vector| self.ridge.weights(vector));
         if let Some((at, strength)) = near {
-            weights.iter_mut().for_each(|w| *w *= strength);
+            for weight in &mut weights {
+                *weight *= strength;
+            }
             weights[at] += 1.0 - strength;
         }
         let reading = self.codec.zoo().watched("combine adapters", 1, monitor);
@@ -275,7 +277,7 @@ fn configuration(request: &GenerateRequest, learnt: &str, rank: usize) -> String
         request.seed
     );
     if let Some(Like { name, strength }) = &request.like {
-        command.push_str(&format!(" --like {} --strength {strength}", quoted(name)));
+        command.extend([" --like ", &quoted(name), " --strength ", &strength.to_string()]);
     }
     for (option, folder) in [("--adapters", &request.adapters), ("--encoder", &request.encoder)] {
         command.extend(folder.iter().map(|folder| format!(" {option} {}", path(folder))));
@@ -283,7 +285,7 @@ fn configuration(request: &GenerateRequest, learnt: &str, rank: usize) -> String
     let mut digest = String::new();
     if let Some(sample) = &request.sample {
         match std::str::from_utf8(sample) {
-            Ok(text) if text.len() <= MAX_TOLD && !text.contains('\n') => command.push_str(&format!(" --prompt {}", quoted(text))),
+            Ok(text) if text.len() <= MAX_TOLD && !text.contains('\n') => command.extend([" --prompt ", &quoted(text)]),
             _ => command.push_str(" --examples FILE"),
         }
         digest = format!("the text has the digest {}; ", weft_core::Digest::of_bytes(sample));

@@ -217,7 +217,7 @@ mod tests {
             let message = of(file, text).unwrap_err().to_string();
             assert!(message.contains(part), "`{part}` is not in {message}");
         }
-        let many: String = (0..65).map(|i| format!("a\ttext {i}\n")).collect();
+        let many = (0..65).map(|i| format!("a\ttext {i}")).collect::<Vec<_>>().join("\n");
         assert!(of("d.tsv", &many).unwrap_err().to_string().contains("65 descriptions"));
         assert!(of("d.tsv", &format!("a\t{}", "x".repeat(MAX_TEXT + 1))).is_err());
     }

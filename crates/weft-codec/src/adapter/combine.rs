@@ -1,11 +1,15 @@
 //! Linear combinations of adapters, as adapters of a rank.
 
-use super::stack::Update;
+use super::stack::{Leading, Update};
 use super::{AdapterSet, Adapters, Factors, Grams, read};
 use crate::{Error, Result};
+use rayon::prelude::*;
 
 /// Weights below this part of the largest are rounding, and left out.
 const NEGLIGIBLE: f64 = 1e-12;
+
+/// Bytes of factors, in f32 and in f64, after which no more modules are read before what was read is combined.
+const AT_ONCE_BYTES: usize = 512 << 20;
 
 /// Adapters that were made of others.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +47,8 @@ impl Lost {
 /// `weights` gives the `n` weights `c` of a combination (first argument) in a module (second). The factors are balanced, `scaling` is
 /// taken out of them. `grams`, where they are there, spare a product of the sum of all ranks.
 ///
-/// Time is `O(m·R·(r + 10)·(i + o))` a combination, memory that of one module's factors in f64 and the result.
+/// Time is `O(m·R·(r + 10)·(i + o))` a combination. Modules are combined beside each other, as many as there are threads and as fit 512 MiB with one more; memory is theirs, in f32 and
+/// f64, and the result's.
 ///
 /// # Errors
 /// [`Error::Setting`] for a rank of 0 or a scaling that is 0 or not finite, [`Error::NumAdapters`] for another number of weights, or
@@ -58,30 +63,59 @@ pub fn combine<A: Adapters + ?Sized>(
     (rank, scaling): (usize, f64),
 ) -> Result<Combined, A::Error> {
     check(rank, scaling)?;
-    let n = adapters.num_adapters();
+    let (n, modules) = (adapters.num_adapters(), adapters.modules());
     let mut made: Vec<Vec<Factors>> = vec![Vec::new(); num_combinations];
     let mut lost = vec![Lost::default(); num_combinations];
-    for (at, module) in adapters.modules().iter().enumerate() {
-        let sides = [module.fan_out, module.fan_in];
-        let factors = (0..n).map(|i| read(adapters, i, at)).collect::<Result<Vec<_>, _>>()?;
-        let mut update = Update::stacked(sides, factors.iter().map(|own| (1.0, own)));
-        let scalings: Vec<(usize, f64)> = factors.iter().map(|own| (own.rank, own.scaling)).collect();
-        drop(factors);
-        for (c, (made, lost)) in made.iter_mut().zip(&mut lost).enumerate() {
-            let weights = weights(c, at);
-            check_weights(&weights, n)?;
-            let floor = NEGLIGIBLE * weights.iter().fold(0.0, |most: f64, w| most.max(w.abs()));
-            let kept = |weight: f64| if weight.abs() > floor { weight } else { 0.0 };
-            let of_ranks = weights.iter().zip(&scalings);
-            update.reweighted(of_ranks.flat_map(|(&w, &(rank, scaling))| std::iter::repeat_n(kept(w) * scaling, rank)));
-            let energy = grams.map(|grams| quadratic(&weights, grams.module(at)));
-            let leading = update.leading(rank, energy)?;
-            lost.add(leading.energy, leading.lost());
-            made.push(leading.factors(rank, scaling));
+    let mut next = 0;
+    while next < modules.len() {
+        // Reading is one after the other, what is made of it is not.
+        let mut read_in = Vec::new();
+        let mut bytes = 0;
+        while next < modules.len() && (read_in.is_empty() || read_in.len() < rayon::current_num_threads() && bytes < AT_ONCE_BYTES)
+        {
+            let factors = (0..n).map(|i| read(adapters, i, next)).collect::<Result<Vec<_>, _>>()?;
+            let weights: Vec<Vec<f64>> = (0..num_combinations).map(|c| weights(c, next)).collect();
+            weights.iter().try_for_each(|weights| check_weights(weights, n))?;
+            bytes += factors.iter().map(|own| 12 * (own.a.len() + own.b.len())).sum::<usize>();
+            let sides = [modules[next].fan_out, modules[next].fan_in];
+            read_in.push(OneModule { sides, factors, weights, gram: grams.map(|grams| grams.module(next)) });
+            next += 1;
+        }
+        let of_modules = read_in.into_par_iter().map(|module| module.combined(rank)).collect::<Result<Vec<_>>>()?;
+        for leading in of_modules {
+            for ((made, lost), leading) in made.iter_mut().zip(&mut lost).zip(leading) {
+                lost.add(leading.energy, leading.lost());
+                made.push(leading.factors(rank, scaling));
+            }
         }
     }
     let adapters = AdapterSet::new(adapters.modules().to_vec(), made)?;
     Ok(Combined { adapters, lost })
+}
+
+/// A module's factors, and the weights of each combination.
+struct OneModule<'a> {
+    sides: [usize; 2],
+    factors: Vec<Factors>,
+    weights: Vec<Vec<f64>>,
+    gram: Option<&'a [f64]>,
+}
+
+impl OneModule<'_> {
+    /// What leads in each combination.
+    fn combined(self, rank: usize) -> Result<Vec<Leading>> {
+        let mut update = Update::stacked(self.sides, self.factors.iter().map(|own| (1.0, own)));
+        let scalings: Vec<(usize, f64)> = self.factors.iter().map(|own| (own.rank, own.scaling)).collect();
+        drop(self.factors);
+        let of_combination = |weights: &Vec<f64>| {
+            let floor = NEGLIGIBLE * weights.iter().fold(0.0, |most: f64, w| most.max(w.abs()));
+            let kept = |weight: f64| if weight.abs() > floor { weight } else { 0.0 };
+            let of_ranks = weights.iter().zip(&scalings);
+            update.reweighted(of_ranks.flat_map(|(&w, &(rank, scaling))| std::iter::repeat_n(kept(w) * scaling, rank)));
+            update.leading(rank, self.gram.map(|gram| quadratic(weights, gram)))
+        };
+        self.weights.iter().map(of_combination).collect()
+    }
 }
 
 pub(super) fn check(rank: usize, scaling: f64) -> Result<()> {

@@ -36,7 +36,7 @@ fn what_is_no_encoder_is_refused_by_its_file() {
     refused("tokenizer.json");
     let tokenizer = dir.path().join("tokenizer.json");
     std::fs::write(&tokenizer, b"{\"version\": \"1.0\"").unwrap();
-    refused("tokenizer.json` is damaged");
+    refused("tokenizer.json` cannot be used");
     let words = |count: usize| (0..count).map(|i| format!("\"w{i}\": {i}")).collect::<Vec<_>>().join(", ");
     let model = |count| {
         format!(

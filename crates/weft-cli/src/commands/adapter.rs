@@ -2,6 +2,7 @@
 
 mod base;
 mod generate;
+mod learn;
 mod space;
 mod train;
 
@@ -23,7 +24,7 @@ pub(super) fn dispatch(command: args::adapter::Adapter, monitor: &Monitor) -> an
     match command {
         args::adapter::Adapter::Space(command) => space::dispatch(command, monitor),
         args::adapter::Adapter::Train { run, settings } => train::train(&run, &settings, monitor),
-        args::adapter::Adapter::Learn(arguments) => generate::learn(arguments, monitor),
+        args::adapter::Adapter::Learn(arguments) => learn::learn(arguments, monitor),
         args::adapter::Adapter::Generate(arguments) => generate::generate(arguments, monitor),
         args::adapter::Adapter::Base(arguments) => base::export(arguments),
         args::adapter::Adapter::Logits(arguments) => base::logits(arguments),

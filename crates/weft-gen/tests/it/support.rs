@@ -269,21 +269,7 @@ pub(crate) fn shown_set(field: &str, ask: &dyn Fn(&Task, Seed) -> Condition) -> 
 /// Held-out tasks are solved by the hyper-decoder when they are shown, better than `at_least`, and their complements are not; ridge is above chance.
 pub(crate) fn solved_when_shown(field: &str, ask: &dyn Fn(&Task, Seed) -> Condition, at_least: f64) {
     let data = shown_set(field, ask);
-    let config = HyperConfig {
-        code_weight: 0.1,
-        task_weight: 1.0,
-        steps: 400,
-        batch_networks: 24,
-        batch_examples: 32,
-        learning_rate: 3e-3,
-        weight_decay: 0.01,
-        ema_decay: 0.9,
-        width: 48,
-        blocks: 1,
-        mix: 0.0,
-        condition_noise: 0.0,
-        members: 1,
-    };
+    let config = HyperConfig { steps: 400, ..crate::hyper::config() };
     let loss = PopulationLoss::of_tasks(data.architecture().clone(), &four_classes(), &Device::cpu()).expect("eight features");
     let trainer = HyperTrainer::new(config, data.clone(), loss, Seed::new(8), &Device::cpu()).expect("settings in range");
     let hyper = train(trainer, 400).finish().expect("the CPU gives its state");

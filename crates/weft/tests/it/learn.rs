@@ -223,7 +223,8 @@ fn few_adapters_are_said_to_be_few_and_what_is_missing_is_named() {
     // Each is left out by itself, since larger folds would leave one to learn from.
     let folds =
         |folds| learn(&Learn { folds, ..request(folder, &format!("of-{folds}")) }, &Monitor::silent()).expect("a generator");
-    assert_eq!(folds(2).check.map(|check| check.folds), Some(3));
+    let check = folds(2).check.expect("a check");
+    assert_eq!((check.folds, check.evaluation.rows.len(), check.distances.len()), (3, 6, 6), "no other description was left out");
     assert!(folds(0).notes.iter().any(|note| note.contains("no check was asked for")));
     let made = made(folder, "for quick and warm", "one", |_| {}).expect("an adapter");
     assert!(made.notes.iter().any(|note| note.contains("interpolate")), "{:?}", made.notes);
@@ -249,6 +250,7 @@ fn few_adapters_are_said_to_be_few_and_what_is_missing_is_named() {
     fails(&|r| r.encoder = Encoder::Bert(folder.join("nowhere")), &["nowhere"]);
     fails(&|r| r.steps = 0, &["--steps"]);
     fails(&|r| r.output = folder.join("zoo"), &["zoo"]);
+    assert!(view.notes.iter().all(|note| !note.contains("hardly of the text")), "nothing was told instead: {:?}", view.notes);
     // One description for all tells nothing, and it is said.
     let view = learn(&Learn { descriptions: same, ..request(folder, "same") }, &Monitor::silent()).expect("a generator");
     let says = |part: &str| view.notes.iter().any(|note| note.contains(part));

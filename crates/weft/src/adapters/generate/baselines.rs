@@ -121,7 +121,7 @@ fn loss_in_training(on: &Adapters, seen: &Seen, row: &[f32], seed: Seed) -> Resu
 }
 
 /// Cosines of a sample's vector and those of training tasks.
-pub(in super::super) fn cosines(vectors: &[Vec<f32>], vector: &[f32]) -> Vec<f64> {
+pub(super) fn cosines(vectors: &[Vec<f32>], vector: &[f32]) -> Vec<f64> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
     let length = |v: &[f32]| dot(v, v).sqrt().max(f64::MIN_POSITIVE);
     vectors.iter().map(|other| dot(other, vector) / (length(other) * length(vector))).collect()

@@ -42,9 +42,9 @@ pub struct Learn {
     pub per: Per,
     /// Components, at most.
     pub components: usize,
-    /// Training steps of the flow, and the width of its network.
+    /// Training steps of the flow.
     pub steps: u64,
-    /// The same.
+    /// The width of its network.
     pub width: usize,
     /// Folds of the check on adapters that are left out; with 0 or 1 there is none.
     pub folds: usize,
@@ -70,9 +70,9 @@ pub struct LearntView {
     pub modules: usize,
     /// Descriptions of all of them.
     pub descriptions: usize,
-    /// The length of a code, and the part of the variance that codes keep.
+    /// The length of a code.
     pub code_len: usize,
-    /// The same.
+    /// The part of the updates' variance that codes keep.
     pub kept_variance: f64,
     /// Seconds that inner products took, learning, and the check.
     pub secs: [f64; 3],
@@ -256,7 +256,8 @@ fn said_of(check: Option<&CheckView>, folds: usize) -> Vec<String> {
     let mut notes = Vec::new();
     for name in [RIDGE, FLOW] {
         let Some(verdict) = told(name) else { continue };
-        if !verdict.uses_condition {
+        let controlled = check.evaluation.rows.iter().any(|row| row.of.as_deref() == Some(name));
+        if controlled && !verdict.uses_condition {
             notes.push(format!("{name}: told another adapter's description it does as well within two standard errors: what it makes is hardly of the text"));
         }
         if verdict.not_beaten.iter().any(|other| other == MEAN) {

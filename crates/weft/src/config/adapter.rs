@@ -179,6 +179,7 @@ impl AdapterRunConfig {
             generate.variants == 0 || !of_intents,
             generate.variants,
         )?;
+        require("generate.scripts", "0 for intents", generate.scripts == 0 || !of_intents, generate.scripts)?;
         require("generate.few-steps", "left out for intents: what shows them has no labels", fits, "a table")?;
         generate.check()
     }
@@ -246,6 +247,7 @@ mod tests {
         refused("shown = [\"names\", \"utterances\"]", "shown = [\"names\", \"names\"]", "`generate.shown`");
         refused("shown = [\"names\", \"utterances\"]", "shown = []", "`generate.shown`");
         refused("shown = [\"names\", \"utterances\"]", "shown = [\"names\"]\nvariants = 2", "`generate.variants`");
+        refused("shown = [\"names\", \"utterances\"]", "shown = [\"names\"]\nscripts = 2", "`generate.scripts`");
         refused("held-out-domains", "held-out-domain", "unknown key `held-out-domain`");
     }
 
@@ -257,8 +259,9 @@ mod tests {
             assert!(message.starts_with("l.toml:") && message.contains(expected), "{message}");
         };
         check("rank = 4", "rank = 0", "`lora.rank`");
-        check("variants = 8", "variants = 65", "`generate.variants`");
-        check("variants = 8", "swaps = 0", "`generate.swaps`");
+        check("variants = 16", "variants = 65", "`generate.variants`");
+        check("variants = 16", "swaps = 0", "`generate.swaps`");
+        check("variants = 16", "scripts = 65", "`generate.scripts`");
         check("held-out-passages = 0.3", "held-out-passages = 1.0", "held-out-passages");
         check("[lora]", "[loar]", "unknown key `loar`");
     }

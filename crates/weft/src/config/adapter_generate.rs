@@ -21,6 +21,9 @@ pub struct GenerateConfig {
     /// Pairs of letters that change places in each.
     #[serde(skip_serializing_if = "is_three")]
     pub swaps: usize,
+    /// Further variants of each, all letters of which are those of another training language or neighboring characters from anywhere in Unicode.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub scripts: usize,
     /// Samples of each held-out language or task that they are judged by.
     pub sets: usize,
     /// Principal components of the adapters' factors, at most: the length of a code.
@@ -97,8 +100,8 @@ impl Default for GenerateConfig {
     fn default() -> Self {
         let (sample_bytes, shown, utterances, draws, sets, components) = (200, Vec::new(), 32, 16, 3, 128);
         let (hyper, flow, few_steps) = (HyperConfig::default(), None, None);
-        let (variants, swaps) = (0, SWAPS);
-        Self { sample_bytes, shown, utterances, draws, variants, swaps, sets, components, hyper, flow, few_steps }
+        let (variants, swaps, scripts) = (0, SWAPS, 0);
+        Self { sample_bytes, shown, utterances, draws, variants, swaps, scripts, sets, components, hyper, flow, few_steps }
     }
 }
 
@@ -185,6 +188,7 @@ impl GenerateConfig {
         require("generate.utterances", "between 1 and 4096", (1..=4_096).contains(&shown), shown)?;
         require("generate.draws", "between 1 and 1024", (1..=1_024).contains(&self.draws), self.draws)?;
         require("generate.variants", "at most 64", self.variants <= 64, self.variants)?;
+        require("generate.scripts", "at most 64", self.scripts <= 64, self.scripts)?;
         require("generate.swaps", "between 1 and 12", (1..=12).contains(&self.swaps), self.swaps)?;
         require("generate.sets", "between 1 and 64", (1..=64).contains(&self.sets), self.sets)?;
         require("generate.components", "1 or more", self.components >= 1, self.components)?;

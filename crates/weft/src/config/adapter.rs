@@ -261,7 +261,7 @@ mod tests {
         check("rank = 4", "rank = 0", "`lora.rank`");
         check("variants = 16", "variants = 65", "`generate.variants`");
         check("variants = 16", "swaps = 0", "`generate.swaps`");
-        check("variants = 16", "scripts = 65", "`generate.scripts`");
+        check("scripts = 16", "scripts = 65", "`generate.scripts`");
         check("held-out-passages = 0.3", "held-out-passages = 1.0", "held-out-passages");
         check("[lora]", "[loar]", "unknown key `loar`");
     }

@@ -29,6 +29,9 @@ pub(crate) enum Adapter {
         output: PathBuf,
         #[command(flatten)]
         base: Base,
+        /// Leave out adapters that are unsound or do not fit the first sound one, and say which, instead of taking none in.
+        #[arg(long)]
+        skip_bad: bool,
     },
     /// Write a Llama-like base, such as a binary of llama2.c, as a folder that Transformers and PEFT load.
     Base(base::Export),

@@ -32,8 +32,8 @@ pub(super) fn dispatch(command: args::adapter::Adapter, monitor: &Monitor) -> an
             let view = adapters::show(&adapter, &choice(base))?;
             Ok(Answer { human: shown(&view), json: serde_json::to_value(&view).context("an adapter")?, done: true })
         }
-        args::adapter::Adapter::Import { adapters, output, base } => {
-            let view = adapters::import(&Import { inputs: adapters, output, base: choice(base) }, monitor)?;
+        args::adapter::Adapter::Import { adapters, output, base, skip_bad } => {
+            let view = adapters::import(&Import { inputs: adapters, output, base: choice(base), skip_bad }, monitor)?;
             Ok(Answer { human: imported(&view), json: serde_json::to_value(&view).context("imported adapters")?, done: true })
         }
         args::adapter::Adapter::Convert(arguments) => {
@@ -118,6 +118,9 @@ fn imported(view: &ImportView) -> String {
     let (adapters, modules) = (count(view.adapters.len(), "adapter"), count(view.modules, "module"));
     let mut text =
         format!("{}: {adapters} of {base}, {modules} each, {}\n", view.output.display(), count(view.num_values, "value"));
+    for bad in &view.bad {
+        let _ = writeln!(text, "left out `{}`: {}", plain(&bad.path.display().to_string()), plain(&bad.reason));
+    }
     notes(&mut text, &view.notes);
     text
 }

@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use weft_codec::adapter::Module;
 use weft_zoo::adapter::{
-    AdapterExport, AdapterFile, AdapterNaming, AdapterProfile, AdapterProvenance, AdapterUpdate, AdapterWeights, same_base,
+    AdapterExport, AdapterFile, AdapterNaming, AdapterParent, AdapterProfile, AdapterProvenance, AdapterUpdate, AdapterWeights,
+    BaseModel, same_base,
 };
 
 /// Files that make a folder an adapter: PEFT's and diffusers'.
 const MARKS: [&str; 2] = ["adapter_config.json", "pytorch_lora_weights.safetensors"];
+/// Folders above an adapter that may be in its name.
+const ABOVE: usize = 4;
 /// The most adapters of one folder.
 const MOST: usize = 100_000;
 
@@ -25,6 +28,18 @@ pub struct Import {
     pub output: PathBuf,
     /// The base that all are checked against.
     pub base: BaseChoice,
+    /// Whether adapters that are unsound, or do not fit the first sound one, are left out and told; else they are errors.
+    pub skip_bad: bool,
+}
+
+/// An adapter that was left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BadAdapter {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 /// What was imported.
@@ -41,30 +56,40 @@ pub struct ImportView {
     pub modules: usize,
     /// The number of values of all.
     pub num_values: usize,
+    /// Adapters that were left out as bad ones, if that was asked for.
+    pub bad: Vec<BadAdapter>,
     /// What people should know.
     pub notes: Vec<String>,
 }
 
 /// Writes adapters of whatever naming as folders of PEFT beside each other: all of one base and of the same modules, each once, or nothing.
 ///
+/// An adapter is called as its folder or file is; of several that are called alike, as all `checkpoint-500` are, the folders above tell them apart.
+///
 /// # Errors
-/// Nothing to import, two of one name, an adapter that is unsound, of another base, or with other modules or shapes than the first, both named;
-/// something at the output; or a stop.
+/// Nothing to import, one that is given twice, an adapter that is unsound, of another base, or with other modules or shapes than the first, both
+/// named; something at the output; or a stop. With [`Import::skip_bad`], bad adapters are errors only if there are no others; then the first is.
 pub fn import(import: &Import, monitor: &Monitor) -> Result<ImportView> {
     weft_zoo::refuse_existing(&import.output)?;
     let base = import.base.open()?;
     let (found, mut notes) = find(&import.inputs)?;
-    let mut made = Imported::default();
+    let (mut made, mut bad) = (Imported::default(), Vec::new());
     monitor.start("import adapters", found.len() as u64, "adapters");
     weft_zoo::write_folder(&import.output, |folder| -> Result<()> {
         for (done, (name, path)) in found.iter().enumerate() {
             if monitor.should_stop() {
                 return Err(Error::Interrupted { stage: "import adapters" });
             }
-            let mut file = read(path, base.as_ref())?;
-            file.weights.base = file.weights.base.or_else(|| base.as_ref().map(|base| base.name().to_owned()));
-            let parent = parent(&file)?;
-            if let Some(note) = made.add(name, &file, &parent.sha256)? {
+            monitor.progress(done as u64);
+            let (mut file, parent, same) = match taken(&mut made, (name, path), base.as_ref()) {
+                Ok(taken) => taken,
+                Err(error) if import.skip_bad => {
+                    bad.push((path, error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(note) = same {
                 notes.push(note);
                 continue;
             }
@@ -77,14 +102,31 @@ pub fn import(import: &Import, monitor: &Monitor) -> Result<ImportView> {
             file.notes.extend(beyond_updates(&file.weights));
             let said = file.notes.into_iter().chain(file.weights.write(&export, &folder.join(name))?);
             notes.extend(said.map(|note| format!("`{name}`: {note}")));
-            monitor.progress(done as u64 + 1);
+        }
+        if made.names.is_empty() && !bad.is_empty() {
+            return Err(bad.swap_remove(0).1);
         }
         Ok(())
     })?;
+    monitor.progress(found.len() as u64);
     monitor.finish();
     let Imported { first, names, num_values, .. } = made;
     let (base, modules) = first.map_or((None, 0), |first| (first.base, first.modules.len()));
-    Ok(ImportView { output: import.output.clone(), base, adapters: names, modules, num_values, notes })
+    let bad = bad.into_iter().map(|(path, error)| BadAdapter { path: path.clone(), reason: error.to_string() }).collect();
+    Ok(ImportView { output: import.output.clone(), base, adapters: names, modules, num_values, bad, notes })
+}
+
+/// Reads an adapter and takes it in, or says whose file it has.
+fn taken(
+    made: &mut Imported,
+    (name, path): (&str, &Path),
+    base: Option<&BaseModel>,
+) -> Result<(AdapterFile, AdapterParent, Option<String>)> {
+    let mut file = read(path, base)?;
+    file.weights.base = file.weights.base.or_else(|| base.map(|base| base.name().to_owned()));
+    let parent = parent(&file)?;
+    let same = made.add(name, &file, &parent.sha256)?;
+    Ok((file, parent, same))
 }
 
 /// What an adapter has that the space of low-rank updates has no place for.
@@ -156,10 +198,10 @@ impl First {
 
 /// Adapters with their names, and what is to be said of what is none.
 fn find(inputs: &[PathBuf]) -> Result<(BTreeMap<String, PathBuf>, Vec<String>)> {
-    let (mut found, mut notes) = (BTreeMap::new(), Vec::new());
+    let (mut found, mut notes) = (Vec::new(), Vec::new());
     for input in inputs {
         if is_adapter(input) || !input.is_dir() {
-            add(&mut found, input)?;
+            found.push(input.clone());
             continue;
         }
         let listed = std::fs::read_dir(input).map_err(Error::io("read", input))?.take(MOST + 1);
@@ -175,13 +217,13 @@ fn find(inputs: &[PathBuf]) -> Result<(BTreeMap<String, PathBuf>, Vec<String>)> 
         if paths.len() < all {
             notes.push(format!("{} of {all} entries of `{}` are no adapters", all - paths.len(), input.display()));
         }
-        paths.iter().try_for_each(|path| add(&mut found, path))?;
+        found.extend(paths);
     }
     if found.is_empty() {
         let expected = "folders of PEFT or diffusers, or files of safetensors".to_owned();
         return Err(Error::Range { what: "adapters to import", expected, got: "none".to_owned() });
     }
-    Ok((found, notes))
+    Ok((named(found)?, notes))
 }
 
 fn is_adapter(path: &Path) -> bool {
@@ -189,12 +231,38 @@ fn is_adapter(path: &Path) -> bool {
     is_file || MARKS.iter().any(|mark| path.join(mark).is_file())
 }
 
-/// Names an adapter by its folder, or by its file without what it ends in.
-fn add(found: &mut BTreeMap<String, PathBuf>, path: &Path) -> Result<()> {
-    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    let name = name.map_or_else(|| "adapter".to_owned(), |name| name.to_string_lossy().into_owned());
-    let Some(other) = found.insert(name.clone(), path.to_owned()) else { return Ok(()) };
-    let expected = "a name of its own for each";
-    let got = format!("`{name}` for `{}` and `{}`", other.display(), path.display());
-    Err(Error::Range { what: "the adapters' names", expected: expected.to_owned(), got })
+/// Names adapters by their folders, or by their files without what these end in; those that would be called alike by the folders above as well, up
+/// to where they differ.
+fn named(mut paths: Vec<PathBuf>) -> Result<BTreeMap<String, PathBuf>> {
+    let mut names = BTreeMap::new();
+    for above in 0..=ABOVE {
+        let mut alike: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for path in std::mem::take(&mut paths) {
+            alike.entry(called(&path, above)).or_default().push(path);
+        }
+        for (name, mut those) in alike {
+            match those.pop() {
+                Some(path) if those.is_empty() && !names.contains_key(&name) => {
+                    names.insert(name, path);
+                }
+                last => paths.extend(those.into_iter().chain(last)),
+            }
+        }
+        if paths.is_empty() {
+            return Ok(names);
+        }
+    }
+    let (name, expected) = (called(&paths[0], 0), "a name of its own for each".to_owned());
+    let other = paths.get(1).or_else(|| names.get(&called(&paths[0], ABOVE))).unwrap_or(&paths[0]);
+    let got = format!("`{name}` for `{}` and `{}`", paths[0].display(), other.display());
+    Err(Error::Range { what: "the adapters' names", expected, got })
+}
+
+/// What an adapter is called with so many of the folders above it.
+fn called(path: &Path, above: usize) -> String {
+    let own = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    let folders = path.ancestors().skip(1).map_while(Path::file_name).take(above);
+    let mut parts: Vec<String> = own.into_iter().chain(folders).map(|part| part.to_string_lossy().into_owned()).collect();
+    parts.reverse();
+    if parts.is_empty() { "adapter".to_owned() } else { parts.join("-") }
 }

@@ -83,13 +83,66 @@ fn adapters_are_imported_together_or_not_at_all() {
     refused(&json!({ "base_model_name_or_path": "org/another" }), &["org/another", "org/base", "other"]);
     let (code, _, error) = outcome(&["adapter", "import", text(&mine), "-o", text(&zoo)]);
     assert!(code != Some(0) && error.contains("zoo"), "{error}");
-    adapter(&path("again/one"), &json!({}));
     let output = path("refused");
-    let (_, _, error) = outcome(&["adapter", "import", text(&mine), text(&path("again")), "-o", text(&output)]);
+    let (_, _, error) = outcome(&["adapter", "import", text(&mine), text(&path("mine/one")), "-o", text(&output)]);
     assert!(error.contains("`one` for"), "{error}");
     std::fs::create_dir_all(path("empty")).expect("the folder can be made");
     let (_, _, error) = outcome(&["adapter", "import", text(&path("empty")), "-o", text(&output)]);
     assert!(error.contains("none"), "{error}");
+}
+
+/// Trainers call each task's adapters alike; the folders above tell them apart.
+#[test]
+fn adapters_that_are_called_alike_are_named_by_the_folders_above() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| dir.path().join(name);
+    for (at, alpha) in ["law/checkpoint-5", "law/checkpoint-9", "poems/checkpoint-5", "old/poems/checkpoint-5"].iter().zip(1..) {
+        adapter(&path(at), &json!({ "lora_alpha": alpha }));
+    }
+    let zoo = path("zoo");
+    let folders = ["law", "poems", "old/poems"].map(path);
+    let [law, poems, old] = folders.each_ref().map(|folder| text(folder));
+    let (code, _, error) = outcome(&["adapter", "import", law, poems, old, "-o", text(&zoo)]);
+    assert_eq!(code, Some(0), "{error}");
+    let top = dir.path().file_name().expect("a name").to_string_lossy().into_owned();
+    let mut expected = vec!["checkpoint-9".to_owned(), "law-checkpoint-5".to_owned()];
+    expected.extend([format!("{top}-poems-checkpoint-5"), "old-poems-checkpoint-5".to_owned()]);
+    let mut names: Vec<String> = std::fs::read_dir(&zoo)
+        .expect("the zoo")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+    assert!(names.iter().all(|name| zoo.join(name).join("adapter_config.json").is_file()), "{names:?}");
+}
+
+/// One bad adapter of many ends an import, or is left out and told if that is asked for; of bad ones alone there is nothing to write.
+#[test]
+fn bad_adapters_are_left_out_if_that_is_asked_for() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| dir.path().join(name);
+    adapter(&path("mine/b"), &json!({}));
+    adapter(&path("mine/c"), &json!({ "base_model_name_or_path": "org/another" }));
+    adapter(&path("mine/d"), &json!({ "lora_alpha": 8 }));
+    for torn in ["mine/a", "torn/x"] {
+        adapter(&path(torn), &json!({}));
+        std::fs::write(path(torn).join("adapter_model.safetensors"), b"torn").expect("the folder can be written");
+    }
+    let (mine, torn, zoo) = (path("mine"), path("torn"), path("zoo"));
+    let (code, _, error) = outcome(&["adapter", "import", text(&mine), "-o", text(&zoo)]);
+    assert!(code != Some(0) && error.contains("mine/a") && !zoo.exists(), "{error}");
+    let (code, out, error) = outcome(&["adapter", "import", text(&mine), "-o", text(&zoo), "--skip-bad"]);
+    assert_eq!(code, Some(0), "{error}");
+    let left_out: Vec<&str> = out.lines().filter(|line| line.starts_with("left out")).collect();
+    assert!(out.contains("2 adapters of `org/base`") && left_out.len() == 2, "{out}");
+    assert!(left_out[0].contains("mine/a") && left_out[1].contains("mine/c") && left_out[1].contains("org/another"), "{out}");
+    let mut there: Vec<_> = std::fs::read_dir(&zoo).expect("the zoo").map(|entry| entry.expect("an entry").file_name()).collect();
+    there.sort();
+    assert_eq!(there, ["b", "d"]);
+    let output = path("nothing");
+    let (code, _, error) = outcome(&["adapter", "import", text(&torn), "-o", text(&output), "--skip-bad"]);
+    assert!(code != Some(0) && error.contains("torn/x") && !output.exists(), "{error}");
 }
 
 #[test]

@@ -34,7 +34,6 @@ use crate::flow::Spread;
 use crate::{Artifact, Course, Error, Generator, Result, RunTasks, TaskLoss, Trainer, TrainingSet, course, schema};
 use batch::Batch;
 use candle_core::Tensor;
-use rayon::prelude::*;
 use std::sync::Arc;
 use weft_codec::Codec;
 use weft_core::{Architecture, Condition, Monitor, Population, Schema, Seed};
@@ -356,15 +355,7 @@ impl HyperDecoder {
         let of_member = |member: &Member| -> Result<Tensor> { Ok(self.network.forward(&encoded, &encoded, &member.parameters)?) };
         let codes = match &self.members[..] {
             [member] => of_member(member)?,
-            members => {
-                // On the cores beside each other: for one condition, each member's pass reads its parameters once and does little else.
-                let codes: Result<Vec<Tensor>> = if device.is_cpu() {
-                    members.par_iter().map(of_member).collect()
-                } else {
-                    members.iter().map(of_member).collect()
-                };
-                Tensor::stack(&codes?, 0)?.mean(0)?
-            }
+            members => Tensor::stack(&members.iter().map(of_member).collect::<Result<Vec<_>>>()?, 0)?.mean(0)?,
         };
         Ok(self.spread.restore(&codes.flatten_all()?.to_vec1::<f32>()?))
     }

@@ -2,6 +2,7 @@
 
 use super::zoo::difference;
 use super::{BaseChoice, is_synthetic, parent, read};
+use crate::zoos::FileFault;
 use crate::{Error, Monitor, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -32,16 +33,6 @@ pub struct Import {
     pub skip_bad: bool,
 }
 
-/// An adapter that was left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct BadAdapter {
-    /// Where it is.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
 /// What was imported.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -57,7 +48,7 @@ pub struct ImportView {
     /// The number of values of all.
     pub num_values: usize,
     /// Adapters that were left out as bad ones, if that was asked for.
-    pub bad: Vec<BadAdapter>,
+    pub bad: Vec<FileFault>,
     /// What people should know.
     pub notes: Vec<String>,
 }
@@ -112,8 +103,14 @@ pub fn import(import: &Import, monitor: &Monitor) -> Result<ImportView> {
     monitor.finish();
     let Imported { first, names, num_values, .. } = made;
     let (base, modules) = first.map_or((None, 0), |first| (first.base, first.modules.len()));
-    let bad = bad.into_iter().map(|(path, error)| BadAdapter { path: path.clone(), reason: error.to_string() }).collect();
+    let bad = bad.into_iter().map(|(path, error)| FileFault { path: path.clone(), reason: whole_reason(&error) }).collect();
     Ok(ImportView { output: import.output.clone(), base, adapters: names, modules, num_values, bad, notes })
+}
+
+/// An error with all that caused it.
+fn whole_reason(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }
 
 /// Reads an adapter and takes it in, or says whose file it has.

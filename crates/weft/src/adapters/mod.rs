@@ -23,7 +23,7 @@ pub mod zoo;
 
 pub use base::{BaseExport, BaseView, LogitsRequest, LogitsView, Prompt, export_base, logits};
 pub use deploy::{Deploy, DeployView, Engine, ExchangeView, deploy};
-pub use import::{BadAdapter, Import, ImportView, import};
+pub use import::{Import, ImportView, import};
 pub use lint::{FindingView, Lint, LintView, lint};
 pub use weft_zoo::adapter::{AdapterProfile, Runtime};
 pub use weft_zoo::rotary_from_name;
